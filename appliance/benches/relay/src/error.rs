@@ -1,0 +1,70 @@
+//! What can go wrong in a run.
+
+use std::path::PathBuf;
+
+/// Why a run ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The peer's bytes are not RTMP as the specification has it.
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(&'static str),
+    /// The peer said no.
+    #[error("the peer refused {what}: {code}")]
+    Refused {
+        /// The command that was refused.
+        what: &'static str,
+        /// The code of its answer.
+        code: String,
+    },
+    /// Something that had to happen did not within its time.
+    #[error("{what} took longer than {seconds} s")]
+    Timeout {
+        /// What was waited for.
+        what: String,
+        /// The time it was given.
+        seconds: u64,
+    },
+    /// A connection that must live closed.
+    #[error("a {0} connection was closed by the peer")]
+    Closed(&'static str),
+    /// A server program ended by itself.
+    #[error("{peer} ended early ({status}); its log ends: {log}")]
+    ServerEnded {
+        /// Which server.
+        peer: &'static str,
+        /// Its exit status.
+        status: String,
+        /// The last of what it wrote.
+        log: String,
+    },
+    /// A program or module that a peer needs is not here.
+    #[error("{0} is not installed: run scripts/setup bench, or leave the peer out with --peers")]
+    Missing(PathBuf),
+    /// SIGINT or SIGTERM.
+    #[error("interrupted")]
+    Interrupted,
+    /// The goals were checked and a "must" is missed.
+    #[error("{0} of the goals that must hold are missed")]
+    GoalsMissed(usize),
+    /// The operating system said no.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Names the attempt that an IO error belongs to.
+pub trait Attempt<T> {
+    /// Turns the error into [`BenchError::Io`] with `what`.
+    fn attempt(self, what: &'static str) -> Result<T, BenchError>;
+}
+
+impl<T, E: Into<std::io::Error>> Attempt<T> for Result<T, E> {
+    fn attempt(self, what: &'static str) -> Result<T, BenchError> {
+        self.map_err(|source| BenchError::Io { what, source: source.into() })
+    }
+}
