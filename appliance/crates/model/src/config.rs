@@ -1,0 +1,139 @@
+//! The config: what the gateway shall do, as the installer wrote it.
+//!
+//! Plain data. `serde_json::to_*` gives the **public** form, in which every secret is masked; the only way to the
+//! form with secrets is [`Config::stored`], for the store alone.
+
+mod mountpoint;
+mod network;
+mod output;
+mod secret;
+mod source;
+mod span;
+mod url;
+
+pub use mountpoint::{Mountpoint, Ring};
+pub use network::{Network, NetworkError};
+pub use output::{Play, Push, TrackIds, WhenAbsent};
+pub use secret::Secret;
+pub use source::{Publish, Pull, Rtsp, RtspTransport, Source, TestPicture, V4l2, V4l2Format};
+pub use span::{Span, SpanError};
+pub use url::{SecretUrl, UrlError, UrlParts};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The schema number that this build writes and reads.
+pub const SCHEMA: u32 = 1;
+
+/// All that a gateway is told to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Version of this file's shape. Only 1 exists. Default 1.
+    pub schema: u32,
+    /// The RTMP server that encoders publish to and players play from.
+    pub rtmp: Rtmp,
+    /// The local HTTP API and installers' page.
+    pub admin: Admin,
+    /// How the media plane uses the machine.
+    pub media: Media,
+    /// The streams by name. A name is 1 to 64 of the characters `A-Z a-z 0-9 . _ -`; one that ends in `*` is a
+    /// template for whatever is published under a name that starts like it. Default: none.
+    pub mountpoints: BTreeMap<String, Mountpoint>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            schema: SCHEMA,
+            rtmp: Rtmp::default(),
+            admin: Admin::default(),
+            media: Media::default(),
+            mountpoints: BTreeMap::new(),
+        }
+    }
+}
+
+/// The RTMP server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rtmp {
+    /// Addresses with port to listen on; port 0 lets the kernel choose. At most 16; an empty list turns plain RTMP
+    /// off. Default `["0.0.0.0:1935"]`.
+    pub listen: Vec<SocketAddr>,
+    /// RTMP over TLS (`rtmps://`). Default: off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RtmpTls>,
+    /// Connections on all RTMP listeners together; more are refused. 1 to 65,536. Default 1,024.
+    pub max_connections: u32,
+    /// Connections from one address; more are refused. 1 to 65,536. Default 256.
+    pub max_connections_per_address: u32,
+    /// Time in which a new connection must have finished handshake and `connect`. `"100ms"` to `"60s"`.
+    /// Default `"10s"`.
+    pub handshake_timeout: Span,
+    /// A publisher that sends nothing, or a connection that neither publishes nor plays, is closed after this time.
+    /// `"1s"` to `"1h"`. Default `"30s"`.
+    pub idle_timeout: Span,
+    /// A player that takes nothing is closed after this time. `"1s"` to `"10m"`. Default `"20s"`.
+    pub write_timeout: Span,
+    /// Longest media message taken from a publisher, in bytes. 65,536 to 16,777,215. Default 4,194,304.
+    pub max_message_bytes: u32,
+}
+
+impl Default for Rtmp {
+    fn default() -> Self {
+        Rtmp {
+            listen: vec![SocketAddr::from(([0, 0, 0, 0], 1935))],
+            tls: None,
+            max_connections: 1_024,
+            max_connections_per_address: 256,
+            handshake_timeout: Span::from_secs(10),
+            idle_timeout: Span::from_secs(30),
+            write_timeout: Span::from_secs(20),
+            max_message_bytes: 4 << 20,
+        }
+    }
+}
+
+/// RTMP over TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RtmpTls {
+    /// Addresses with port to listen on; port 0 lets the kernel choose. 1 to 16.
+    pub listen: Vec<SocketAddr>,
+    /// File with the certificate chain, PEM. Read anew when it changes.
+    pub cert: PathBuf,
+    /// File with the private key, PEM.
+    pub key: PathBuf,
+}
+
+/// The HTTP API and installers' page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Addresses with port to listen on; port 0 lets the kernel choose. Loopback only, until login exists.
+    /// At most 16; an empty list turns the API off. Default `["127.0.0.1:8080"]`.
+    pub listen: Vec<SocketAddr>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Admin { listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))] }
+    }
+}
+
+/// How the media plane uses the machine. A change here takes effect at the next start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Media {
+    /// Threads that carry streams, 1 to 64. Default: one per processor core.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shards: Option<u16>,
+    /// Bytes that the rings of all mountpoints may take together; a config over it is refused. At least 1 MiB.
+    /// Default: a quarter of the machine's memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+}

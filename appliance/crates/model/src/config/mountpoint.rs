@@ -1,0 +1,76 @@
+//! One mountpoint: its source, its outputs, its bounds.
+
+use super::{Play, Push, Source, Span};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One stream: where it comes from, where it goes, what it may cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mountpoint {
+    /// Where the stream comes from.
+    pub source: Source,
+    /// The servers that it is pushed to. At most 32. In a template's URLs `{name}` stands for the stream's name.
+    /// Default: none.
+    #[serde(default)]
+    pub push: Vec<Push>,
+    /// Who may play it, and how.
+    #[serde(default)]
+    pub play: Play,
+    /// Templates only: how many streams may exist under it at once. 1 to 10,000. Default 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+    /// How long subscribers and pushes stay when the publisher goes; one that returns within it continues the
+    /// timeline. `"0s"` to `"1h"`. Default `"15s"`.
+    #[serde(default = "default_grace")]
+    pub grace: Span,
+    /// How much of the stream is kept for late joiners and slow readers.
+    #[serde(default)]
+    pub ring: Ring,
+    /// A subscriber that lags more than this jumps to the newest keyframe. `"100ms"` to `"60s"`, no more than
+    /// `ring.age`. Default `"5s"`.
+    #[serde(default = "default_max_lag")]
+    pub max_lag: Span,
+}
+
+impl Mountpoint {
+    /// Streams under a template that does not say `max`.
+    pub const DEFAULT_MAX: u32 = 64;
+
+    /// A mountpoint with this source and defaults for all else.
+    pub fn new(source: Source) -> Self {
+        Mountpoint {
+            source,
+            push: Vec::new(),
+            play: Play::default(),
+            max: None,
+            grace: default_grace(),
+            ring: Ring::default(),
+            max_lag: default_max_lag(),
+        }
+    }
+}
+
+fn default_grace() -> Span {
+    Span::from_secs(15)
+}
+
+fn default_max_lag() -> Span {
+    Span::from_secs(5)
+}
+
+/// The bound of a mountpoint's ring; the oldest units go when either is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ring {
+    /// Bytes. 65,536 to 1 GiB. Default 8,388,608 (8 MiB).
+    pub bytes: u64,
+    /// Age. `"1s"` to `"10m"`. Default `"10s"`.
+    pub age: Span,
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Ring { bytes: 8 << 20, age: Span::from_secs(10) }
+    }
+}

@@ -1,0 +1,163 @@
+//! Where a mountpoint's stream goes: players and upstreams.
+
+use super::source::{default_backoff_cap, yes};
+use super::{Network, Secret, SecretUrl, Span};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// What a player gets that comes before the publisher.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenAbsent {
+    /// It waits for the stream.
+    #[default]
+    Wait,
+    /// `NetStream.Play.StreamNotFound`.
+    Refuse,
+}
+
+/// Who may play a mountpoint from `rtmp://HOST/live/NAME?key=KEY`, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Play {
+    /// Key that a player must show, 1 to 256 printable characters. Default: none; then only loopback and the
+    /// addresses in `allow` may play.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Secret>,
+    /// Networks that may play, such as `"10.0.0.0/8"`; with a key, both must fit. At most 64. Default: with a key
+    /// any address, without one only loopback.
+    pub allow: Vec<Network>,
+    /// What a player gets while nobody publishes. Default `"wait"`.
+    pub when_absent: WhenAbsent,
+    /// Collects units for this time before each write: saves a third of the processor time, costs latency.
+    /// `"0ms"` to `"1s"`. Default `"0ms"`: every unit at once.
+    pub gather: Span,
+    /// RTMP chunk size towards players, in bytes. 128 to 16,777,215. Default 1,048,576; 4,096 helps very old players.
+    pub chunk_len: u32,
+}
+
+impl Default for Play {
+    fn default() -> Self {
+        Play {
+            key: None,
+            allow: Vec::new(),
+            when_absent: WhenAbsent::default(),
+            gather: Span::ZERO,
+            chunk_len: 1 << 20,
+        }
+    }
+}
+
+/// One upstream that a mountpoint is pushed to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Push {
+    /// Where to: `rtmp://`, `rtmps://` or `kmp://`.
+    pub url: SecretUrl,
+    /// Name of this push in status and commands, 1 to 64 of `A-Z a-z 0-9 . _ -`, unique in its mountpoint.
+    /// Default: a hash of the URL (see [`Push::effective_id`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Whether it runs. Default true.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// Collects units for this time before each write: saves a third of the processor time, costs latency.
+    /// `"0ms"` to `"1s"`. Default `"0ms"`: every unit at once.
+    #[serde(default)]
+    pub gather: Span,
+    /// RTMP only: chunk size in bytes. 128 to 65,536, as some servers refuse more. Default 65,536.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunk_len: Option<u32>,
+    /// Longest wait between two attempts. `"1s"` to `"1h"`. Default `"60s"`.
+    #[serde(default = "default_backoff_cap")]
+    pub backoff_cap: Span,
+    /// An upstream that takes nothing for this time is connected anew. `"1s"` to `"10m"`. Default `"10s"`.
+    #[serde(default = "default_write_timeout")]
+    pub write_timeout: Span,
+    /// TLS only: whether the server's certificate is checked. Default true.
+    #[serde(default = "yes")]
+    pub verify: bool,
+    /// TLS only: file with the certificate authority to trust instead of the well-known ones, PEM. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// KMP only, required there: the channel's name, 1 to 32 printable characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel_id: Option<String>,
+    /// KMP only: the tracks' names. Default `{"video": "v1", "audio": "a1"}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub track_ids: Option<TrackIds>,
+}
+
+impl Push {
+    /// RTMP chunk size where the config names none.
+    pub const DEFAULT_CHUNK_LEN: u32 = 65_536;
+
+    /// A push to this URL with defaults for all else.
+    pub fn new(url: SecretUrl) -> Self {
+        Push {
+            url,
+            id: None,
+            enabled: true,
+            gather: Span::ZERO,
+            chunk_len: None,
+            backoff_cap: default_backoff_cap(),
+            write_timeout: default_write_timeout(),
+            verify: true,
+            ca: None,
+            channel_id: None,
+            track_ids: None,
+        }
+    }
+
+    /// `id`, or where it is not set twelve hex digits of a hash of the URL.
+    ///
+    /// The URL is hashed with its secrets masked: the id then tells nothing about them and stays when they change.
+    pub fn effective_id(&self) -> String {
+        match &self.id {
+            Some(id) => id.clone(),
+            None => format!("{:012x}", fnv1a(self.url.redacted().as_bytes()) & 0xffff_ffff_ffff),
+        }
+    }
+}
+
+/// Names of the tracks of a KMP upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrackIds {
+    /// The video track's name, 1 to 32 printable characters. Default `"v1"`.
+    pub video: String,
+    /// The audio track's name, 1 to 32 printable characters. Default `"a1"`.
+    pub audio: String,
+}
+
+impl Default for TrackIds {
+    fn default() -> Self {
+        TrackIds { video: "v1".to_owned(), audio: "a1".to_owned() }
+    }
+}
+
+fn default_write_timeout() -> Span {
+    Span::from_secs(10)
+}
+
+/// FNV-1a, 64 bits: stable for ever, which the standard library's hashers do not promise.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_stays_when_only_the_password_changes() {
+        let id = |url: &str| Push::new(SecretUrl::new(url)).effective_id();
+        assert_eq!(id("rtmp://u:one@h/live/a"), id("rtmp://u:two@h/live/a"));
+        assert_ne!(id("rtmp://h/live/a"), id("rtmp://h/live/b"));
+        assert_eq!(id("rtmp://127.0.0.1:2935/live/yard"), "74df127733fa");
+    }
+}
