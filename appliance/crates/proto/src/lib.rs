@@ -1,1 +1,14 @@
-//! placeholder
+//! Pure protocol cores: bytes and times in, bytes and events out.
+//!
+//! Nothing here opens, waits or reads a clock. Drivers are in `fieldgate-net`.
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::panic))]
+
+pub mod rtmp;

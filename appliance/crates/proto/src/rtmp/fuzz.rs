@@ -1,0 +1,1 @@
+//! Fuzz targets: plain functions that take any bytes and must return.
