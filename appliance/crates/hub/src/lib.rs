@@ -1,1 +1,36 @@
-//! placeholder
+//! Mountpoints and who reads them: one ring per stream, cursors instead of queues, sinks that the publisher's turn
+//! writes to.
+//!
+//! ```text
+//!  Publisher --publish--> Ring [K u u|K u u u|K u] <--cursor-- Subscriber
+//!      \--flush (once per turn)--> Sinks on the same shard: written directly, no task woken
+//! ```
+//!
+//! Knows no protocol: what a unit looks like on the wire of RTMP subscribers comes from a [`WireForm`] that is handed in.
+
+#![warn(clippy::indexing_slicing)]
+
+mod admit;
+mod clock;
+mod context;
+pub mod link;
+mod mountpoint;
+mod pulse;
+mod registry;
+mod ring;
+mod shard;
+mod sink;
+mod timeline;
+mod wire;
+
+pub use admit::{Action, Admit, Request, Verdict};
+pub use clock::Clock;
+pub use context::Context;
+pub use mountpoint::{Limits, Mountpoint, MountpointError, PublisherInfo, StreamState};
+pub use pulse::{Pulse, Pulses, Silence};
+pub use registry::{Registry, RegistryError};
+pub use ring::{Bound, Counters, Entry, Item, Ring, Start, Subscriber, Taken};
+pub use shard::{LocalShard, SCRATCH_BYTES, Shard, ShardError};
+pub use sink::{Publisher, Sink, SinkGuard, SinkList};
+pub use timeline::Timeline;
+pub use wire::WireForm;

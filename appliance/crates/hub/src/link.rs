@@ -17,10 +17,10 @@ mod rate;
 mod tracks;
 mod wire;
 
-pub use inbound::{Frame, Inbound, LinkError, Limits};
+pub use inbound::{Frame, Inbound, Limits, LinkError};
 pub use outbox::{Outbox, OutboxBound, Sending};
 pub use tracks::{TracksError, decode_tracks, encode_tracks};
-pub use wire::{CONTROL_MAX, HEAD_LEN, Health, Head, Kind, LogLevel, UNIT_MAX};
+pub use wire::{CONTROL_MAX, HEAD_LEN, Head, Health, Kind, LogLevel, UNIT_MAX};
 
 use bytes::{Bytes, BytesMut};
 use std::io;

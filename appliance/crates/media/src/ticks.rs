@@ -96,7 +96,10 @@ mod tests {
     #[test]
     fn durations_survive_the_round_trip() {
         for ticks in [0, 1, 3003, 90_000, 123_456_789] {
-            assert_eq!(Ticks::from_duration(Ticks::new(ticks).to_duration() + Duration::from_nanos(1)).get(), ticks);
+            assert_eq!(
+                Ticks::from_duration(Ticks::new(ticks).to_duration() + Duration::from_nanos(1)).get(),
+                ticks
+            );
         }
         assert_eq!(Ticks::new(-5).to_duration(), Duration::ZERO);
     }

@@ -87,7 +87,8 @@ impl Draft {
     pub fn finish(mut self, write_head: impl FnOnce(&mut [u8; HEADROOM]) -> usize) -> (Unit, Bytes) {
         let room_at = self.payload_at - HEADROOM;
         let mut filled = 0;
-        if let Some(room) = self.buf.get_mut(room_at..self.payload_at).and_then(|room| room.first_chunk_mut()) {
+        if let Some(room) = self.buf.get_mut(room_at..self.payload_at).and_then(|room| room.first_chunk_mut())
+        {
             filled = write_head(room).min(HEADROOM);
         }
         let whole = self.buf.freeze();

@@ -1,0 +1,57 @@
+//! "May this peer publish or play?", asked by `net`, answered by the binary.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+
+/// What a peer wants to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Feed a stream.
+    Publish,
+    /// Watch a stream.
+    Play,
+}
+
+/// One question.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What it wants.
+    pub action: Action,
+    /// Who asks.
+    pub peer: IpAddr,
+    /// The RTMP application, without query.
+    pub app: String,
+    /// The stream name, without query.
+    pub name: String,
+    /// The key from the query, if there is one.
+    pub key: Option<String>,
+}
+
+/// One answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may, on this mountpoint, which exists in the registry.
+    Allow {
+        /// Its name.
+        mountpoint: String,
+    },
+    /// There is no such application.
+    UnknownApplication,
+    /// There is no such mountpoint.
+    UnknownName,
+    /// It may not; the text is for the peer and holds no secret.
+    Deny {
+        /// Why, in words for the peer.
+        text: String,
+    },
+}
+
+/// Decides over connections, publishers and players.
+pub trait Admit: Send + Sync {
+    /// Whether this application exists; asked at `connect`, before any name is known.
+    fn knows_application(&self, app: &str) -> bool;
+
+    /// Answers one request. Must end by itself: whoever asks a slow authority sets a deadline; no answer is a no.
+    fn admit(&self, request: Request) -> Pin<Box<dyn Future<Output = Verdict> + Send + '_>>;
+}

@@ -1,0 +1,263 @@
+//! A mountpoint: the name under which one stream is published and watched.
+//!
+//! ```text
+//!  Idle --claim--> Live --publisher gone--> Interrupted --claim--> Live (same timeline, subscribers kept)
+//!   ^                |                          |
+//!   |                +--- grace is zero --------+-- grace over: ring cleared --> Idle
+//! ```
+
+use crate::ring::{Bound, Ring, Start, Subscriber};
+use crate::shard::LocalShard;
+use crate::sink::Publisher;
+use crate::timeline::Timeline;
+use crate::wire::WireForm;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// What a mountpoint's settings say about its stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How much the ring may hold.
+    pub bound: Bound,
+    /// How long subscribers wait for a lost publisher before the stream counts as ended.
+    pub grace: Duration,
+    /// A subscriber further behind than this jumps to the newest keyframe.
+    pub max_lag: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { bound: Bound::default(), grace: Duration::from_secs(10), max_lag: Duration::from_secs(4) }
+    }
+}
+
+/// Who feeds a mountpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublisherInfo {
+    /// `rtmp`, `pull`, `worker`...
+    pub kind: &'static str,
+    /// Address or device, without secrets.
+    pub from: String,
+    /// Microseconds since 1970 UTC.
+    pub since_unix_micros: i64,
+}
+
+/// Where a mountpoint's stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamState {
+    /// Nobody feeds it.
+    Idle,
+    /// It has a publisher; the number counts publications since the start.
+    Live(u64),
+    /// Its publisher is gone since then, and may come back within the grace.
+    Interrupted(Instant),
+}
+
+/// Why a mountpoint can't be claimed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum MountpointError {
+    /// It has a publisher already.
+    #[error("mountpoint {name} is already being published by {by}")]
+    Busy {
+        /// The mountpoint.
+        name: String,
+        /// The one who has it.
+        by: String,
+    },
+    /// It is being removed.
+    #[error("mountpoint {name} has been removed from the config")]
+    Closed {
+        /// The mountpoint.
+        name: String,
+    },
+}
+
+struct Feed {
+    publisher: Option<PublisherInfo>,
+    timeline: Timeline,
+    kicked: CancellationToken,
+    generation: u64,
+    limits: Limits,
+}
+
+/// The name under which one stream is published and watched.
+pub struct Mountpoint {
+    name: String,
+    shard: usize,
+    ring: Arc<Ring>,
+    feed: Mutex<Feed>,
+    state: watch::Sender<StreamState>,
+    closed: CancellationToken,
+}
+
+impl Mountpoint {
+    /// A mountpoint that nobody feeds yet, living on the shard of that number.
+    pub fn new(name: String, shard: usize, limits: Limits, wire: Arc<dyn WireForm>) -> Arc<Self> {
+        Arc::new(Mountpoint {
+            name,
+            shard,
+            ring: Arc::new(Ring::new(limits.bound, wire)),
+            feed: Mutex::new(Feed {
+                publisher: None,
+                timeline: Timeline::default(),
+                kicked: CancellationToken::new(),
+                generation: 0,
+                limits,
+            }),
+            state: watch::Sender::new(StreamState::Idle),
+            closed: CancellationToken::new(),
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The number of the shard on which it lives.
+    pub fn shard(&self) -> usize {
+        self.shard
+    }
+
+    /// Its ring.
+    pub fn ring(&self) -> &Arc<Ring> {
+        &self.ring
+    }
+
+    /// Its limits as they are now.
+    pub fn limits(&self) -> Limits {
+        self.lock().limits.clone()
+    }
+
+    /// Changes its limits without touching the stream.
+    pub fn set_limits(&self, limits: Limits) {
+        self.ring.set_bound(limits.bound);
+        self.lock().limits = limits;
+    }
+
+    /// Where the stream stands, and every change of that.
+    pub fn state(&self) -> watch::Receiver<StreamState> {
+        self.state.subscribe()
+    }
+
+    /// Who feeds it now.
+    pub fn publisher(&self) -> Option<PublisherInfo> {
+        self.lock().publisher.clone()
+    }
+
+    /// Becomes its publisher. Must be called on its shard.
+    pub fn claim(
+        self: &Arc<Self>,
+        shard: &LocalShard,
+        info: PublisherInfo,
+    ) -> Result<Publisher, MountpointError> {
+        let mut feed = self.lock();
+        if self.closed.is_cancelled() {
+            return Err(MountpointError::Closed { name: self.name.clone() });
+        }
+        if let Some(holder) = &feed.publisher {
+            return Err(MountpointError::Busy { name: self.name.clone(), by: holder.from.clone() });
+        }
+        feed.publisher = Some(info);
+        feed.generation += 1;
+        feed.kicked = self.closed.child_token();
+        let mut timeline = std::mem::take(&mut feed.timeline);
+        timeline.restart();
+        let (kicked, generation) = (feed.kicked.clone(), feed.generation);
+        drop(feed);
+        self.state.send_replace(StreamState::Live(generation));
+        Ok(Publisher::new(self.clone(), shard.sinks(&self.name), timeline, kicked, generation))
+    }
+
+    /// Adds a reader that starts at the newest keyframe, with the mountpoint's own `max_lag` unless told otherwise.
+    pub fn subscribe(&self, max_lag: Option<Duration>) -> Subscriber {
+        let max_lag = max_lag.unwrap_or(self.lock().limits.max_lag);
+        self.ring.subscribe(Start::Keyframe, max_lag)
+    }
+
+    /// Sends the present publisher away (its source was replaced, an operator asked).
+    pub fn kick(&self) {
+        self.lock().kicked.cancel();
+    }
+
+    /// Ends when the mountpoint is removed.
+    pub fn closed(&self) -> CancellationToken {
+        self.closed.clone()
+    }
+
+    /// Removes it: publisher and subscribers go.
+    pub fn close(&self) {
+        self.closed.cancel();
+        self.ring.wake();
+    }
+
+    /// Watches over the grace: ends the stream when its publisher does not come back. Runs until the mountpoint is closed.
+    pub async fn keep(&self) {
+        let mut state = self.state.subscribe();
+        loop {
+            let now = *state.borrow_and_update();
+            let StreamState::Interrupted(since) = now else {
+                tokio::select! {
+                    () = self.closed.cancelled() => return,
+                    changed = state.changed() => match changed {
+                        Ok(()) => continue,
+                        Err(_) => return,
+                    },
+                }
+            };
+            let grace = self.lock().limits.grace;
+            tokio::select! {
+                () = self.closed.cancelled() => return,
+                () = tokio::time::sleep_until(since + grace) => self.end(since),
+                _ = state.changed() => {}
+            }
+        }
+    }
+
+    /// Ends the stream for good, unless somebody has claimed the mountpoint since.
+    fn end(&self, since: Instant) {
+        let mut feed = self.lock();
+        if feed.publisher.is_some() {
+            return;
+        }
+        feed.timeline = Timeline::default();
+        self.ring.clear();
+        self.state.send_if_modified(|state| {
+            let ours = *state == StreamState::Interrupted(since);
+            if ours {
+                *state = StreamState::Idle;
+            }
+            ours
+        });
+    }
+
+    pub(crate) fn release(&self, timeline: Timeline, generation: u64) {
+        let mut feed = self.lock();
+        if feed.generation != generation {
+            return;
+        }
+        feed.publisher = None;
+        feed.timeline = timeline;
+        drop(feed);
+        self.state.send_replace(StreamState::Interrupted(Instant::now()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Feed> {
+        self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Mountpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mountpoint")
+            .field("name", &self.name)
+            .field("shard", &self.shard)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

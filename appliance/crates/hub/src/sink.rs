@@ -1,0 +1,150 @@
+//! The publisher's side of a stream, and the subscribers that its turn writes to.
+
+use crate::mountpoint::{Mountpoint, PublisherInfo};
+use crate::ring::Entry;
+use crate::timeline::Timeline;
+use fieldgate_media::{Draft, Tracks};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// A subscriber on the publisher's shard, written to within the publisher's turn.
+pub trait Sink {
+    /// Takes what is new in the ring and writes it without waiting. `batch` is empty scratch space, and is cleared after.
+    /// A socket that would block is left to the sink's own task.
+    fn flush(&self, batch: &mut Vec<Arc<Entry>>);
+}
+
+/// All sinks of one mountpoint on one shard.
+#[derive(Default)]
+pub struct SinkList {
+    slots: RefCell<Vec<Option<Rc<dyn Sink>>>>,
+    batch: RefCell<Vec<Arc<Entry>>>,
+}
+
+impl SinkList {
+    /// Adds a sink until the guard is dropped.
+    pub fn add(self: &Rc<Self>, sink: Rc<dyn Sink>) -> SinkGuard {
+        let mut slots = self.slots.borrow_mut();
+        let slot = match slots.iter().position(Option::is_none) {
+            Some(free) => free,
+            None => {
+                slots.push(None);
+                slots.len() - 1
+            }
+        };
+        if let Some(place) = slots.get_mut(slot) {
+            *place = Some(sink);
+        }
+        drop(slots);
+        SinkGuard { list: self.clone(), slot }
+    }
+
+    /// Lets every sink write what is new.
+    pub fn flush(&self) {
+        let mut batch = self.batch.borrow_mut();
+        let mut slot = 0;
+        // A sink may add or remove sinks while it is flushed: no borrow is held over its call.
+        while let Some(sink) = self.at(slot) {
+            if let Some(sink) = sink {
+                sink.flush(&mut batch);
+                batch.clear();
+            }
+            slot += 1;
+        }
+    }
+
+    /// Whether nobody is listed.
+    pub fn is_empty(&self) -> bool {
+        self.slots.borrow().iter().all(Option::is_none)
+    }
+
+    fn at(&self, slot: usize) -> Option<Option<Rc<dyn Sink>>> {
+        self.slots.borrow().get(slot).cloned()
+    }
+}
+
+/// Keeps a sink listed.
+pub struct SinkGuard {
+    list: Rc<SinkList>,
+    slot: usize,
+}
+
+impl Drop for SinkGuard {
+    fn drop(&mut self) {
+        let removed = self.list.slots.borrow_mut().get_mut(self.slot).and_then(Option::take);
+        // The sink may own more guards: drop it after the borrow.
+        drop(removed);
+    }
+}
+
+/// Feeds a mountpoint. One exists per mountpoint at a time; dropping it ends the stream (or begins its grace).
+///
+/// Lives on the mountpoint's shard: [`Publisher::flush`] writes to the sinks there.
+pub struct Publisher {
+    mountpoint: Arc<Mountpoint>,
+    sinks: Rc<SinkList>,
+    timeline: Timeline,
+    kicked: CancellationToken,
+    generation: u64,
+    dirty: bool,
+}
+
+impl Publisher {
+    pub(crate) fn new(
+        mountpoint: Arc<Mountpoint>,
+        sinks: Rc<SinkList>,
+        timeline: Timeline,
+        kicked: CancellationToken,
+        generation: u64,
+    ) -> Self {
+        Publisher { mountpoint, sinks, timeline, kicked, generation, dirty: false }
+    }
+
+    /// Announces tracks or a repeated codec header.
+    pub fn announce(&mut self, tracks: Tracks) {
+        self.mountpoint.ring().announce(tracks);
+        self.dirty = true;
+    }
+
+    /// Appends a unit; its times are put on the stream's clean timeline. Never waits.
+    ///
+    /// Returns false, and drops it, if its track was not announced.
+    pub fn publish(&mut self, mut draft: Draft) -> bool {
+        self.timeline.clean(&mut draft.head, Instant::now());
+        self.dirty = true;
+        self.mountpoint.ring().publish(draft)
+    }
+
+    /// Ends a turn: every subscriber may write what was published in it.
+    pub fn flush(&mut self) {
+        if std::mem::take(&mut self.dirty) {
+            self.sinks.flush();
+            self.mountpoint.ring().wake();
+        }
+    }
+
+    /// The mountpoint that it feeds.
+    pub fn mountpoint(&self) -> &Arc<Mountpoint> {
+        &self.mountpoint
+    }
+
+    /// Ends when the gateway wants this publisher gone.
+    pub fn kicked(&self) -> CancellationToken {
+        self.kicked.clone()
+    }
+
+    /// Who this publisher said it was.
+    pub fn info(&self) -> Option<PublisherInfo> {
+        self.mountpoint.publisher()
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.flush();
+        self.mountpoint.release(std::mem::take(&mut self.timeline), self.generation);
+    }
+}
