@@ -2,9 +2,16 @@
 //!
 //! Pure data and codec-header parsing. No IO, no clock, no task.
 
-#![warn(clippy::indexing_slicing)]
+#![warn(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![cfg_attr(test, allow(clippy::panic))]
 
+pub mod aac;
+pub mod av1;
+mod bits;
 mod codec;
+pub mod h264;
+pub mod hevc;
+pub mod sound;
 mod ticks;
 mod track;
 mod unit;

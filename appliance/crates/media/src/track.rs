@@ -1,6 +1,6 @@
 //! What a stream consists of: its video and audio tracks and their codec headers.
 
-use crate::{Codec, TrackKind};
+use crate::{Codec, TrackKind, aac, av1, h264, hevc, sound};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -54,6 +54,28 @@ impl Track {
     /// A track of which only codec and header are known yet.
     pub fn new(id: TrackId, codec: Codec, header: Bytes) -> Self {
         Track { id, codec, header, video: VideoShape::default(), audio: AudioShape::default() }
+    }
+
+    /// The same track with the shapes that its header tells, where it tells any.
+    pub fn with_header_shape(mut self) -> Self {
+        match self.codec {
+            Codec::H264 => {
+                let shape = h264::AvcConfig::parse(&self.header).and_then(|config| config.shape());
+                self.video = shape.unwrap_or(self.video);
+            }
+            Codec::Hevc => {
+                let shape = hevc::HevcConfig::parse(&self.header).and_then(|config| config.shape());
+                self.video = shape.unwrap_or(self.video);
+            }
+            Codec::Av1 => self.video = av1::shape(&self.header).unwrap_or(self.video),
+            Codec::Aac => {
+                self.audio = aac::AacConfig::parse(&self.header).map_or(self.audio, |config| config.shape());
+            }
+            Codec::Opus => self.audio = sound::opus_shape(&self.header).unwrap_or(self.audio),
+            Codec::Flac => self.audio = sound::flac_shape(&self.header).unwrap_or(self.audio),
+            _ => {}
+        }
+        self
     }
 
     /// Picture or sound.
