@@ -3,21 +3,30 @@
 //! Plain data. `serde_json::to_*` gives the **public** form, in which every secret is masked; the only way to the
 //! form with secrets is [`Config::stored`], for the store alone.
 
+mod listen;
 mod mountpoint;
 mod network;
 mod output;
+mod problem;
 mod secret;
+mod secrets;
+mod shape;
 mod source;
 mod span;
 mod url;
+mod validate;
 
 pub use mountpoint::{Mountpoint, Ring};
 pub use network::{Network, NetworkError};
 pub use output::{Play, Push, TrackIds, WhenAbsent};
+pub use problem::{Path, Problem};
 pub use secret::Secret;
+pub use secrets::StoredError;
+pub use shape::schema;
 pub use source::{Publish, Pull, Rtsp, RtspTransport, Source, TestPicture, V4l2, V4l2Format};
 pub use span::{Span, SpanError};
 pub use url::{SecretUrl, UrlError, UrlParts};
+pub use validate::{is_stream_name, validate, validate_on};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,6 +42,7 @@ pub const SCHEMA: u32 = 1;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Version of this file's shape. Only 1 exists. Default 1.
+    #[schemars(range(min = 1, max = 1))]
     pub schema: u32,
     /// The RTMP server that encoders publish to and players play from.
     pub rtmp: Rtmp,
@@ -42,6 +52,7 @@ pub struct Config {
     pub media: Media,
     /// The streams by name. A name is 1 to 64 of the characters `A-Z a-z 0-9 . _ -`; one that ends in `*` is a
     /// template for whatever is published under a name that starts like it. Default: none.
+    #[schemars(extend("maxProperties" = 1024))]
     pub mountpoints: BTreeMap<String, Mountpoint>,
 }
 
@@ -57,29 +68,55 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// The mountpoint that a stream of this name belongs to, with the name that it has in the config: the exact one,
+    /// else the template with the longest fitting beginning. `None` also for what can be no stream's name.
+    pub fn mountpoint_for(&self, name: &str) -> Option<(&str, &Mountpoint)> {
+        if let Some((known, mountpoint)) =
+            self.mountpoints.get_key_value(name).filter(|_| !name.ends_with('*'))
+        {
+            return Some((known, mountpoint));
+        }
+        let fits = |template: &str| template.strip_suffix('*').is_some_and(|stem| name.starts_with(stem));
+        // `{name}` is a stream's name still to come: it fits wherever one can.
+        let is_name = is_stream_name(&name.replace("{name}", "name"));
+        let templates = self.mountpoints.iter().filter(|(template, _)| is_name && fits(template));
+        templates
+            .max_by_key(|(template, _)| template.len())
+            .map(|(template, mountpoint)| (template.as_str(), mountpoint))
+    }
+}
+
 /// The RTMP server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rtmp {
     /// Addresses with port to listen on; port 0 lets the kernel choose. At most 16; an empty list turns plain RTMP
     /// off. Default `["0.0.0.0:1935"]`.
+    #[schemars(with = "Vec<listen::Address>", length(max = 16))]
     pub listen: Vec<SocketAddr>,
     /// RTMP over TLS (`rtmps://`). Default: off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<RtmpTls>,
     /// Connections on all RTMP listeners together; more are refused. 1 to 65,536. Default 1,024.
+    #[schemars(range(min = 1, max = 65536))]
     pub max_connections: u32,
     /// Connections from one address; more are refused. 1 to 65,536. Default 256.
+    #[schemars(range(min = 1, max = 65536))]
     pub max_connections_per_address: u32,
     /// Time in which a new connection must have finished handshake and `connect`. `"100ms"` to `"60s"`.
     /// Default `"10s"`.
+    #[schemars(extend("minSpan" = "100ms", "maxSpan" = "60s"))]
     pub handshake_timeout: Span,
     /// A publisher that sends nothing, or a connection that neither publishes nor plays, is closed after this time.
     /// `"1s"` to `"1h"`. Default `"30s"`.
+    #[schemars(extend("minSpan" = "1s", "maxSpan" = "1h"))]
     pub idle_timeout: Span,
     /// A player that takes nothing is closed after this time. `"1s"` to `"10m"`. Default `"20s"`.
+    #[schemars(extend("minSpan" = "1s", "maxSpan" = "10m"))]
     pub write_timeout: Span,
     /// Longest media message taken from a publisher, in bytes. 65,536 to 16,777,215. Default 4,194,304.
+    #[schemars(range(min = 65536, max = 16777215))]
     pub max_message_bytes: u32,
 }
 
@@ -103,10 +140,13 @@ impl Default for Rtmp {
 #[serde(deny_unknown_fields)]
 pub struct RtmpTls {
     /// Addresses with port to listen on; port 0 lets the kernel choose. 1 to 16.
+    #[schemars(with = "Vec<listen::Address>", length(min = 1, max = 16))]
     pub listen: Vec<SocketAddr>,
     /// File with the certificate chain, PEM. Read anew when it changes.
+    #[schemars(length(min = 1, max = 4096))]
     pub cert: PathBuf,
     /// File with the private key, PEM.
+    #[schemars(length(min = 1, max = 4096))]
     pub key: PathBuf,
 }
 
@@ -116,6 +156,7 @@ pub struct RtmpTls {
 pub struct Admin {
     /// Addresses with port to listen on; port 0 lets the kernel choose. Loopback only, until login exists.
     /// At most 16; an empty list turns the API off. Default `["127.0.0.1:8080"]`.
+    #[schemars(with = "Vec<listen::Address>", length(max = 16))]
     pub listen: Vec<SocketAddr>,
 }
 
@@ -131,9 +172,11 @@ impl Default for Admin {
 pub struct Media {
     /// Threads that carry streams, 1 to 64. Default: one per processor core.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
     pub shards: Option<u16>,
     /// Bytes that the rings of all mountpoints may take together; a config over it is refused. At least 1 MiB.
     /// Default: a quarter of the machine's memory.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1048576, max = 1_125_899_906_842_624_i64))]
     pub memory_bytes: Option<u64>,
 }

@@ -13,16 +13,19 @@ pub struct Mountpoint {
     /// The servers that it is pushed to. At most 32. In a template's URLs `{name}` stands for the stream's name.
     /// Default: none.
     #[serde(default)]
+    #[schemars(length(max = 32))]
     pub push: Vec<Push>,
     /// Who may play it, and how.
     #[serde(default)]
     pub play: Play,
     /// Templates only: how many streams may exist under it at once. 1 to 10,000. Default 64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
     pub max: Option<u32>,
     /// How long subscribers and pushes stay when the publisher goes; one that returns within it continues the
     /// timeline. `"0s"` to `"1h"`. Default `"15s"`.
     #[serde(default = "default_grace")]
+    #[schemars(extend("minSpan" = "0s", "maxSpan" = "1h"))]
     pub grace: Span,
     /// How much of the stream is kept for late joiners and slow readers.
     #[serde(default)]
@@ -30,6 +33,7 @@ pub struct Mountpoint {
     /// A subscriber that lags more than this jumps to the newest keyframe. `"100ms"` to `"60s"`, no more than
     /// `ring.age`. Default `"5s"`.
     #[serde(default = "default_max_lag")]
+    #[schemars(extend("minSpan" = "100ms", "maxSpan" = "60s"))]
     pub max_lag: Span,
 }
 
@@ -64,8 +68,10 @@ fn default_max_lag() -> Span {
 #[serde(default, deny_unknown_fields)]
 pub struct Ring {
     /// Bytes. 65,536 to 1 GiB. Default 8,388,608 (8 MiB).
+    #[schemars(range(min = 65536, max = 1073741824))]
     pub bytes: u64,
     /// Age. `"1s"` to `"10m"`. Default `"10s"`.
+    #[schemars(extend("minSpan" = "1s", "maxSpan" = "10m"))]
     pub age: Span,
 }
 

@@ -28,13 +28,16 @@ pub struct Play {
     pub key: Option<Secret>,
     /// Networks that may play, such as `"10.0.0.0/8"`; with a key, both must fit. At most 64. Default: with a key
     /// any address, without one only loopback.
+    #[schemars(length(max = 64))]
     pub allow: Vec<Network>,
     /// What a player gets while nobody publishes. Default `"wait"`.
     pub when_absent: WhenAbsent,
     /// Collects units for this time before each write: saves a third of the processor time, costs latency.
     /// `"0ms"` to `"1s"`. Default `"0ms"`: every unit at once.
+    #[schemars(extend("minSpan" = "0ms", "maxSpan" = "1s"))]
     pub gather: Span,
     /// RTMP chunk size towards players, in bytes. 128 to 16,777,215. Default 1,048,576; 4,096 helps very old players.
+    #[schemars(range(min = 128, max = 16777215))]
     pub chunk_len: u32,
 }
 
@@ -57,8 +60,9 @@ pub struct Push {
     /// Where to: `rtmp://`, `rtmps://` or `kmp://`.
     pub url: SecretUrl,
     /// Name of this push in status and commands, 1 to 64 of `A-Z a-z 0-9 . _ -`, unique in its mountpoint.
-    /// Default: a hash of the URL (see [`Push::effective_id`]).
+    /// Default: a hash of the URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
     pub id: Option<String>,
     /// Whether it runs. Default true.
     #[serde(default = "yes")]
@@ -66,24 +70,30 @@ pub struct Push {
     /// Collects units for this time before each write: saves a third of the processor time, costs latency.
     /// `"0ms"` to `"1s"`. Default `"0ms"`: every unit at once.
     #[serde(default)]
+    #[schemars(extend("minSpan" = "0ms", "maxSpan" = "1s"))]
     pub gather: Span,
     /// RTMP only: chunk size in bytes. 128 to 65,536, as some servers refuse more. Default 65,536.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 128, max = 65536))]
     pub chunk_len: Option<u32>,
     /// Longest wait between two attempts. `"1s"` to `"1h"`. Default `"60s"`.
     #[serde(default = "default_backoff_cap")]
+    #[schemars(extend("minSpan" = "1s", "maxSpan" = "1h"))]
     pub backoff_cap: Span,
     /// An upstream that takes nothing for this time is connected anew. `"1s"` to `"10m"`. Default `"10s"`.
     #[serde(default = "default_write_timeout")]
+    #[schemars(extend("minSpan" = "1s", "maxSpan" = "10m"))]
     pub write_timeout: Span,
     /// TLS only: whether the server's certificate is checked. Default true.
     #[serde(default = "yes")]
     pub verify: bool,
     /// TLS only: file with the certificate authority to trust instead of the well-known ones, PEM. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
     pub ca: Option<PathBuf>,
     /// KMP only, required there: the channel's name, 1 to 32 printable characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
     pub channel_id: Option<String>,
     /// KMP only: the tracks' names. Default `{"video": "v1", "audio": "a1"}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,8 +137,10 @@ impl Push {
 #[serde(default, deny_unknown_fields)]
 pub struct TrackIds {
     /// The video track's name, 1 to 32 printable characters. Default `"v1"`.
+    #[schemars(length(min = 1, max = 32))]
     pub video: String,
     /// The audio track's name, 1 to 32 printable characters. Default `"a1"`.
+    #[schemars(length(min = 1, max = 32))]
     pub audio: String,
 }
 

@@ -45,6 +45,7 @@ pub struct Publish {
     pub key: Option<Secret>,
     /// Networks that may publish, such as `"10.0.0.0/8"`; with a key, both must fit. At most 64. Default: with a key
     /// any address, without one only loopback.
+    #[schemars(length(max = 64))]
     pub allow: Vec<Network>,
 }
 
@@ -72,9 +73,11 @@ pub struct Rtsp {
     pub transport: RtspTransport,
     /// Time given to late and disordered packets. `"0ms"` to `"10s"`. Default `"200ms"`.
     #[serde(default = "default_latency")]
+    #[schemars(extend("minSpan" = "0ms", "maxSpan" = "10s"))]
     pub latency: Span,
     /// Silence after which the camera is asked anew. `"1s"` to `"10m"`. Default `"10s"`.
     #[serde(default = "default_stall")]
+    #[schemars(extend("minSpan" = "1s", "maxSpan" = "10m"))]
     pub stall_timeout: Span,
 }
 
@@ -98,24 +101,30 @@ pub enum V4l2Format {
 #[serde(deny_unknown_fields)]
 pub struct V4l2 {
     /// The device file, such as `/dev/video0` or, better, a name under `/dev/v4l/by-id/`.
+    #[schemars(length(min = 1, max = 4096))]
     pub device: PathBuf,
     /// Picture width in pixels, 16 to 8,192. Default: the device's best up to 1,920.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 16, max = 8192))]
     pub width: Option<u32>,
     /// Picture height in pixels, 16 to 8,192. Default: the device's best up to 1,080.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 16, max = 8192))]
     pub height: Option<u32>,
     /// Pictures per second, 1 to 240. Default: the device's best up to 30.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 240))]
     pub frame_rate: Option<u32>,
     /// Bits per second when encoded here, 10,000 to 200,000,000. Default 2,000,000.
     #[serde(default = "default_bitrate")]
+    #[schemars(range(min = 10000, max = 200000000))]
     pub bitrate: u32,
     /// What to ask the device for. Default `"auto"`.
     #[serde(default)]
     pub format: V4l2Format,
     /// Time between keyframes when encoded here. `"100ms"` to `"60s"`. Default `"2s"`.
     #[serde(default = "default_keyframe_interval")]
+    #[schemars(extend("minSpan" = "100ms", "maxSpan" = "60s"))]
     pub keyframe_interval: Span,
 }
 
@@ -124,16 +133,21 @@ pub struct V4l2 {
 #[serde(default, deny_unknown_fields)]
 pub struct TestPicture {
     /// Picture width in pixels, 16 to 8,192. Default 640.
+    #[schemars(range(min = 16, max = 8192))]
     pub width: u32,
     /// Picture height in pixels, 16 to 8,192. Default 360.
+    #[schemars(range(min = 16, max = 8192))]
     pub height: u32,
     /// Pictures per second, 1 to 240. Default 30.
+    #[schemars(range(min = 1, max = 240))]
     pub frame_rate: u32,
     /// Bits per second, 10,000 to 200,000,000. Default 1,000,000.
+    #[schemars(range(min = 10000, max = 200000000))]
     pub bitrate: u32,
     /// Whether there is a tone. Default true.
     pub audio: bool,
     /// Time between keyframes. `"100ms"` to `"60s"`. Default `"2s"`.
+    #[schemars(extend("minSpan" = "100ms", "maxSpan" = "60s"))]
     pub keyframe_interval: Span,
 }
 
@@ -161,12 +175,15 @@ pub struct Pull {
     pub verify: bool,
     /// File with the certificate authority to trust instead of the well-known ones, PEM. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
     pub ca: Option<PathBuf>,
     /// Silence after which the server is asked anew. `"1s"` to `"10m"`. Default `"10s"`.
     #[serde(default = "default_stall")]
+    #[schemars(extend("minSpan" = "1s", "maxSpan" = "10m"))]
     pub stall_timeout: Span,
     /// Longest wait between two attempts. `"1s"` to `"1h"`. Default `"60s"`.
     #[serde(default = "default_backoff_cap")]
+    #[schemars(extend("minSpan" = "1s", "maxSpan" = "1h"))]
     pub backoff_cap: Span,
 }
 

@@ -108,6 +108,30 @@ impl SecretUrl {
             })
     }
 
+    /// This URL with each mask replaced by the secret that `old` has in the same place; `None` if one is missing.
+    pub(super) fn unmasked_from(&self, old: &SecretUrl) -> Option<SecretUrl> {
+        let (new, old) = (Pieces::of(&self.0), Pieces::of(&old.0));
+        let mut whole = String::from(new.scheme);
+        if let Some(user_info) = new.user_info {
+            match user_info.split_once(':') {
+                Some((user, MASK)) => whole.extend([user, ":", old.user_info?.split_once(':')?.1, "@"]),
+                _ => whole.extend([user_info, "@"]),
+            }
+        }
+        whole.push_str(new.host_and_path);
+        for (index, pair) in new.query.into_iter().flat_map(|query| query.split('&')).enumerate() {
+            whole.push(if index == 0 { '?' } else { '&' });
+            match pair.split_once('=') {
+                Some((name, MASK)) => {
+                    let mut pairs = old.query?.split('&').filter_map(|pair| pair.split_once('='));
+                    whole.extend([name, "=", pairs.find(|(old_name, _)| *old_name == name)?.1]);
+                }
+                _ => whole.push_str(pair),
+            }
+        }
+        Some(SecretUrl(whole))
+    }
+
     /// Its parts, or why it has none.
     pub fn parts(&self) -> Result<UrlParts<'_>, UrlError> {
         let text = self.0.as_str();

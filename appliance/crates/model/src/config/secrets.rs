@@ -1,0 +1,187 @@
+//! The config's secrets: where they are, how they are stored, how they survive being read back and sent again.
+
+use super::{Config, Path, Problem, Push, Secret, SecretUrl, Source, UrlParts};
+use serde_json::Value;
+
+/// Why a config has no stored form.
+#[derive(Debug, thiserror::Error)]
+pub enum StoredError {
+    /// A secret stands for "as it was", so its text is not known here.
+    #[error("{path} holds no secret but the wish to keep one")]
+    Kept {
+        /// Where.
+        path: String,
+    },
+    /// What would be stored does not read back as the same config.
+    #[error("the config does not survive being stored; a setting is left out of its stored form")]
+    Lossy,
+    /// It does not serialise.
+    #[error("the config does not serialise")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Config {
+    /// The form **with all secrets**, for the store alone.
+    ///
+    /// Checked by reading it back: a secret that [`visit`] forgets is an error here, never a loss on flash.
+    pub fn stored(&self) -> Result<Value, StoredError> {
+        let mut value = serde_json::to_value(self)?;
+        let mut kept = None;
+        visit(&mut self.clone(), &mut |path, _, secret| {
+            let text = match secret {
+                Held::Text(secret) if !secret.is_kept() => secret.reveal(),
+                Held::Url(url) if !url.is_kept() => url.reveal(),
+                Held::Text(_) | Held::Url(_) => {
+                    kept = Some(path.to_string());
+                    return;
+                }
+            };
+            if let Some(place) = path.find_mut(&mut value) {
+                *place = Value::from(text);
+            }
+        });
+        if let Some(path) = kept {
+            return Err(StoredError::Kept { path });
+        }
+        match serde_json::from_value::<Config>(value.clone()) {
+            Ok(back) if back == *self => Ok(value),
+            Ok(_) => Err(StoredError::Lossy),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Puts the secrets of `before` where this config says "as it was" (`{"set": true}`, `***` in a URL).
+    ///
+    /// A secret goes only to the same setting, and that of a URL only to the same scheme, user, host and port: else
+    /// whoever may change the config could send a camera's password to a host of his own. Returns one problem for
+    /// each that finds nothing to keep.
+    pub fn keep_secrets(&mut self, before: &Config) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        visit(self, &mut |path, owner, secret| match secret {
+            Held::Text(secret) if secret.is_kept() => match owner.text_of(before) {
+                Some(text) => *secret = text.clone(),
+                None => problems.push(nothing_to_keep(path)),
+            },
+            Held::Url(url) if url.is_kept() => {
+                let kept = owner.urls_of(before, url).into_iter().find_map(|old| with_secrets_of(url, old));
+                match kept {
+                    Some(whole) => *url = whole,
+                    None => problems.push(nothing_to_keep(path).got(url.redacted())),
+                }
+            }
+            Held::Text(_) | Held::Url(_) => {}
+        });
+        problems
+    }
+
+    /// One problem for each secret that still stands for "as it was".
+    pub(super) fn kept_secrets(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        visit(&mut self.clone(), &mut |path, _, secret| match secret {
+            Held::Text(secret) if secret.is_kept() => problems.push(nothing_to_keep(path)),
+            Held::Url(url) if url.is_kept() => problems.push(nothing_to_keep(path).got(url.redacted())),
+            Held::Text(_) | Held::Url(_) => {}
+        });
+        problems
+    }
+}
+
+fn nothing_to_keep(path: &Path) -> Problem {
+    Problem::new(path, "there is no secret to keep here").remedy("write the secret itself")
+}
+
+/// One secret, as [`visit`] finds it.
+enum Held<'a> {
+    Text(&'a mut Secret),
+    Url(&'a mut SecretUrl),
+}
+
+/// The setting that a secret belongs to, to be found again in another config.
+enum Owner<'a> {
+    Source { mountpoint: &'a str },
+    Play { mountpoint: &'a str },
+    Push { mountpoint: &'a str, id: String },
+}
+
+impl Owner<'_> {
+    fn text_of<'c>(&self, config: &'c Config) -> Option<&'c Secret> {
+        match self {
+            Owner::Source { mountpoint } => match &config.mountpoints.get(*mountpoint)?.source {
+                Source::Publish(publish) => publish.key.as_ref(),
+                _ => None,
+            },
+            Owner::Play { mountpoint } => config.mountpoints.get(*mountpoint)?.play.key.as_ref(),
+            Owner::Push { .. } => None,
+        }
+    }
+
+    /// The URLs that may hold the secret of `url`, the likeliest first.
+    fn urls_of<'c>(&self, config: &'c Config, url: &SecretUrl) -> Vec<&'c SecretUrl> {
+        match self {
+            Owner::Source { mountpoint } => match config.mountpoints.get(*mountpoint).map(|m| &m.source) {
+                Some(Source::Rtsp(rtsp)) => vec![&rtsp.url],
+                Some(Source::Pull(pull)) => vec![&pull.url],
+                _ => Vec::new(),
+            },
+            Owner::Push { mountpoint, id } => {
+                let pushes =
+                    config.mountpoints.get(*mountpoint).map(|m| m.push.as_slice()).unwrap_or_default();
+                let same_id = pushes.iter().filter(|push| push.effective_id() == *id);
+                // Without an `id` of its own a push whose path changes has a new one; its neighbours on the same
+                // server are then candidates, if there is no doubt which.
+                let mut same_server = pushes.iter().filter(|push| is_same_peer(&push.url, url));
+                let only = same_server.next().filter(|_| same_server.next().is_none());
+                same_id.chain(only).map(|push| &push.url).collect()
+            }
+            Owner::Play { .. } => Vec::new(),
+        }
+    }
+}
+
+/// Visits every secret of the config with its place and owner. **The one list of where secrets are.**
+fn visit(config: &mut Config, visitor: &mut dyn FnMut(&Path, &Owner<'_>, Held<'_>)) {
+    for (mountpoint, settings) in &mut config.mountpoints {
+        let at = Path::mountpoint(mountpoint);
+        let source = Owner::Source { mountpoint };
+        match &mut settings.source {
+            Source::Publish(publish) => {
+                if let Some(key) = &mut publish.key {
+                    visitor(&at.field("source").field("key"), &source, Held::Text(key));
+                }
+            }
+            Source::Rtsp(rtsp) => {
+                visitor(&at.field("source").field("url"), &source, Held::Url(&mut rtsp.url))
+            }
+            Source::Pull(pull) => {
+                visitor(&at.field("source").field("url"), &source, Held::Url(&mut pull.url))
+            }
+            Source::V4l2(_) | Source::Test(_) => {}
+        }
+        for (index, push) in settings.push.iter_mut().enumerate() {
+            let owner = Owner::Push { mountpoint, id: Push::effective_id(push) };
+            visitor(&at.field("push").item(index).field("url"), &owner, Held::Url(&mut push.url));
+        }
+        if let Some(key) = &mut settings.play.key {
+            visitor(&at.field("play").field("key"), &Owner::Play { mountpoint }, Held::Text(key));
+        }
+    }
+}
+
+fn is_same_peer(one: &SecretUrl, other: &SecretUrl) -> bool {
+    let peer = |parts: UrlParts<'_>| {
+        let UrlParts { scheme, user, host, port, .. } = parts;
+        (scheme.to_ascii_lowercase(), user.map(str::to_owned), host.to_ascii_lowercase(), port)
+    };
+    match (one.parts(), other.parts()) {
+        (Ok(one), Ok(other)) => peer(one) == peer(other),
+        _ => false,
+    }
+}
+
+/// `url` with its masks replaced by what `old` has there; `None` if `old` is another peer or lacks one of them.
+fn with_secrets_of(url: &SecretUrl, old: &SecretUrl) -> Option<SecretUrl> {
+    is_same_peer(url, old).then(|| url.unmasked_from(old)).flatten().filter(|whole| !whole.is_kept())
+}
+
+#[cfg(test)]
+mod tests;

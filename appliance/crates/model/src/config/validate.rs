@@ -1,0 +1,83 @@
+//! Can a config be run? Finds all that is wrong, each with its path.
+//!
+//! [`shape`](super::shape) checks what one setting alone can get wrong; here is what only shows in context.
+
+mod listeners;
+mod loops;
+mod mountpoints;
+
+pub use mountpoints::is_stream_name;
+
+use super::{Config, Path, Problem, shape};
+use serde_json::Value;
+
+/// Everything that is wrong with `config`; empty if it can be run.
+///
+/// The rings are held against `media.memory_bytes`, if that is set; [`validate_on`] knows the machine.
+pub fn validate(config: &Config) -> Vec<Problem> {
+    validate_on(config, None)
+}
+
+/// Like [`validate`], on a machine with this much memory: a quarter of it is the default for `media.memory_bytes`.
+pub fn validate_on(config: &Config, machine_memory_bytes: Option<u64>) -> Vec<Problem> {
+    let public = match serde_json::to_value(config) {
+        Ok(public) => public,
+        Err(error) => return vec![Problem::new(&Path::root(), format!("does not serialise: {error}"))],
+    };
+    let mut problems = shape::check(&shape::schema(), &public);
+    problems.extend(config.kept_secrets());
+    listeners::check(config, &mut problems);
+    mountpoints::check(config, &mut problems);
+    loops::check(config, &mut problems);
+    problems.extend(check_memory(config, machine_memory_bytes));
+    problems
+}
+
+impl Config {
+    /// The config in a JSON text, or everything that is wrong with its shape.
+    ///
+    /// Secrets may be there in full or as "as it was": call [`Config::keep_secrets`], then [`validate`].
+    pub fn parse(text: &str) -> Result<Config, Vec<Problem>> {
+        let value: Value = serde_json::from_str(text)
+            .map_err(|error| vec![Problem::new(&Path::root(), format!("is no JSON: {error}"))])?;
+        Config::from_value(value)
+    }
+
+    /// Like [`Config::parse`], from JSON that is parsed already.
+    pub fn from_value(value: Value) -> Result<Config, Vec<Problem>> {
+        let problems = shape::check(&shape::schema(), &value);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        serde_json::from_value(value).map_err(|error| {
+            // The shape held, so this is a check that only a type knows; it names no place.
+            vec![Problem::new(&Path::root(), format!("cannot be read: {error}"))]
+        })
+    }
+
+    /// Bytes that all rings together may take, on a machine with this much memory.
+    pub fn memory_budget(&self, machine_memory_bytes: Option<u64>) -> Option<u64> {
+        self.media.memory_bytes.or(machine_memory_bytes.map(|bytes| bytes / 4))
+    }
+}
+
+/// A template counts as one stream: it permits up to `max`, and each that comes is held against the budget again.
+fn check_memory(config: &Config, machine_memory_bytes: Option<u64>) -> Option<Problem> {
+    let budget = config.memory_budget(machine_memory_bytes)?;
+    let rings =
+        config.mountpoints.values().fold(0_u64, |sum, mountpoint| sum.saturating_add(mountpoint.ring.bytes));
+    (rings > budget).then(|| {
+        let path = match config.media.memory_bytes {
+            Some(_) => Path::root().field("media").field("memory_bytes"),
+            None => Path::root().field("mountpoints"),
+        };
+        Problem::new(
+            &path,
+            format!("the rings of all mountpoints need {rings} bytes, the budget is {budget}"),
+        )
+        .remedy("lower ring.bytes of some mountpoints or raise media.memory_bytes")
+    })
+}
+
+#[cfg(test)]
+mod tests;

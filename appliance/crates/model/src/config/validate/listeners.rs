@@ -1,0 +1,63 @@
+//! Addresses to listen on.
+
+use crate::config::{Config, Path, Problem};
+use std::net::SocketAddr;
+use std::path::Path as FilePath;
+
+pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
+    let rtmp = Path::root().field("rtmp");
+    let admin = Path::root().field("admin").field("listen");
+    let mut taken: Vec<(Path, SocketAddr)> = Vec::new();
+    let lists = [
+        (rtmp.field("listen"), config.rtmp.listen.as_slice()),
+        (
+            rtmp.field("tls").field("listen"),
+            config.rtmp.tls.as_ref().map_or(&[], |tls| tls.listen.as_slice()),
+        ),
+        (admin.clone(), config.admin.listen.as_slice()),
+    ];
+    for (list, addresses) in lists {
+        for (index, address) in addresses.iter().enumerate() {
+            let path = list.item(index);
+            if let Some((other, _)) = taken.iter().find(|(_, taken)| collide(*taken, *address)) {
+                problems.push(
+                    Problem::new(&path, format!("is already taken by {other}")).got(address.to_string()),
+                );
+            }
+            taken.push((path, *address));
+        }
+    }
+    for (index, address) in config.admin.listen.iter().enumerate() {
+        if !address.ip().to_canonical().is_loopback() {
+            problems.push(
+                Problem::new(&admin.item(index), "must be a loopback address until login exists")
+                    .got(address.to_string())
+                    .remedy("use 127.0.0.1 or [::1], and reach it through SSH"),
+            );
+        }
+    }
+    if config.rtmp.max_connections_per_address > config.rtmp.max_connections {
+        problems.push(
+            Problem::new(&rtmp.field("max_connections_per_address"), "must be at most rtmp.max_connections")
+                .got(config.rtmp.max_connections_per_address),
+        );
+    }
+    if let Some(tls) = &config.rtmp.tls {
+        for (name, file) in [("cert", &tls.cert), ("key", &tls.key)] {
+            problems.extend(check_file(&rtmp.field("tls").field(name), file));
+        }
+    }
+}
+
+/// A file that the config names must not depend on where the service was started.
+pub(super) fn check_file(path: &Path, file: &FilePath) -> Option<Problem> {
+    (!file.is_absolute())
+        .then(|| Problem::new(path, "must be an absolute path").got(file.display().to_string()))
+}
+
+/// Whether both cannot be bound at once. Port 0 never collides: the kernel chooses.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_host = one.ip() == other.ip()
+        || (one.is_ipv4() == other.is_ipv4() && (one.ip().is_unspecified() || other.ip().is_unspecified()));
+    one.port() != 0 && one.port() == other.port() && same_host
+}

@@ -1,0 +1,250 @@
+//! One mountpoint's name, source and outputs.
+
+use super::listeners::check_file;
+use crate::config::{Config, Mountpoint, Path, Problem, Push, Secret, SecretUrl, Source, UrlParts};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path as FilePath;
+
+/// The longest name of a mountpoint or push, in bytes.
+const NAME_MAX: usize = 64;
+
+/// What stands for the stream's name in a template's URLs.
+const PLACEHOLDER: &str = "{name}";
+
+pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
+    let mut devices: BTreeMap<&FilePath, &str> = BTreeMap::new();
+    for (name, mountpoint) in &config.mountpoints {
+        let path = Path::mountpoint(name);
+        problems.extend(check_name(name, &path));
+        let mut checker = Checker { path, is_template: name.ends_with('*'), problems };
+        checker.mountpoint(mountpoint);
+        if let Source::V4l2(v4l2) = &mountpoint.source
+            && let Some(other) = devices.insert(&v4l2.device, name)
+        {
+            let path = Path::mountpoint(name).field("source").field("device");
+            let problem = format!("is already taken by mountpoints.{other}");
+            problems.push(Problem::new(&path, problem).got(v4l2.device.display().to_string()));
+        }
+    }
+}
+
+/// Whether this may be the name of a mountpoint, a trailing `*` aside.
+pub fn is_stream_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    name.len() <= NAME_MAX && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain)
+}
+
+fn check_name(name: &str, path: &Path) -> Option<Problem> {
+    let stem = name.strip_suffix('*').unwrap_or(name);
+    if (stem.is_empty() && name == "*") || (is_stream_name(stem) && name.len() <= NAME_MAX) {
+        return None;
+    }
+    let problem = if stem.contains('*') {
+        "a name may have one *, at its end".to_owned()
+    } else {
+        format!("a name is 1 to {NAME_MAX} of A-Z a-z 0-9 . _ - and starts with a letter or digit")
+    };
+    Some(Problem::new(path, problem).got(name))
+}
+
+struct Checker<'a> {
+    path: Path,
+    is_template: bool,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Checker<'_> {
+    fn mountpoint(&mut self, mountpoint: &Mountpoint) {
+        if !self.is_template
+            && let Some(max) = mountpoint.max
+        {
+            let problem =
+                Problem::new(&self.path.field("max"), "only a template (a name ending in *) has it");
+            self.problems.push(problem.got(max));
+        }
+        if mountpoint.max_lag > mountpoint.ring.age {
+            let problem = format!("must be at most ring.age, which is {}", mountpoint.ring.age);
+            let problem = Problem::new(&self.path.field("max_lag"), problem);
+            self.problems.push(problem.got(mountpoint.max_lag.to_string()));
+        }
+        self.source(&mountpoint.source);
+        self.key(&self.path.field("play").field("key"), mountpoint.play.key.as_ref());
+        let mut ids = BTreeSet::new();
+        for (index, push) in mountpoint.push.iter().enumerate() {
+            let path = self.path.field("push").item(index);
+            self.push(&path, push, mountpoint.max);
+            if !ids.insert(push.effective_id()) {
+                let problem = match &push.id {
+                    Some(id) => Problem::new(&path.field("id"), "is already taken in this mountpoint")
+                        .got(id.as_str()),
+                    None => Problem::new(&path.field("url"), "is already pushed to from this mountpoint")
+                        .got(push.url.redacted())
+                        .remedy("give both an id if this is meant"),
+                };
+                self.problems.push(problem);
+            }
+        }
+    }
+
+    fn source(&mut self, source: &Source) {
+        let path = self.path.field("source");
+        if self.is_template && !matches!(source, Source::Publish(_)) {
+            let problem =
+                Problem::new(&path.field("kind"), "a template (a name ending in *) must be publish");
+            self.problems.push(problem.got(source.kind()));
+        }
+        match source {
+            Source::Publish(publish) => self.key(&path.field("key"), publish.key.as_ref()),
+            Source::Rtsp(rtsp) => {
+                self.url(&path.field("url"), &rtsp.url, &["rtsp", "rtsps"]);
+            }
+            Source::Pull(pull) => {
+                if let Some(parts) = self.url(&path.field("url"), &pull.url, &["rtmp", "rtmps"]) {
+                    self.rtmp_path(&path.field("url"), &pull.url, parts);
+                    self.tls(&path, parts.scheme, pull.verify, pull.ca.as_deref());
+                }
+            }
+            Source::V4l2(v4l2) => {
+                if !v4l2.device.starts_with("/dev")
+                    || v4l2.device.components().any(|part| part.as_os_str() == "..")
+                {
+                    let problem = Problem::new(&path.field("device"), "must be a device file under /dev");
+                    self.problems.push(
+                        problem
+                            .got(v4l2.device.display().to_string())
+                            .remedy("`fieldgate devices` lists the cameras"),
+                    );
+                }
+                self.even(&path.field("width"), v4l2.width);
+                self.even(&path.field("height"), v4l2.height);
+            }
+            Source::Test(test) => {
+                self.even(&path.field("width"), Some(test.width));
+                self.even(&path.field("height"), Some(test.height));
+            }
+        }
+    }
+
+    fn push(&mut self, path: &Path, push: &Push, max: Option<u32>) {
+        let at = path.field("url");
+        if let Some(id) = &push.id
+            && !is_stream_name(id)
+        {
+            let problem = "must be A-Z a-z 0-9 . _ - and start with a letter or digit";
+            self.problems.push(Problem::new(&path.field("id"), problem).got(id.as_str()));
+        }
+        let Some(parts) = self.url(&at, &push.url, &["rtmp", "rtmps", "kmp"]) else { return };
+        let is_kmp = parts.scheme.eq_ignore_ascii_case("kmp");
+        if is_kmp {
+            self.kmp(path, push, parts);
+        } else {
+            self.rtmp_path(&at, &push.url, parts);
+            self.only_for(&path.field("channel_id"), push.channel_id.is_some(), "kmp");
+            self.only_for(&path.field("track_ids"), push.track_ids.is_some(), "kmp");
+        }
+        self.only_for(&path.field("chunk_len"), is_kmp && push.chunk_len.is_some(), "rtmp");
+        self.tls(path, parts.scheme, push.verify, push.ca.as_deref());
+        let names_stream = [Some(push.url.reveal()), push.channel_id.as_deref()];
+        let names_stream = names_stream.into_iter().flatten().any(|text| text.contains(PLACEHOLDER));
+        if self.is_template && !names_stream && max != Some(1) {
+            self.problems.push(
+                Problem::new(&at, "every stream of the template would be pushed to one address")
+                    .got(push.url.redacted())
+                    .remedy("put {name} into the URL or channel_id, or set max to 1"),
+            );
+        }
+    }
+
+    fn kmp(&mut self, path: &Path, push: &Push, parts: UrlParts<'_>) {
+        if parts.port.is_none() {
+            self.problems.push(Problem::new(&path.field("url"), "names no port").got(push.url.redacted()));
+        }
+        match push.channel_id.as_deref() {
+            None => self.problems.push(Problem::new(&path.field("channel_id"), "is missing; KMP needs it")),
+            Some(id) => self.printable(&path.field("channel_id"), id),
+        }
+        if let Some(ids) = &push.track_ids {
+            self.printable(&path.field("track_ids").field("video"), &ids.video);
+            self.printable(&path.field("track_ids").field("audio"), &ids.audio);
+            if ids.video == ids.audio {
+                let path = path.field("track_ids").field("audio");
+                self.problems
+                    .push(Problem::new(&path, "must differ from the video track's").got(ids.audio.as_str()));
+            }
+        }
+    }
+
+    /// Checks what holds for every URL; its parts if they can be looked at further.
+    fn url<'u>(&mut self, path: &Path, url: &'u SecretUrl, schemes: &[&str]) -> Option<UrlParts<'u>> {
+        let text = url.reveal();
+        if text.replace(PLACEHOLDER, "").contains(['{', '}']) {
+            let problem = Problem::new(path, "{name} is the only placeholder");
+            self.problems.push(problem.got(url.redacted()));
+        } else if text.contains(PLACEHOLDER) && !self.is_template {
+            let problem = Problem::new(path, "{name} has a meaning only in a template (a name ending in *)");
+            self.problems.push(problem.got(url.redacted()));
+        }
+        let parts = match url.parts() {
+            Ok(parts) => parts,
+            Err(error) => {
+                self.problems.push(Problem::new(path, error.to_string()).got(url.redacted()));
+                return None;
+            }
+        };
+        if schemes.iter().any(|scheme| parts.scheme.eq_ignore_ascii_case(scheme)) {
+            return Some(parts);
+        }
+        let (last, others) = schemes.split_last()?;
+        let problem = format!("scheme must be {} or {last}", others.join(", "));
+        self.problems.push(Problem::new(path, problem).got(parts.scheme));
+        None
+    }
+
+    /// An RTMP URL needs an application and a stream; some servers take the latter from the query.
+    fn rtmp_path(&mut self, path: &Path, url: &SecretUrl, parts: UrlParts<'_>) {
+        let segments = parts.path.split('/').filter(|segment| !segment.is_empty()).count();
+        if segments == 0 || (segments == 1 && parts.query.is_none()) {
+            let problem = Problem::new(path, "names no stream");
+            self.problems.push(problem.got(url.redacted()).remedy("rtmp://HOST/APPLICATION/STREAM"));
+        }
+    }
+
+    fn tls(&mut self, path: &Path, scheme: &str, verify: bool, ca: Option<&FilePath>) {
+        if !scheme.eq_ignore_ascii_case("rtmps") {
+            self.only_for(&path.field("verify"), !verify, "rtmps");
+            self.only_for(&path.field("ca"), ca.is_some(), "rtmps");
+        } else if let Some(ca) = ca {
+            self.problems.extend(check_file(&path.field("ca"), ca));
+        }
+    }
+
+    fn only_for(&mut self, path: &Path, is_set: bool, scheme: &str) {
+        if is_set {
+            self.problems.push(Problem::new(path, format!("has a meaning only for {scheme}:// URLs")));
+        }
+    }
+
+    fn even(&mut self, path: &Path, len: Option<u32>) {
+        if let Some(len) = len.filter(|len| len % 2 != 0) {
+            self.problems.push(Problem::new(path, "must be even").got(len));
+        }
+    }
+
+    fn printable(&mut self, path: &Path, text: &str) {
+        if !text.chars().all(|c| c.is_ascii_graphic() || matches!(c, '{' | '}')) {
+            self.problems.push(Problem::new(path, "must be printable ASCII without blanks").got(text));
+        }
+    }
+
+    /// The length of a key is not in its public form, which is all that `shape` sees.
+    fn key(&mut self, path: &Path, key: Option<&Secret>) {
+        let Some(key) = key.filter(|key| !key.is_kept()) else { return };
+        if key.reveal().is_empty()
+            || key.reveal().len() > 256
+            || !key.reveal().chars().all(|c| c.is_ascii_graphic())
+        {
+            self.problems
+                .push(Problem::new(path, "a key is 1 to 256 printable ASCII characters without blanks"));
+        }
+    }
+}

@@ -1,0 +1,251 @@
+use super::*;
+use serde_json::json;
+
+fn problems(value: Value) -> Vec<String> {
+    let config = Config::from_value(value).expect("has the shape of a config");
+    validate(&config).iter().map(ToString::to_string).collect()
+}
+
+fn mountpoints(mountpoints: Value) -> Vec<String> {
+    problems(json!({"rtmp": {"listen": ["127.0.0.1:1935"]}, "mountpoints": mountpoints}))
+}
+
+/// The example that the project promises to take as it stands.
+const EXAMPLE: &str = include_str!("../../../testdata/example.json");
+
+#[test]
+fn the_documented_example_is_valid() {
+    let config = Config::parse(EXAMPLE).unwrap();
+    assert_eq!(validate_on(&config, Some(1 << 30)), []);
+    assert_eq!(config.mountpoints.len(), 6);
+    assert_eq!(validate(&Config::default()), []);
+}
+
+#[test]
+fn names_are_bounded_and_a_star_only_ends_them() {
+    let publish = json!({"source": {"kind": "publish"}});
+    let found = mountpoints(json!({
+        "ok-1.a_B": publish, "t*": publish, "*": publish,
+        "": publish, "a*b": publish, "a b": publish, "-x": publish, "..": publish, "a/b": publish,
+        "x".repeat(65): publish,
+    }));
+    assert_eq!(found.len(), 7, "{found:#?}");
+    assert!(found.iter().any(|problem| problem.contains("a name may have one *, at its end, got \"a*b\"")));
+}
+
+#[test]
+fn templates_are_published_to_and_only_they_have_a_max() {
+    let found = mountpoints(json!({
+        "a": {"source": {"kind": "publish"}, "max": 3},
+        "b*": {"source": {"kind": "test"}},
+        "c*": {"source": {"kind": "publish"}, "push": [{"url": "rtmp://up/live/fixed"}]},
+        "d*": {"source": {"kind": "publish"}, "max": 1, "push": [{"url": "rtmp://up/live/fixed"}]},
+        "e": {"source": {"kind": "publish"}, "push": [{"url": "rtmp://up/live/{name}"}]},
+        "f*": {"source": {"kind": "publish"}, "push": [{"url": "rtmp://up/live/{nam}"}]},
+        "g*": {"source": {"kind": "publish"}, "push": [{"url": "kmp://up:1", "channel_id": "{name}"}]},
+    }));
+    assert_eq!(
+        found,
+        [
+            "mountpoints.a.max: only a template (a name ending in *) has it, got 3",
+            "mountpoints.b*.source.kind: a template (a name ending in *) must be publish, got \"test\"",
+            "mountpoints.c*.push[0].url: every stream of the template would be pushed to one address, got \
+             \"rtmp://up/live/fixed\" (put {name} into the URL or channel_id, or set max to 1)",
+            "mountpoints.e.push[0].url: {name} has a meaning only in a template (a name ending in *), got \
+             \"rtmp://up/live/{name}\"",
+            "mountpoints.f*.push[0].url: {name} is the only placeholder, got \"rtmp://up/live/{nam}\"",
+            "mountpoints.f*.push[0].url: every stream of the template would be pushed to one address, got \
+             \"rtmp://up/live/{nam}\" (put {name} into the URL or channel_id, or set max to 1)",
+        ]
+    );
+}
+
+#[test]
+fn no_address_is_listened_on_twice() {
+    let found = problems(json!({
+        "rtmp": {
+            "listen": ["127.0.0.1:1935", "127.0.0.1:0", "127.0.0.1:0", "[::1]:1935"],
+            "tls": {"listen": ["0.0.0.0:1935"], "cert": "/c.pem", "key": "k.pem"},
+        },
+        "admin": {"listen": ["127.0.0.1:1935"]},
+    }));
+    assert_eq!(
+        found,
+        [
+            "rtmp.tls.listen[0]: is already taken by rtmp.listen[0], got \"0.0.0.0:1935\"",
+            "admin.listen[0]: is already taken by rtmp.listen[0], got \"127.0.0.1:1935\"",
+            "rtmp.tls.key: must be an absolute path, got \"k.pem\"",
+        ]
+    );
+}
+
+#[test]
+fn the_admin_plane_stays_on_loopback_until_login_exists() {
+    let found = problems(
+        json!({"admin": {"listen": ["0.0.0.0:8080", "10.0.0.1:8081", "127.0.0.2:8080", "[::1]:8080"]}}),
+    );
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(
+        found
+            .iter()
+            .any(|problem| problem.starts_with("admin.listen[0]: must be a loopback address until login"))
+    );
+    assert!(
+        found
+            .iter()
+            .any(|problem| problem.starts_with("admin.listen[1]: must be a loopback address until login"))
+    );
+}
+
+#[test]
+fn urls_must_fit_their_use() {
+    let found = mountpoints(json!({
+        "a": {"source": {"kind": "rtsp", "url": "http://u:secret@cam/"}},
+        "b": {"source": {"kind": "pull", "url": "rtmp://far/live"}},
+        "c": {"source": {"kind": "publish"}, "push": [
+            {"url": "http://up/x"}, {"url": "rtmp://up"}, {"url": "up/live/x"}, {"url": "RTMP://up/live/x"},
+            {"url": "kmp://up"}, {"url": "rtmp://up/live/y", "channel_id": "x", "verify": false},
+            {"url": "rtmp://a.example/live2/KEY?backup=1"}, {"url": "rtmps://up/app/x", "ca": "ca.pem"},
+        ]},
+    }));
+    assert_eq!(
+        found,
+        [
+            "mountpoints.a.source.url: scheme must be rtsp or rtsps, got \"http\"",
+            "mountpoints.b.source.url: names no stream, got \"rtmp://far/live\" (rtmp://HOST/APPLICATION/STREAM)",
+            "mountpoints.c.push[0].url: scheme must be rtmp, rtmps or kmp, got \"http\"",
+            "mountpoints.c.push[1].url: names no stream, got \"rtmp://up\" (rtmp://HOST/APPLICATION/STREAM)",
+            "mountpoints.c.push[2].url: must start with a scheme such as rtmp://, got \"up/live/x\"",
+            "mountpoints.c.push[4].url: names no port, got \"kmp://up\"",
+            "mountpoints.c.push[4].channel_id: is missing; KMP needs it",
+            "mountpoints.c.push[5].channel_id: has a meaning only for kmp:// URLs",
+            "mountpoints.c.push[5].verify: has a meaning only for rtmps:// URLs",
+            "mountpoints.c.push[7].ca: must be an absolute path, got \"ca.pem\"",
+        ]
+    );
+}
+
+#[test]
+fn a_push_is_named_once() {
+    let found = mountpoints(json!({"a": {"source": {"kind": "publish"}, "push": [
+        {"url": "rtmp://u:1@up/live/x"}, {"url": "rtmp://u:2@up/live/x"},
+        {"url": "rtmp://up/live/x", "id": "p"}, {"url": "rtmp://up/live/z", "id": "p"},
+    ]}}));
+    assert_eq!(
+        found,
+        [
+            "mountpoints.a.push[1].url: is already pushed to from this mountpoint, got \"rtmp://u:***@up/live/x\" \
+             (give both an id if this is meant)",
+            "mountpoints.a.push[3].id: is already taken in this mountpoint, got \"p\"",
+        ]
+    );
+}
+
+#[test]
+fn no_stream_feeds_itself() {
+    let found = mountpoints(json!({
+        "a": {"source": {"kind": "publish"}, "push": [{"url": "rtmp://localhost/live/a"}]},
+        "b": {"source": {"kind": "publish"}, "push": [{"url": "rtmp://127.0.0.1/live/c"}]},
+        "c": {"source": {"kind": "publish"}, "push": [{"url": "rtmp://127.0.0.1:1935/live/b"}]},
+        "d": {"source": {"kind": "publish"}, "push": [{"url": "rtmp://127.0.0.1/live/e"}]},
+        "e": {"source": {"kind": "pull", "url": "rtmp://elsewhere/live/e"}},
+        "f": {"source": {"kind": "pull", "url": "rtmp://[::1]:2000/live/f"}},
+        "s*": {"source": {"kind": "publish"}, "push": [{"url": "rtmp://127.0.0.1/live/s{name}"}]},
+        "g": {"source": {"kind": "publish"}, "push": [{"url": "rtmp://127.0.0.1/live/s-copy-of-g"}]},
+    }));
+    let fed: Vec<&str> =
+        found.iter().filter_map(|problem| problem.split_once(": ").map(|(path, _)| path)).collect();
+    assert_eq!(
+        fed,
+        [
+            "mountpoints.a.push[0].url",
+            "mountpoints.b.push[0].url",
+            "mountpoints.c.push[0].url",
+            "mountpoints.d.push[0].url",
+            "mountpoints.s*.push[0].url",
+        ],
+        "{found:#?}"
+    );
+    assert!(found[3].contains("whose source is pull, not publish"));
+}
+
+#[test]
+fn rings_over_the_budget_are_refused() {
+    let config = Config::from_value(json!({"mountpoints": {
+        "a": {"source": {"kind": "publish"}},
+        "b": {"source": {"kind": "publish"}, "ring": {"bytes": 16 << 20}},
+    }}))
+    .unwrap();
+    assert_eq!(validate_on(&config, Some(96 << 20)), [], "exactly at the limit");
+    assert_eq!(validate_on(&config, Some((96 << 20) - 4)).len(), 1, "one byte past it");
+    let mut config = config;
+    config.media.memory_bytes = Some((24 << 20) - 1);
+    let found = validate(&config);
+    assert_eq!(found[0].path, "media.memory_bytes");
+    assert!(found[0].problem.contains("need 25165824 bytes, the budget is 25165823"), "{}", found[0]);
+}
+
+#[test]
+fn combinations_that_cannot_work_are_refused() {
+    let found = mountpoints(json!({
+        "a": {"source": {"kind": "v4l2", "device": "/dev/video0"}, "max_lag": "20s"},
+        "b": {"source": {"kind": "v4l2", "device": "/dev/video0", "width": 641}},
+        "c": {"source": {"kind": "v4l2", "device": "/dev/../etc/passwd"}},
+        "d": {"source": {"kind": "publish", "key": "with blank"}, "play": {"key": "\u{e9}"}},
+    }));
+    let paths: Vec<&str> =
+        found.iter().filter_map(|problem| problem.split_once(": ").map(|(path, _)| path)).collect();
+    assert_eq!(
+        paths,
+        [
+            "mountpoints.a.max_lag",
+            "mountpoints.b.source.width",
+            "mountpoints.b.source.device",
+            "mountpoints.c.source.device",
+            "mountpoints.d.source.key",
+            "mountpoints.d.play.key",
+        ],
+        "{found:#?}"
+    );
+    assert!(!found.concat().contains("with blank"), "a key is never repeated");
+}
+
+#[test]
+fn a_typed_config_is_held_to_the_same_ranges_as_a_written_one() {
+    let mut config = Config::default();
+    config.rtmp.max_connections = 0;
+    config.rtmp.idle_timeout = crate::config::Span::from_millis(1);
+    assert_eq!(validate(&config).len(), 3);
+}
+
+#[test]
+fn what_is_no_json_says_where() {
+    let found = Config::parse("{\"rtmp\": }").unwrap_err();
+    assert!(found[0].problem.contains("line 1 column 10"), "{}", found[0]);
+    assert!(Config::parse(&"[".repeat(100_000)).is_err(), "nesting is bounded");
+    assert!(Config::parse("[]").is_err());
+}
+
+#[test]
+fn any_bytes_are_survived() {
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    for _ in 0..2_000 {
+        let mut bytes = EXAMPLE.as_bytes().to_vec();
+        for _ in 0..1 + next() % 4 {
+            let at = (next() % bytes.len() as u64) as usize;
+            bytes[at] = b"\"{}[]:,0aZ*\\\xff-."[(next() % 15) as usize];
+        }
+        if let Ok(config) = Config::parse(&String::from_utf8_lossy(&bytes)) {
+            validate(&config);
+            if let Ok(stored) = config.stored() {
+                assert_eq!(Config::from_value(stored).unwrap(), config);
+            }
+        }
+    }
+}
