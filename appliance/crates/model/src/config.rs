@@ -3,6 +3,7 @@
 //! Plain data. `serde_json::to_*` gives the **public** form, in which every secret is masked; the only way to the
 //! form with secrets is [`Config::stored`], for the store alone.
 
+mod diff;
 mod listen;
 mod mountpoint;
 mod network;
@@ -16,6 +17,7 @@ mod span;
 mod url;
 mod validate;
 
+pub use diff::{Action, Change, Changes, Part, Scope, diff};
 pub use mountpoint::{Mountpoint, Ring};
 pub use network::{Network, NetworkError};
 pub use output::{Play, Push, TrackIds, WhenAbsent};

@@ -3,6 +3,15 @@
 //! Pure: no IO, no clock, no task. What a setting means is in its doc comment, which is also its description in the
 //! served JSON Schema.
 
+pub mod command;
 pub mod config;
+pub mod event;
+pub mod job;
+pub mod status;
+mod time;
 
+pub use command::{Command, CommandError};
 pub use config::Config;
+pub use event::{Event, EventKind};
+pub use status::Status;
+pub use time::{Timestamp, TimestampError};

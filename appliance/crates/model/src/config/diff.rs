@@ -1,0 +1,294 @@
+//! What differs between two configs, and how carefully it must be done.
+
+use super::{Config, Mountpoint, Push};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What a config is made of, as far as a change can be told apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "part", rename_all = "snake_case")]
+pub enum Part {
+    /// Where RTMP is listened for.
+    RtmpListen,
+    /// Where RTMP over TLS is listened for, and with which certificate.
+    RtmpTls,
+    /// Limits and timeouts of the RTMP server.
+    RtmpLimits,
+    /// Where the admin API is listened for.
+    AdminListen,
+    /// How the media plane uses the machine.
+    Media,
+    /// A mountpoint: as a whole when added or removed, else its bounds.
+    Mountpoint {
+        /// Its name.
+        name: String,
+    },
+    /// A mountpoint's source.
+    Source {
+        /// The mountpoint.
+        name: String,
+    },
+    /// Who may play a mountpoint, and how.
+    Play {
+        /// The mountpoint.
+        name: String,
+    },
+    /// One push.
+    Push {
+        /// The mountpoint.
+        name: String,
+        /// Its [`Push::effective_id`].
+        id: String,
+    },
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::RtmpListen => f.write_str("rtmp.listen"),
+            Part::RtmpTls => f.write_str("rtmp.tls"),
+            Part::RtmpLimits => f.write_str("rtmp"),
+            Part::AdminListen => f.write_str("admin.listen"),
+            Part::Media => f.write_str("media"),
+            Part::Mountpoint { name } => write!(f, "mountpoint {name}"),
+            Part::Source { name } => write!(f, "source of {name}"),
+            Part::Play { name } => write!(f, "play of {name}"),
+            Part::Push { name, id } => write!(f, "push {id} of {name}"),
+        }
+    }
+}
+
+/// What happens to a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It was not there before.
+    Added,
+    /// It is there no more.
+    Removed,
+    /// It stays with other settings.
+    Changed,
+}
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// What differs.
+    #[serde(flatten)]
+    pub part: Part,
+    /// How.
+    pub action: Action,
+}
+
+/// All differences between two configs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Changes(pub Vec<Change>);
+
+/// What must be healthy again before a change counts as good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything: the way in was touched.
+    All,
+    /// These parts alone.
+    Parts(Vec<Part>),
+}
+
+impl Changes {
+    /// Whether both configs are the same.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether somebody must confirm the change, over the new way in.
+    ///
+    /// Only what touches the way in, or an existing source or upstream; additions and removals stand at once.
+    pub fn is_provisional(&self) -> bool {
+        self.0.iter().any(is_provisional)
+    }
+
+    /// What a provisional change touches and keeps.
+    pub fn scope(&self) -> Scope {
+        let touched = self.0.iter().filter(|change| is_provisional(change));
+        let parts: Vec<Part> = touched.map(|change| change.part.clone()).collect();
+        let is_way_in = |part: &Part| matches!(part, Part::RtmpListen | Part::RtmpTls | Part::AdminListen);
+        if parts.iter().any(is_way_in) { Scope::All } else { Scope::Parts(parts) }
+    }
+
+    /// Whether some setting takes effect at the next start only.
+    pub fn needs_restart(&self) -> bool {
+        self.0.iter().any(|change| change.part == Part::Media)
+    }
+}
+
+fn is_provisional(change: &Change) -> bool {
+    match change.part {
+        // Also what is added or removed here changes how the gateway is reached.
+        Part::RtmpListen | Part::RtmpTls | Part::AdminListen => true,
+        Part::Source { .. } | Part::Push { .. } => change.action == Action::Changed,
+        Part::RtmpLimits | Part::Media | Part::Mountpoint { .. } | Part::Play { .. } => false,
+    }
+}
+
+/// All differences between `from` and `to`, in a fixed order.
+pub fn diff(from: &Config, to: &Config) -> Changes {
+    let mut changes = Changes::default();
+    let mut changed = |differs: bool, part: Part| {
+        if differs {
+            changes.0.push(Change { part, action: Action::Changed });
+        }
+    };
+    // Destructured, so that a new setting cannot be forgotten here.
+    let Config { schema: _, rtmp, admin, media, mountpoints } = from;
+    changed(rtmp.listen != to.rtmp.listen, Part::RtmpListen);
+    changed(rtmp.tls != to.rtmp.tls, Part::RtmpTls);
+    let limits = super::Rtmp { listen: to.rtmp.listen.clone(), tls: to.rtmp.tls.clone(), ..rtmp.clone() };
+    changed(limits != to.rtmp, Part::RtmpLimits);
+    changed(*admin != to.admin, Part::AdminListen);
+    changed(*media != to.media, Part::Media);
+    for name in
+        mountpoints.keys().chain(to.mountpoints.keys().filter(|name| !mountpoints.contains_key(*name)))
+    {
+        let part = || Part::Mountpoint { name: name.clone() };
+        match (mountpoints.get(name), to.mountpoints.get(name)) {
+            (Some(old), Some(new)) => diff_mountpoint(name, old, new, &mut changes.0),
+            (None, Some(_)) => changes.0.push(Change { part: part(), action: Action::Added }),
+            (Some(_), None) => changes.0.push(Change { part: part(), action: Action::Removed }),
+            (None, None) => {}
+        }
+    }
+    changes
+}
+
+fn diff_mountpoint(name: &str, old: &Mountpoint, new: &Mountpoint, changes: &mut Vec<Change>) {
+    let mut changed = |differs: bool, part: Part| {
+        if differs {
+            changes.push(Change { part, action: Action::Changed });
+        }
+    };
+    let name = name.to_owned();
+    let Mountpoint { source, push, play, max: _, grace: _, ring: _, max_lag: _ } = old;
+    changed(*source != new.source, Part::Source { name: name.clone() });
+    changed(*play != new.play, Part::Play { name: name.clone() });
+    let bounds = Mountpoint {
+        source: new.source.clone(),
+        push: new.push.clone(),
+        play: new.play.clone(),
+        ..old.clone()
+    };
+    changed(bounds != *new, Part::Mountpoint { name: name.clone() });
+    diff_pushes(&name, push, &new.push, changes);
+}
+
+fn diff_pushes(name: &str, old: &[Push], new: &[Push], changes: &mut Vec<Change>) {
+    let by_id = |pushes: &[Push]| -> BTreeMap<String, Push> {
+        pushes.iter().map(|push| (push.effective_id(), push.clone())).collect()
+    };
+    let (old, new) = (by_id(old), by_id(new));
+    let mut gone = old.keys().filter(|id| !new.contains_key(*id)).count();
+    for (id, push) in &new {
+        let action = match old.get(id) {
+            Some(before) if before == push => continue,
+            Some(_) => Action::Changed,
+            // Without an id of its own a push whose URL changes has a new one. That is a change of an existing
+            // upstream, not one that goes and one that comes.
+            None if gone > 0 && push.id.is_none() => {
+                gone -= 1;
+                Action::Changed
+            }
+            None => Action::Added,
+        };
+        changes.push(Change { part: Part::Push { name: name.to_owned(), id: id.clone() }, action });
+    }
+    for id in old.keys().filter(|id| !new.contains_key(*id)) {
+        changes.push(Change {
+            part: Part::Push { name: name.to_owned(), id: id.clone() },
+            action: Action::Removed,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn config(mountpoints: serde_json::Value) -> Config {
+        serde_json::from_value(json!({"mountpoints": mountpoints})).unwrap()
+    }
+
+    fn changes(from: &Config, to: &Config) -> Vec<String> {
+        diff(from, to).0.iter().map(|change| format!("{:?} {}", change.action, change.part)).collect()
+    }
+
+    fn base() -> Config {
+        config(json!({
+            "a": {"source": {"kind": "publish"}, "push": [{"url": "rtmp://up/live/a"}, {"url": "rtmp://up/live/b", "id": "b"}]},
+            "b": {"source": {"kind": "test"}},
+        }))
+    }
+
+    #[test]
+    fn the_same_config_has_no_changes() {
+        assert!(diff(&base(), &base()).is_empty());
+        assert!(!diff(&base(), &base()).is_provisional());
+    }
+
+    #[test]
+    fn additions_and_removals_stand_at_once() {
+        let mut to = base();
+        to.mountpoints.insert("c".to_owned(), to.mountpoints["b"].clone());
+        to.mountpoints.remove("b");
+        to.mountpoints.get_mut("a").unwrap().push.pop();
+        assert_eq!(
+            changes(&base(), &to),
+            ["Removed push b of a", "Removed mountpoint b", "Added mountpoint c"]
+        );
+        assert!(!diff(&base(), &to).is_provisional());
+        assert!(!diff(&to, &base()).is_provisional());
+    }
+
+    #[test]
+    fn a_changed_source_or_upstream_must_be_confirmed() {
+        let mut to = base();
+        to.mountpoints.get_mut("b").unwrap().source = to.mountpoints["a"].source.clone();
+        assert_eq!(changes(&base(), &to), ["Changed source of b"]);
+        assert_eq!(diff(&base(), &to).scope(), Scope::Parts(vec![Part::Source { name: "b".to_owned() }]));
+        let mut to = base();
+        to.mountpoints.get_mut("a").unwrap().push[1].enabled = false;
+        assert_eq!(changes(&base(), &to), ["Changed push b of a"]);
+        assert!(diff(&base(), &to).is_provisional());
+    }
+
+    #[test]
+    fn a_push_without_id_whose_url_changes_is_a_changed_upstream() {
+        let mut to = base();
+        to.mountpoints.get_mut("a").unwrap().push[0].url = super::super::SecretUrl::new("rtmp://up/live/z");
+        let found = diff(&base(), &to);
+        assert!(found.is_provisional(), "{found:?}");
+    }
+
+    #[test]
+    fn a_new_way_in_wants_everything_healthy() {
+        let mut to = base();
+        to.admin.listen.clear();
+        assert_eq!(changes(&base(), &to), ["Changed admin.listen"]);
+        assert_eq!(diff(&base(), &to).scope(), Scope::All);
+    }
+
+    #[test]
+    fn bounds_and_keys_for_players_stand_at_once() {
+        let mut to = base();
+        to.mountpoints.get_mut("a").unwrap().max_lag = crate::config::Span::from_secs(1);
+        to.mountpoints.get_mut("a").unwrap().play.key = Some(crate::config::Secret::new("k"));
+        to.rtmp.max_connections = 7;
+        to.media.shards = Some(1);
+        assert_eq!(
+            changes(&base(), &to),
+            ["Changed rtmp", "Changed media", "Changed play of a", "Changed mountpoint a"]
+        );
+        assert!(!diff(&base(), &to).is_provisional());
+        assert!(diff(&base(), &to).needs_restart());
+    }
+}

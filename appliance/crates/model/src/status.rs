@@ -1,0 +1,311 @@
+//! What the gateway shows of itself: one snapshot, without secrets.
+
+use crate::Timestamp;
+use crate::config::{Problem, Span};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The gateway at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// When this snapshot was taken.
+    pub at: Timestamp,
+    /// When the program started.
+    pub started: Timestamp,
+    /// The config's state.
+    pub config: ConfigStatus,
+    /// What listens, by kind (`rtmp`, `rtmps`, `admin`).
+    pub listeners: BTreeMap<String, ListenerStatus>,
+    /// The mountpoints by name, and the streams that exist under templates by theirs.
+    pub mountpoints: BTreeMap<String, MountpointStatus>,
+    /// The worker processes by name.
+    pub workers: BTreeMap<String, WorkerStatus>,
+    /// What somebody should know and do: a stuck worker, a config file that could not be read.
+    pub notices: Vec<Notice>,
+}
+
+/// Where the config stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConfigStatus {
+    /// Number of the confirmed config; each confirmed change adds one.
+    pub revision: u64,
+    /// What is going on.
+    pub phase: ConfigPhase,
+    /// Who made the confirmed config, and when.
+    pub changed_by: String,
+    /// When it was confirmed.
+    pub changed_at: Timestamp,
+    /// The change that waits for confirmation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending: Option<PendingChange>,
+    /// Why the last change was undone, until one succeeds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<RolledBack>,
+    /// Whether some setting waits for the next start.
+    pub needs_restart: bool,
+}
+
+/// What the config is going through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConfigPhase {
+    /// The confirmed config runs.
+    #[default]
+    Confirmed,
+    /// A change is being carried out.
+    Applying,
+    /// A change runs and waits for confirmation.
+    AwaitingConfirm,
+    /// A change is being undone.
+    RollingBack,
+}
+
+/// A change that runs but is not confirmed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingChange {
+    /// Who sent it.
+    pub by: String,
+    /// Undone if not confirmed by then.
+    pub deadline: Timestamp,
+    /// What is not healthy again yet; confirmation waits for it.
+    pub unhealthy: Vec<String>,
+}
+
+/// A change that was undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// When.
+    pub at: Timestamp,
+    /// Who had sent it.
+    pub by: String,
+    /// Why.
+    pub causes: Vec<Problem>,
+}
+
+/// Something that somebody should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Stable name of the kind of notice: `config_unreadable`.
+    pub code: String,
+    /// What it is and what helps.
+    pub text: String,
+}
+
+/// What a supervised part is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It begins, not ready yet.
+    #[default]
+    Starting,
+    /// It is ready or at work.
+    Running,
+    /// It failed and will be tried again at `next_attempt`.
+    Retrying,
+    /// It failed and only other settings can help.
+    Failed,
+    /// It ended by itself, as it should.
+    Ended,
+    /// It was told to stop.
+    Stopping,
+    /// It did not stop when told to; it was left behind.
+    Stuck,
+}
+
+/// State, cause and next attempt of a supervised part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Activity {
+    /// What it is doing.
+    pub state: State,
+    /// Since when.
+    pub since: Timestamp,
+    /// Failures in a row, without 60 s of good running between them.
+    pub attempts: u32,
+    /// Starts since it is in the config.
+    pub starts: u64,
+    /// Why it is not running; kept after it runs again, until the next change of settings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// When it is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_attempt: Option<Timestamp>,
+}
+
+/// One kind of listener.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListenerStatus {
+    /// How it does.
+    #[serde(flatten)]
+    pub activity: Activity,
+    /// The addresses that are bound, ports chosen by the kernel included.
+    pub addresses: Vec<std::net::SocketAddr>,
+    /// Open connections.
+    pub connections: u64,
+    /// Connections refused by a limit.
+    pub refused: u64,
+}
+
+/// One mountpoint, or one stream under a template.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountpointStatus {
+    /// The template that it exists under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// Its source.
+    pub source: SourceStatus,
+    /// The stream, while there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamStatus>,
+    /// Players now.
+    pub players: u32,
+    /// Pushes by id.
+    pub pushes: BTreeMap<String, PushStatus>,
+    /// Counters since the mountpoint exists.
+    pub counters: Counters,
+}
+
+/// Where a mountpoint's stream comes from, and how that goes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SourceStatus {
+    /// As in the config: `publish`, `rtsp`, `v4l2`, `test`, `pull`.
+    pub kind: String,
+    /// Its address or device, secrets masked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// How it does; absent for `publish`, which waits for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activity: Option<Activity>,
+    /// The encoder at work, where pictures are encoded here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<EncoderStatus>,
+}
+
+/// The encoder that was chosen, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EncoderStatus {
+    /// Its element's name.
+    pub name: String,
+    /// Whether hardware encodes.
+    pub hardware: bool,
+    /// Why this one.
+    pub reason: String,
+    /// What was tried before it, with the outcome.
+    pub tried: Vec<(String, String)>,
+}
+
+/// A live stream.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StreamStatus {
+    /// Who publishes: an address with port, or the source's kind.
+    pub publisher: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Its tracks.
+    pub tracks: Vec<TrackStatus>,
+    /// Bits per second over the last seconds.
+    pub bitrate: u64,
+    /// Age of the newest unit.
+    pub newest_unit_age: Span,
+}
+
+/// One track of a live stream.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrackStatus {
+    /// `video` or `audio`.
+    pub kind: String,
+    /// Codec's name.
+    pub codec: String,
+    /// Pixels; 0 where unknown.
+    pub width: u32,
+    /// Pixels; 0 where unknown.
+    pub height: u32,
+    /// Pictures per second, measured; 0 where unknown.
+    pub frame_rate: f64,
+    /// Hertz; 0 where unknown.
+    pub sample_rate: u32,
+    /// Channels; 0 where unknown.
+    pub channels: u8,
+    /// Bits per second over the last seconds.
+    pub bitrate: u64,
+}
+
+/// One push.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PushStatus {
+    /// Its address, secrets masked.
+    pub url: String,
+    /// Whether the config wants it to run.
+    pub enabled: bool,
+    /// How it does.
+    #[serde(flatten)]
+    pub activity: Activity,
+    /// What it sent.
+    pub counters: Counters,
+}
+
+/// What went through and what was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counters {
+    /// Units taken in (mountpoint) or sent (push).
+    pub units: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Units that a subscriber missed because it was too slow.
+    pub dropped_units: u64,
+    /// Jumps of slow subscribers to the newest keyframe.
+    pub jumps: u64,
+    /// Units that did not parse and were skipped.
+    pub malformed_units: u64,
+    /// Subscribers closed because they took nothing.
+    pub stalled_subscribers: u64,
+}
+
+/// One worker process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerStatus {
+    /// Process id; 0 while there is none.
+    pub pid: u32,
+    /// How it does.
+    #[serde(flatten)]
+    pub activity: Activity,
+    /// Proportional set size in bytes; 0 where unknown.
+    pub memory_bytes: u64,
+    /// Age of its last sign of life.
+    pub pulse_age: Span,
+    /// What the kernel could not enforce of its sandbox; empty if all is in place.
+    pub sandbox_gaps: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_survives_its_json() {
+        let mut status = Status { version: "1".to_owned(), ..Status::default() };
+        let mut mountpoint =
+            MountpointStatus { stream: Some(StreamStatus::default()), ..MountpointStatus::default() };
+        mountpoint
+            .pushes
+            .insert("p".to_owned(), PushStatus { url: "rtmp://h".to_owned(), ..PushStatus::default() });
+        status.mountpoints.insert("yard".to_owned(), mountpoint);
+        let text = serde_json::to_string(&status).unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value.pointer("/mountpoints/yard/pushes/p/state"), Some(&"starting".into()));
+    }
+}

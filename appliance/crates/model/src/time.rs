@@ -1,0 +1,152 @@
+//! Wall-clock times as the API writes them.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// A moment of wall-clock time, to the millisecond; written as RFC 3339 in UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Timestamp {
+    unix_millis: i64,
+}
+
+/// The text is not `YYYY-MM-DDTHH:MM:SS[.mmm]Z`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be a time such as 2026-01-31T12:00:00Z")]
+pub struct TimestampError;
+
+impl Timestamp {
+    /// The last millisecond that is written with four digits of year.
+    const MAX_MILLIS: i64 = 253_402_300_799_999;
+
+    /// From milliseconds since 1970-01-01 UTC; outside the years 0 to 9999 the nearest of them.
+    pub fn from_unix_millis(unix_millis: i64) -> Self {
+        Timestamp { unix_millis: unix_millis.clamp(-62_167_219_200_000, Self::MAX_MILLIS) }
+    }
+
+    /// Milliseconds since 1970-01-01 UTC.
+    pub fn unix_millis(self) -> i64 {
+        self.unix_millis
+    }
+
+    /// This moment and so much later.
+    #[must_use]
+    pub fn plus(self, span: std::time::Duration) -> Self {
+        let millis = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        Timestamp::from_unix_millis(self.unix_millis.saturating_add(millis))
+    }
+}
+
+/// Days since 1970-01-01 of a proleptic Gregorian date.
+/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+/// The inverse of [`days_from_civil`].
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day_of_year - (153 * shifted_month + 2) / 5 + 1)
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (days, millis) =
+            (self.unix_millis.div_euclid(86_400_000), self.unix_millis.rem_euclid(86_400_000));
+        let (year, month, day) = civil_from_days(days);
+        let (hour, minute, second) = (millis / 3_600_000, millis / 60_000 % 60, millis / 1_000 % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", millis % 1_000)
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = TimestampError;
+
+    fn from_str(text: &str) -> Result<Self, TimestampError> {
+        let number = |range: std::ops::Range<usize>| -> Result<i64, TimestampError> {
+            let digits = text.get(range).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+            digits.and_then(|digits| digits.parse().ok()).ok_or(TimestampError)
+        };
+        let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+        let shaped = separators.iter().all(|(at, byte)| text.as_bytes().get(*at) == Some(byte));
+        let millis = match text.len() {
+            20 if shaped && text.ends_with('Z') => 0,
+            24 if shaped && text.ends_with('Z') && text.as_bytes().get(19) == Some(&b'.') => number(20..23)?,
+            _ => return Err(TimestampError),
+        };
+        let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+        let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+        let days = days_from_civil(year, month, day);
+        if civil_from_days(days) != (year, month, day) || hour > 23 || minute > 59 || second > 59 {
+            return Err(TimestampError);
+        }
+        let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second;
+        Ok(Timestamp::from_unix_millis(seconds * 1_000 + millis))
+    }
+}
+
+impl TryFrom<String> for Timestamp {
+    type Error = TimestampError;
+
+    fn try_from(text: String) -> Result<Self, TimestampError> {
+        text.parse()
+    }
+}
+
+impl From<Timestamp> for String {
+    fn from(time: Timestamp) -> String {
+        time.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_rfc_3339() {
+        for (millis, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (1_709_251_199_999, "2024-02-29T23:59:59.999Z"),
+            (1_795_226_400_500, "2026-11-21T02:00:00.500Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+            (Timestamp::MAX_MILLIS, "9999-12-31T23:59:59.999Z"),
+        ] {
+            let time = Timestamp::from_unix_millis(millis);
+            assert_eq!(time.to_string(), text);
+            assert_eq!(text.parse(), Ok(time));
+        }
+        assert_eq!(Timestamp::from_unix_millis(i64::MAX).unix_millis(), Timestamp::MAX_MILLIS);
+        assert_eq!("2026-11-21T02:00:00Z".parse::<Timestamp>().unwrap().unix_millis(), 1_795_226_400_000);
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for text in [
+            "",
+            "2026-02-30T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01 00:00:00Z",
+            "2026-01-01T00:00:00",
+            "+026-01-01T00:00:00Z",
+            "2026-01-01T00:00:00.0000Z",
+            "2026-01-01T00:00:0\u{e9}",
+        ] {
+            assert!(text.parse::<Timestamp>().is_err(), "{text:?}");
+        }
+    }
+}
