@@ -1,4 +1,4 @@
-//! Headers of the other sound codecs: OpusHead (RFC 7845 5.1) and FLAC's STREAMINFO (RFC 9639 8.2).
+//! Headers of the other sound codecs: OpusHead (RFC 7845 5.1), FLAC's STREAMINFO (RFC 9639 8.2), MP3 and AC-3 frames.
 
 use crate::AudioShape;
 use crate::bits::Bits;
@@ -22,6 +22,50 @@ pub fn flac_shape(header: &[u8]) -> Option<AudioShape> {
     let sample_rate = bits.take(20)?;
     let channels = u8::try_from(bits.take(3)?).ok()?.checked_add(1)?;
     Some(AudioShape { sample_rate, channels })
+}
+
+/// Rate and channels of an MPEG-1/2/2.5 layer III frame.
+pub fn mp3_shape(frame: &[u8]) -> Option<AudioShape> {
+    let &[0xFF, second, third, fourth] = frame.first_chunk()? else { return None };
+    let base = match (second >> 5, third >> 2 & 3) {
+        (7, 0) => 44_100,
+        (7, 1) => 48_000,
+        (7, 2) => 32_000,
+        _ => return None,
+    };
+    let sample_rate = match second >> 3 & 3 {
+        3 => base,
+        2 => base / 2,
+        0 => base / 4,
+        _ => return None,
+    };
+    Some(AudioShape { sample_rate, channels: if fourth >> 6 == 3 { 1 } else { 2 } })
+}
+
+/// Rate and channels of an AC-3 or E-AC-3 syncframe. Source: ATSC A/52 5.3 and E.1.2.
+pub fn ac3_shape(frame: &[u8]) -> Option<AudioShape> {
+    let mut bits = Bits::new(frame.strip_prefix(&[0x0B, 0x77])?);
+    let &[_, _, _, _, _, id] = frame.first_chunk()?;
+    let (sample_rate, mode, low) = if id >> 3 > 10 {
+        bits.skip(16)?;
+        let mut rate = *[48_000, 44_100, 32_000, 0].get(bits.take(2)? as usize)?;
+        let fine = bits.take(2)?;
+        if rate == 0 {
+            rate = *[24_000, 22_050, 16_000].get(fine as usize)?;
+        }
+        (rate, bits.take(3)?, bits.bit()?)
+    } else {
+        bits.skip(16)?;
+        let rate = *[48_000, 44_100, 32_000].get(bits.take(2)? as usize)?;
+        bits.skip(14)?;
+        let mode = bits.take(3)?;
+        bits.skip(if mode & 1 != 0 && mode != 1 { 2 } else { 0 })?;
+        bits.skip(if mode & 4 != 0 { 2 } else { 0 })?;
+        bits.skip(if mode == 2 { 2 } else { 0 })?;
+        (rate, mode, bits.bit()?)
+    };
+    let channels = *[2u8, 1, 2, 3, 3, 4, 4, 5].get(mode as usize)?;
+    Some(AudioShape { sample_rate, channels: channels.saturating_add(u8::from(low)) })
 }
 
 #[cfg(test)]

@@ -24,6 +24,11 @@ impl ChunkWriter {
         ChunkWriter { chunk_len: 128 }
     }
 
+    /// A writer for a peer that was told `chunk_len` before. 0 counts as 1.
+    pub fn with_chunk_len(chunk_len: u32) -> Self {
+        ChunkWriter { chunk_len: chunk_len.max(1) }
+    }
+
     /// The chunk size that the peer was told.
     pub fn chunk_len(&self) -> u32 {
         self.chunk_len
