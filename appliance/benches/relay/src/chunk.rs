@@ -10,7 +10,7 @@ const EXTENDED: u32 = 0x00FF_FFFF;
 
 /// What a message's header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Head {
+pub(crate) struct Head {
     /// Milliseconds on the peer's timeline.
     pub timestamp: u32,
     /// Message type: 8 audio, 9 video, 20 AMF0 command...
@@ -32,13 +32,15 @@ struct ChunkStream {
 
 /// Puts messages together from any division of the bytes into reads.
 #[derive(Debug)]
-pub struct ChunkReader {
+pub(crate) struct ChunkReader {
     chunk_size: usize,
     streams: Vec<ChunkStream>,
     carry: Vec<u8>,
     /// The chunk being read: index of its stream and the bytes still to come.
     current: Option<(usize, usize)>,
 }
+
+type OnMessage<'a> = &'a mut dyn FnMut(Head, &[u8]) -> Result<(), BenchError>;
 
 struct ChunkHead {
     format: u8,
@@ -53,22 +55,26 @@ struct ChunkHead {
 
 impl ChunkReader {
     /// A reader as it is at the start of a connection.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_chunk_size(DEFAULT_CHUNK_SIZE)
     }
 
     /// A reader of a peer whose chunk size was agreed beforehand.
-    pub fn with_chunk_size(chunk_size: usize) -> Self {
+    pub(crate) fn with_chunk_size(chunk_size: usize) -> Self {
         Self { chunk_size, streams: Vec::new(), carry: Vec::new(), current: None }
     }
 
     /// Reads `input` and hands each whole message to `on_message`.
     ///
     /// Set Chunk Size and Abort take effect here and are handed on as well.
-    pub fn feed<F>(&mut self, mut input: &[u8], mut on_message: F) -> Result<(), BenchError>
+    pub(crate) fn feed<F>(&mut self, input: &[u8], mut on_message: F) -> Result<(), BenchError>
     where
         F: FnMut(Head, &[u8]) -> Result<(), BenchError>,
     {
+        self.read(input, &mut on_message)
+    }
+
+    fn read(&mut self, mut input: &[u8], on_message: OnMessage<'_>) -> Result<(), BenchError> {
         loop {
             if let Some((index, left)) = self.current {
                 let stream = &mut self.streams[index];
@@ -81,7 +87,7 @@ impl ChunkReader {
                 }
                 self.current = None;
                 if stream.payload.len() == stream.len {
-                    self.finish(index, &mut on_message)?;
+                    self.finish(index, on_message)?;
                 }
                 continue;
             }
@@ -109,7 +115,7 @@ impl ChunkReader {
                     Some(head) if head.used < carry.len() => {
                         let rest = carry[head.used..].to_vec();
                         self.start_chunk(head)?;
-                        self.feed(&rest, &mut on_message)?;
+                        self.read(&rest, on_message)?;
                         continue;
                     }
                     Some(_) => {}
@@ -123,10 +129,7 @@ impl ChunkReader {
         }
     }
 
-    fn finish<F>(&mut self, index: usize, on_message: &mut F) -> Result<(), BenchError>
-    where
-        F: FnMut(Head, &[u8]) -> Result<(), BenchError>,
-    {
+    fn finish(&mut self, index: usize, on_message: OnMessage<'_>) -> Result<(), BenchError> {
         let stream = &mut self.streams[index];
         stream.unfinished = false;
         let head = stream.head;
@@ -249,7 +252,7 @@ impl ChunkReader {
 }
 
 /// Appends one message to `out`: a full header, then type 3 chunks of at most `chunk_size`.
-pub fn write_message(out: &mut Vec<u8>, chunk_size: usize, csid: u8, head: Head, payload: &[u8]) {
+pub(crate) fn write_message(out: &mut Vec<u8>, chunk_size: usize, csid: u8, head: Head, payload: &[u8]) {
     debug_assert!((2..64).contains(&csid));
     let extended = head.timestamp >= EXTENDED;
     let short = head.timestamp.min(EXTENDED).to_be_bytes();

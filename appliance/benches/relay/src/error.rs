@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
-pub enum BenchError {
+pub(crate) enum BenchError {
     /// The peer's bytes are not RTMP as the specification has it.
     #[error("the peer broke the protocol: {0}")]
     Protocol(&'static str),
@@ -40,6 +40,12 @@ pub enum BenchError {
     /// A program or module that a peer needs is not here.
     #[error("{0} is not installed: run scripts/setup bench, or leave the peer out with --peers")]
     Missing(PathBuf),
+    /// A load that does not exist.
+    #[error("there is no load {0:?}: a, b, h, push, slow, join, idle, gather (or gather-a, -b, -h)")]
+    UnknownLoad(String),
+    /// Some runs gave no figures; each has said why.
+    #[error("{0} of the runs failed")]
+    RunsFailed(usize),
     /// SIGINT or SIGTERM.
     #[error("interrupted")]
     Interrupted,
@@ -58,7 +64,7 @@ pub enum BenchError {
 }
 
 /// Names the attempt that an IO error belongs to.
-pub trait Attempt<T> {
+pub(crate) trait Attempt<T> {
     /// Turns the error into [`BenchError::Io`] with `what`.
     fn attempt(self, what: &'static str) -> Result<T, BenchError>;
 }

@@ -1,0 +1,401 @@
+//! The load generator: all publishers, players and sinks of a run on one thread over one epoll, so that
+//! it takes as little as possible of the machine that it shares with the server.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::time::{ClockId, Timespec, clock_gettime};
+use socket2::{Domain, Socket, Type};
+
+use crate::error::{Attempt, BenchError};
+use crate::floor;
+use crate::media::{Source, Track};
+use crate::session::{Goal, Session};
+use crate::verify::Verifier;
+
+const READ_LEN: usize = 256 << 10;
+const SLOW_TURN_NS: u64 = 100_000_000;
+const SLOW_RECEIVE_BUFFER: usize = 32 << 10;
+/// Listeners count down from here in the events' data, connections up from 0.
+const LISTENERS: u64 = 1 << 32;
+
+/// Nanoseconds of the monotonic clock.
+pub(crate) fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Where a run's clients connect.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    /// The server's address.
+    pub address: SocketAddr,
+    /// The floor: a hello instead of RTMP's handshake and commands.
+    pub bare: bool,
+    /// Chunk size of the publishers.
+    pub chunk_size: usize,
+}
+
+/// What a connection does.
+#[derive(Debug)]
+pub(crate) enum Role {
+    /// Sends its source's frames at their times.
+    Publisher {
+        /// The media.
+        source: Source,
+        /// When it began; `None` until the server agreed.
+        start_ns: Option<u64>,
+    },
+    /// Plays, or is pushed to (then the verifier comes with the stream's name).
+    Receiver {
+        /// What came.
+        verifier: Option<Verifier>,
+        /// Bytes it reads a second, if it is a slow one.
+        slow: Option<u64>,
+    },
+    /// Plays until its first keyframe.
+    Joiner {
+        /// When it began to connect.
+        began_ns: u64,
+        /// What came.
+        verifier: Verifier,
+    },
+    /// Does nothing.
+    Idle,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    socket: TcpStream,
+    /// Its protocol state.
+    pub session: Session,
+    /// What it does.
+    pub role: Role,
+    out: Vec<u8>,
+    blocked: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Frame(bool),
+    SlowRead,
+}
+
+/// What was counted since the last [`Engine::open_window`].
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Bytes that receivers read.
+    pub delivered: u64,
+    /// Of the receivers that are not slow, in nanoseconds.
+    pub latencies: Vec<u64>,
+    /// From the start of connecting to the first whole keyframe, in nanoseconds.
+    pub joins: Vec<u64>,
+    /// The longest that a frame was sent after its time, in nanoseconds.
+    pub pacing_late_ns: u64,
+}
+
+/// All connections of a run.
+pub(crate) struct Engine {
+    epoll: OwnedFd,
+    listeners: Vec<TcpListener>,
+    /// By number; `None` once closed.
+    pub connections: Vec<Option<Connection>>,
+    timers: BinaryHeap<Reverse<(u64, usize, Timer)>>,
+    events: Vec<Event>,
+    scratch: Vec<u8>,
+    body: Vec<u8>,
+    interrupted: Arc<AtomicBool>,
+    window: (u64, u64),
+    publishing: bool,
+    chunk_size: usize,
+    bare: bool,
+    /// What is measured.
+    pub tally: Tally,
+}
+
+impl Engine {
+    /// An engine without connections; `interrupted` ends its waiting.
+    pub(crate) fn new(target: &Target, interrupted: Arc<AtomicBool>) -> Result<Self, BenchError> {
+        Ok(Self {
+            epoll: epoll::create(CreateFlags::CLOEXEC).attempt("create an epoll")?,
+            listeners: Vec::new(),
+            connections: Vec::new(),
+            timers: BinaryHeap::new(),
+            events: Vec::with_capacity(256),
+            scratch: vec![0; READ_LEN],
+            body: Vec::new(),
+            interrupted,
+            window: (u64::MAX, u64::MAX),
+            publishing: true,
+            chunk_size: target.chunk_size,
+            bare: target.bare,
+            tally: Tally::default(),
+        })
+    }
+
+    /// Accepts pushes on `listener`.
+    pub(crate) fn listen(&mut self, listener: TcpListener) -> Result<(), BenchError> {
+        let data = EventData::new_u64(LISTENERS + self.listeners.len() as u64);
+        epoll::add(&self.epoll, &listener, data, EventFlags::IN).attempt("watch a sink")?;
+        self.listeners.push(listener);
+        Ok(())
+    }
+
+    /// Connects one client of stream number `stream`.
+    pub(crate) fn connect(
+        &mut self,
+        target: &Target,
+        goal: Goal,
+        stream: u16,
+        role: Role,
+    ) -> Result<usize, BenchError> {
+        let socket = Socket::new(Domain::for_address(target.address), Type::STREAM, None)
+            .attempt("create a socket")?;
+        let slow = matches!(role, Role::Receiver { slow: Some(_), .. });
+        if slow {
+            // Else this machine's buffers would hide the slowness from the server.
+            socket.set_recv_buffer_size(SLOW_RECEIVE_BUFFER).attempt("set a receive buffer")?;
+        }
+        socket.connect(&target.address.into()).attempt("connect to the server")?;
+        let mut out = Vec::new();
+        let name = format!("s{stream}");
+        let session = if target.bare {
+            out.extend_from_slice(&floor::hello(goal == Goal::Publish, stream));
+            Session::bare(goal, &name, target.chunk_size)
+        } else {
+            Session::client(goal, &target.address.to_string(), &name, &mut out)
+        };
+        let index = self.add(socket.into(), session, role, out)?;
+        self.flush(index)?;
+        self.after_input(index);
+        Ok(index)
+    }
+
+    fn add(
+        &mut self,
+        socket: TcpStream,
+        session: Session,
+        role: Role,
+        out: Vec<u8>,
+    ) -> Result<usize, BenchError> {
+        socket.set_nonblocking(true).attempt("make a socket non-blocking")?;
+        socket.set_nodelay(true).attempt("set TCP_NODELAY")?;
+        let index = self.connections.len();
+        epoll::add(&self.epoll, &socket, EventData::new_u64(index as u64), EventFlags::IN)
+            .attempt("watch a socket")?;
+        self.connections.push(Some(Connection { socket, session, role, out, blocked: false }));
+        Ok(index)
+    }
+
+    /// Closes a connection.
+    pub(crate) fn close(&mut self, index: usize) {
+        self.connections[index] = None;
+    }
+
+    /// Counts anew: bytes from now on, latencies of frames sent until `end_ns`.
+    pub(crate) fn open_window(&mut self, end_ns: u64) {
+        self.tally = Tally::default();
+        self.window = (now_ns(), end_ns);
+    }
+
+    /// No more frames are sent.
+    pub(crate) fn stop_publishing(&mut self) {
+        self.publishing = false;
+    }
+
+    /// Runs until `done` holds, or `end_ns` passed; says whether `done` held.
+    pub(crate) fn run(&mut self, end_ns: u64, done: impl Fn(&Self) -> bool) -> Result<bool, BenchError> {
+        loop {
+            if done(self) {
+                return Ok(true);
+            }
+            let mut now = now_ns();
+            if now >= end_ns {
+                return Ok(false);
+            }
+            while let Some(&Reverse((due, index, timer))) = self.timers.peek() {
+                if due > now {
+                    break;
+                }
+                self.timers.pop();
+                self.fire(index, timer, due)?;
+                now = now_ns();
+            }
+            let next = self.timers.peek().map_or(end_ns, |Reverse((due, ..))| (*due).min(end_ns));
+            self.poll(next.saturating_sub(now))?;
+        }
+    }
+
+    fn poll(&mut self, wait_ns: u64) -> Result<(), BenchError> {
+        let mut events = std::mem::take(&mut self.events);
+        events.clear();
+        let wait_ns = wait_ns.min(200_000_000) as i64;
+        let timeout = Timespec { tv_sec: 0, tv_nsec: wait_ns };
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).attempt("wait for events"),
+        }
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Err(BenchError::Interrupted);
+        }
+        for event in &events {
+            // The kernel's structure is packed: its fields can be copied, not borrowed.
+            let (flags, data) = (event.flags, event.data.u64());
+            if data >= LISTENERS {
+                let (socket, _) = self.listeners[(data - LISTENERS) as usize].accept().attempt("accept")?;
+                let role = Role::Receiver { verifier: None, slow: None };
+                self.add(socket, Session::sink(), role, Vec::new())?;
+                continue;
+            }
+            if flags.contains(EventFlags::OUT) {
+                self.flush(data as usize)?;
+            }
+            if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+                self.read(data as usize, READ_LEN)?;
+            }
+        }
+        self.events = events;
+        Ok(())
+    }
+
+    fn fire(&mut self, index: usize, timer: Timer, due: u64) -> Result<(), BenchError> {
+        match timer {
+            Timer::Frame(_) if !self.publishing => Ok(()),
+            Timer::Frame(audio) => self.send_frame(index, if audio { Track::Audio } else { Track::Video }),
+            Timer::SlowRead => {
+                let Some(connection) = &self.connections[index] else { return Ok(()) };
+                let Role::Receiver { slow: Some(rate), .. } = connection.role else { return Ok(()) };
+                self.timers.push(Reverse((due + SLOW_TURN_NS, index, timer)));
+                self.read(index, ((rate * SLOW_TURN_NS / 1_000_000_000) as usize).clamp(1, READ_LEN))
+            }
+        }
+    }
+
+    fn send_frame(&mut self, index: usize, track: Track) -> Result<(), BenchError> {
+        let Some(connection) = &mut self.connections[index] else { return Ok(()) };
+        let Role::Publisher { source, start_ns: Some(start_ns) } = &mut connection.role else {
+            return Ok(());
+        };
+        let due = source.due_ns(track);
+        let now = now_ns();
+        self.tally.pacing_late_ns = self.tally.pacing_late_ns.max(now.saturating_sub(*start_ns + due));
+        source.write_frame(track, now, &mut self.body);
+        let timestamp = (due / 1_000_000) as u32;
+        connection.session.write_media(track, timestamp, &self.body, &mut connection.out);
+        let next = *start_ns + source.due_ns(track);
+        self.timers.push(Reverse((next, index, Timer::Frame(track == Track::Audio))));
+        self.flush(index)
+    }
+
+    fn read(&mut self, index: usize, limit: usize) -> Result<(), BenchError> {
+        let Some(connection) = &mut self.connections[index] else { return Ok(()) };
+        let len = match connection.socket.read(&mut self.scratch[..limit]) {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                return Ok(());
+            }
+            Ok(0) | Err(_) => return self.closed_by_peer(index),
+            Ok(len) => len,
+        };
+        let now = now_ns();
+        let Connection { session, role, out, .. } = connection;
+        let tally = &mut self.tally;
+        if matches!(role, Role::Receiver { .. } | Role::Joiner { .. }) {
+            tally.delivered += len as u64;
+        }
+        let window = self.window;
+        let mut take = |track: Track, body: &[u8]| match role {
+            Role::Receiver { verifier: Some(verifier), slow } => {
+                let label = verifier.take(track, body);
+                if let Some(label) = label.filter(|l| slow.is_none() && l.sent_ns >= window.0)
+                    && label.sent_ns < window.1
+                {
+                    tally.latencies.push(now.saturating_sub(label.sent_ns));
+                }
+            }
+            Role::Joiner { verifier, .. } => {
+                verifier.take(track, body);
+            }
+            _ => {}
+        };
+        session.receive(&self.scratch[..len], out, &mut take)?;
+        if !out.is_empty() {
+            self.flush(index)?;
+        }
+        self.after_input(index);
+        Ok(())
+    }
+
+    /// What a connection does when its session has moved on.
+    fn after_input(&mut self, index: usize) {
+        let Some(connection) = &mut self.connections[index] else { return };
+        let Connection { session, role, out, socket, .. } = connection;
+        match role {
+            Role::Publisher { start_ns: start @ None, .. } if session.is_running() => {
+                session.begin_media(self.chunk_size, self.bare, out);
+                // Streams begin at different parts of a frame's time.
+                let now = now_ns() + (index as u64 * 7_919_000) % 33_000_000;
+                *start = Some(now);
+                self.timers.push(Reverse((now, index, Timer::Frame(false))));
+                self.timers.push(Reverse((now, index, Timer::Frame(true))));
+            }
+            Role::Receiver { verifier: verifier @ None, .. } if session.is_running() => {
+                let stream = session.name().strip_prefix('s').and_then(|number| number.parse().ok());
+                *verifier = Some(Verifier::new(stream.unwrap_or(u16::MAX)));
+            }
+            Role::Receiver { slow: Some(_), verifier: Some(verifier) } if verifier.keyframe_seen() => {
+                // From here on it is read by the clock alone.
+                let quiet = EventFlags::empty();
+                let armed = self.timers.iter().any(|Reverse((_, at, _))| *at == index);
+                if !armed
+                    && epoll::modify(&self.epoll, socket, EventData::new_u64(index as u64), quiet).is_ok()
+                {
+                    self.timers.push(Reverse((now_ns() + SLOW_TURN_NS, index, Timer::SlowRead)));
+                }
+            }
+            Role::Joiner { began_ns, verifier } if verifier.keyframe_seen() => {
+                self.tally.joins.push(now_ns() - *began_ns);
+                self.close(index);
+            }
+            _ => {}
+        }
+    }
+
+    fn closed_by_peer(&mut self, index: usize) -> Result<(), BenchError> {
+        let role = self.connections[index].take().map(|connection| connection.role);
+        match role {
+            Some(Role::Publisher { .. }) => Err(BenchError::Closed("publishing")),
+            Some(Role::Receiver { slow: None, .. }) => Err(BenchError::Closed("receiving")),
+            _ => Ok(()),
+        }
+    }
+
+    fn flush(&mut self, index: usize) -> Result<(), BenchError> {
+        let Some(connection) = &mut self.connections[index] else { return Ok(()) };
+        let Connection { socket, out, blocked, .. } = connection;
+        let mut sent = 0;
+        let mut blocks = false;
+        while sent < out.len() && !blocks {
+            match socket.write(&out[sent..]) {
+                Ok(len) => sent += len,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => blocks = true,
+                Err(_) => return self.closed_by_peer(index),
+            }
+        }
+        out.drain(..sent);
+        if blocks != *blocked {
+            *blocked = blocks;
+            let flags = if blocks { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+            let data = EventData::new_u64(index as u64);
+            epoll::modify(&self.epoll, &*socket, data, flags).attempt("watch a socket")?;
+        }
+        Ok(())
+    }
+}

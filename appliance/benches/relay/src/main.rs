@@ -1,0 +1,206 @@
+//! Loads RTMP servers and a raw TCP fan-out floor with the same media, proves every frame that comes out,
+//! and prints what relaying costs as ratios to the floor.
+
+mod amf;
+mod chunk;
+mod engine;
+mod error;
+mod floor;
+mod loads;
+mod media;
+mod meter;
+mod peers;
+mod report;
+mod session;
+mod verify;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::{Args, Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::error::{Attempt, BenchError};
+use crate::loads::{LOADS, Load, Plan};
+use crate::peers::{Peer, Programs};
+use crate::report::Results;
+
+#[derive(Parser)]
+#[command(about = "What relaying RTMP costs, as ratios to a raw TCP fan-out floor")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The loads of relaying: a, b, h, push, slow, join, idle, gather (or gather-a, -b, -h).
+    Relay {
+        /// Which loads.
+        #[arg(long, value_delimiter = ',', default_value = "a,b,h,push,slow,join,idle,gather")]
+        loads: Vec<String>,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// 100 subscribers against 1: CPU per GB as a ratio.
+    Fanout {
+        #[command(flatten)]
+        options: Options,
+    },
+    /// The floor itself: told its port on standard output, ends with standard input.
+    #[command(hide = true)]
+    Floor,
+}
+
+#[derive(Args)]
+struct Options {
+    /// Which servers, in this order in each round.
+    #[arg(long, value_delimiter = ',', default_value = "floor,fieldgate,nginx")]
+    peers: Vec<Peer>,
+    /// Measured seconds of each run.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Seconds of each run before they are measured.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=60))]
+    warm_up: u64,
+    /// Rounds; each runs every load on every server.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=50))]
+    rounds: u64,
+    /// Chunk size of the publishers (OBS and GStreamer: 4096).
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=0x00FF_FFFF))]
+    publisher_chunk: u32,
+    /// fieldgate's binary.
+    #[arg(long, default_value = "target/release/fieldgate")]
+    fieldgate: PathBuf,
+    /// fieldgate's binary for the memory load, built without GStreamer [default: the same].
+    #[arg(long)]
+    fieldgate_slim: Option<PathBuf>,
+    /// JSON merged over fieldgate's generated config.
+    #[arg(long, value_parser = parse_json)]
+    fieldgate_config: Option<serde_json::Value>,
+    /// nginx's binary.
+    #[arg(long, default_value = "/usr/sbin/nginx")]
+    nginx: PathBuf,
+    /// Ends with an error when a goal that must hold is missed.
+    #[arg(long)]
+    check: bool,
+    /// Also writes everything as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+fn parse_json(text: &str) -> Result<serde_json::Value, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Floor => floor::serve(),
+        Command::Relay { loads, options } => select(&loads).and_then(|loads| bench(&loads, &options)),
+        Command::Fanout { options } => {
+            let loads: Vec<Load> = LOADS.into_iter().filter(|load| load.name.starts_with('x')).collect();
+            bench(&loads, &options)
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&mut std::io::stderr(), &format!("bench: {error}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn select(names: &[String]) -> Result<Vec<Load>, BenchError> {
+    let chosen = |load: &Load, name: &str| load.name == name || (name == "gather" && load.gather);
+    if let Some(unknown) = names.iter().find(|name| !LOADS.iter().any(|load| chosen(load, name))) {
+        return Err(BenchError::UnknownLoad(unknown.clone()));
+    }
+    Ok(LOADS.into_iter().filter(|load| names.iter().any(|name| chosen(load, name))).collect())
+}
+
+fn bench(loads: &[Load], options: &Options) -> Result<(), BenchError> {
+    let files = getrlimit(Resource::Nofile);
+    // 500 idle connections need more than the usual 1024 here and in the servers, which inherit this.
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum })
+        .attempt("raise the limit of open files")?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted)).attempt("catch a signal")?;
+    }
+    let programs = Programs {
+        fieldgate: options.fieldgate.clone(),
+        nginx: options.nginx.clone(),
+        fieldgate_config: options.fieldgate_config.clone(),
+    };
+    let plan = Plan {
+        seconds: options.seconds,
+        warm_up: options.warm_up,
+        chunk_size: options.publisher_chunk as usize,
+        programs,
+        interrupted,
+    };
+    let mut results = Results::default();
+    let mut failed = 0;
+    for round in 0..options.rounds as usize {
+        for load in loads {
+            for &peer in &options.peers {
+                if !load.suits(peer) || (peer == Peer::Floor && has_floor(&results, round, load)) {
+                    continue;
+                }
+                let what = format!("round {} {:<9} {:<10}", round + 1, load.name, peer.name());
+                match loads::run(load, peer, &slim(&plan, load, options)) {
+                    Ok(outcome) => {
+                        let line = format!("{what} CPU {:.3} s/GB\n", outcome.cpu_per_gb);
+                        say(&mut std::io::stderr(), &line);
+                        results.add(round, *load, peer, outcome);
+                    }
+                    Err(BenchError::Interrupted) => return Err(BenchError::Interrupted),
+                    // One server's failure leaves the others' figures standing.
+                    Err(error) => {
+                        failed += 1;
+                        say(&mut std::io::stderr(), &format!("{what} failed: {error}\n"));
+                    }
+                }
+            }
+        }
+    }
+    let goals = results.goals();
+    say(&mut std::io::stdout(), &results.tables());
+    if !goals.is_empty() {
+        say(&mut std::io::stdout(), &format!("\n{}", results.goal_table()));
+    }
+    if let Some(file) = &options.json {
+        std::fs::write(file, format!("{:#}\n", results.json())).attempt("write the JSON file")?;
+    }
+    let missed = goals.iter().filter(|goal| !goal.holds()).count();
+    if failed > 0 {
+        return Err(BenchError::RunsFailed(failed));
+    }
+    if options.check && missed > 0 {
+        return Err(BenchError::GoalsMissed(missed));
+    }
+    Ok(())
+}
+
+/// Whether a gathering load can be set beside the floor of its plain twin.
+fn has_floor(results: &Results, round: usize, load: &Load) -> bool {
+    load.name.strip_prefix("gather-").is_some_and(|base| results.get(round, base, Peer::Floor).is_some())
+}
+
+/// The plan with the slim build, for the load that measures memory.
+fn slim(plan: &Plan, load: &Load, options: &Options) -> Plan {
+    let mut plan = plan.clone();
+    if let Some(slim) = options.fieldgate_slim.as_ref().filter(|_| load.kind == loads::Kind::Idle) {
+        plan.programs.fieldgate.clone_from(slim);
+    }
+    plan
+}
+
+/// Writes for people; a reader that went away is no reason to fail.
+fn say(to: &mut dyn Write, text: &str) {
+    let _ = to.write_all(text.as_bytes());
+}
