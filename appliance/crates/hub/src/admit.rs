@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::time::Duration;
 
 /// What a peer wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,23 @@ pub struct Request {
     pub key: Option<String>,
 }
 
+/// How an admitted player shall be served; of no meaning to publishers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Without a publisher: wait for one (true), or be refused.
+    pub wait_for_publisher: bool,
+    /// Write at most this often; zero: at once.
+    pub gather: Duration,
+    /// RTMP chunk size towards it, bytes.
+    pub chunk_len: u32,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Terms { wait_for_publisher: true, gather: Duration::ZERO, chunk_len: 1 << 20 }
+    }
+}
+
 /// One answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -35,6 +53,8 @@ pub enum Verdict {
     Allow {
         /// Its name.
         mountpoint: String,
+        /// How it shall be served.
+        terms: Terms,
     },
     /// There is no such application.
     UnknownApplication,

@@ -23,7 +23,7 @@ mod sink;
 mod timeline;
 mod wire;
 
-pub use admit::{Action, Admit, Request, Verdict};
+pub use admit::{Action, Admit, Request, Terms, Verdict};
 pub use clock::Clock;
 pub use context::Context;
 pub use mountpoint::{Limits, Mountpoint, MountpointError, PublisherInfo, StreamState};
