@@ -7,6 +7,7 @@ pub mod amf;
 mod chunk_reader;
 mod chunk_writer;
 mod client;
+mod commands;
 mod events;
 pub mod flv;
 pub mod fuzz;
