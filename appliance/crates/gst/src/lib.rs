@@ -1,1 +1,25 @@
-//! placeholder
+//! The inside of a worker process: all GStreamer of the gateway.
+//!
+//! ```text
+//!  main thread       loads plugins, builds, changes states, listens to the bus, beats the pulse
+//!  streaming threads appsink callbacks: buffer -> times -> Outlet (sends at once, or queues)
+//!  "link-out"        sends what the socket did not take at once
+//!  "link-in"         reads commands; the link's end is the worker's end
+//! ```
+//! A hang in a state change stops the pulse, and the gateway kills the process: no deadline is needed in here.
+
+mod cameras;
+mod control;
+mod elements;
+mod encoders;
+mod error;
+mod glyphs;
+mod outlet;
+mod pipeline;
+mod stream;
+mod timeline;
+mod track;
+
+pub use control::main;
+pub use elements::Element;
+pub use error::WorkError;

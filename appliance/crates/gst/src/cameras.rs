@@ -1,0 +1,31 @@
+//! One pipeline per kind of camera.
+
+mod test;
+
+use crate::error::WorkError;
+use crate::outlet::Outlet;
+use fieldgate_model::job::{EncoderTrial, Work};
+
+/// A pipeline that is ready to start, and what to tell about it.
+pub(crate) struct Camera {
+    pub(crate) pipeline: gst::Pipeline,
+    /// In a few words, for the status.
+    pub(crate) source: String,
+}
+
+/// Builds the pipeline for this work; `tell` gets the encoder trials as they go. `None` for work without a stream.
+pub(crate) fn build(
+    work: &Work,
+    outlet: &Outlet,
+    tell: impl FnMut(&[EncoderTrial]),
+) -> Result<Option<Camera>, WorkError> {
+    match work {
+        Work::Test(settings) => test::build(settings, outlet, tell).map(Some),
+        Work::ProbeEncoders(wish) => {
+            let pictures = crate::encoders::Pictures { width: 640, height: 480, frame_rate: 30 };
+            crate::encoders::prove(wish, pictures, tell)?;
+            Ok(None)
+        }
+        _ => Ok(None),
+    }
+}

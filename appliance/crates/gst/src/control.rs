@@ -1,0 +1,167 @@
+//! The main thread of a worker: sets up, then turns between the bus, the gateway's commands and the pulse.
+
+use crate::cameras::{self, Camera};
+use crate::encoders;
+use crate::error::WorkError;
+use crate::outlet::Outlet;
+use crate::pipeline::element_error;
+use crate::stream::ask_for_keyframe;
+use bytes::BufMut;
+use fieldgate_hub::link::{Frame, HEAD_LEN, Inbound, LogLevel};
+use fieldgate_model::job::{Failure, Guard, Job, Phase, WorkerCommand, WorkerStatus};
+use gst::prelude::*;
+use std::io::{ErrorKind, Read};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::time::Instant;
+
+const TURN: gst::ClockTime = gst::ClockTime::from_mseconds(100);
+const TURNS_PER_PULSE: u32 = 5;
+const COMMANDS: usize = 16;
+
+/// Does `job` until it is done, cannot go on, or the gateway asks to stop or goes away.
+///
+/// `link` is the socket to the gateway and `commands` its reading half, which may already hold a part of the next
+/// command. `guards` is what holds this process in; `now` is any time, the gateway's commands have no rate limit.
+pub fn main(link: UnixStream, commands: Inbound, job: &Job, guards: Vec<Guard>, now: Instant) -> ExitCode {
+    let reader = link.try_clone();
+    let (Ok(reader), Ok(outlet)) = (reader, Outlet::start(link)) else { return ExitCode::FAILURE };
+    let (sender, inbox) = sync_channel(COMMANDS);
+    let thread = std::thread::Builder::new().name("link-in".into()).stack_size(128 << 10);
+    if thread.spawn(move || read_commands(reader, commands, &sender, now)).is_err() {
+        return ExitCode::FAILURE;
+    }
+    outlet.pulse();
+    let mut worker =
+        Worker { outlet, inbox, status: WorkerStatus { sandbox: guards, ..WorkerStatus::default() } };
+    worker.outlet.status(&worker.status);
+    let outcome = worker.work(job);
+    let code = match outcome {
+        Ok(phase) => {
+            worker.status.phase = phase;
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            worker.status.phase = Phase::Failed;
+            let failure = Failure { cause: error.to_string(), permanent: error.is_permanent() };
+            worker.status.failure = Some(failure);
+            ExitCode::from(2)
+        }
+    };
+    worker.outlet.status(&worker.status);
+    worker.outlet.drain();
+    code
+}
+
+struct Worker {
+    outlet: Outlet,
+    inbox: Receiver<WorkerCommand>,
+    status: WorkerStatus,
+}
+
+impl Worker {
+    fn work(&mut self, job: &Job) -> Result<Phase, WorkError> {
+        gst::init().map_err(WorkError::Init)?;
+        let (outlet, status) = (&self.outlet, &mut self.status);
+        let camera = cameras::build(&job.work, outlet, |trials| {
+            // Each trial may take seconds; it is progress all the same.
+            outlet.pulse();
+            status.encoders = trials.to_vec();
+            outlet.status(status);
+        })?;
+        let Some(camera) = camera else { return Ok(Phase::Done) };
+        self.status.source.clone_from(&camera.source);
+        let played = self.play(&camera);
+        let _ = camera.pipeline.set_state(gst::State::Null);
+        played
+    }
+
+    fn play(&mut self, camera: &Camera) -> Result<Phase, WorkError> {
+        let bus = camera.pipeline.bus().ok_or(WorkError::Ended)?;
+        if camera.pipeline.set_state(gst::State::Playing).is_err() {
+            // The reason is on the bus.
+            return Err(bus.pop_filtered(&[gst::MessageType::Error]).map_or(
+                WorkError::Start(gst::StateChangeError),
+                |message| match message.view() {
+                    gst::MessageView::Error(error) => element_error(error),
+                    _ => WorkError::Ended,
+                },
+            ));
+        }
+        self.status.phase = Phase::Playing;
+        self.outlet.status(&self.status);
+        let mut turns = 0_u32;
+        loop {
+            if turns.is_multiple_of(TURNS_PER_PULSE) {
+                self.outlet.pulse();
+            }
+            turns = turns.wrapping_add(1);
+            if self.outlet.is_closed() || !self.obey(&camera.pipeline) {
+                return Ok(Phase::Done);
+            }
+            if let Some(message) = bus.timed_pop(TURN) {
+                self.listen(&message)?;
+            }
+        }
+    }
+
+    fn listen(&self, message: &gst::Message) -> Result<(), WorkError> {
+        match message.view() {
+            gst::MessageView::Error(error) => Err(element_error(error)),
+            gst::MessageView::Eos(_) => Err(WorkError::Ended),
+            gst::MessageView::Warning(warning) => {
+                self.outlet.log(LogLevel::Warn, warning.error().message());
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Handles all commands that wait; `false` when it is time to end.
+    fn obey(&mut self, pipeline: &gst::Pipeline) -> bool {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(WorkerCommand::Stop) | Err(TryRecvError::Disconnected) => return false,
+                Ok(WorkerCommand::Keyframe) => {
+                    let sink = pipeline.by_name("video").and_downcast::<gst_app::AppSink>();
+                    sink.iter().for_each(ask_for_keyframe);
+                }
+                Ok(WorkerCommand::Bitrate(bits)) => {
+                    let set = pipeline.by_name("encoder").is_some_and(|e| encoders::set_bitrate(&e, bits));
+                    if !set {
+                        self.outlet.log(LogLevel::Warn, "no encoder whose rate can be changed");
+                    }
+                }
+                Ok(WorkerCommand::Start(_)) => {}
+                Err(TryRecvError::Empty) => return true,
+            }
+        }
+    }
+}
+
+/// Ends, and with it the channel, when the gateway goes away or sends nonsense.
+fn read_commands(mut link: UnixStream, mut commands: Inbound, to: &SyncSender<WorkerCommand>, now: Instant) {
+    let mut piece = [0; HEAD_LEN + 1024];
+    loop {
+        match commands.poll_frame(now) {
+            Ok(Some(Frame::Command(json))) => {
+                let Ok(command) = serde_json::from_slice(&json) else { return };
+                if to.send(command).is_err() {
+                    return;
+                }
+                continue;
+            }
+            Ok(None) => {}
+            Ok(Some(_)) | Err(_) => return,
+        }
+        let mut room = commands.room();
+        let len = room.remaining_mut().min(piece.len());
+        match link.read(&mut piece[..len]) {
+            Ok(0) => return,
+            Ok(n) => room.put_slice(&piece[..n]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}

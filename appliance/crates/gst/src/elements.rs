@@ -1,0 +1,141 @@
+//! The fixed list of GStreamer elements that workers use, each with its plugin file and Debian package.
+//!
+//! Plugins are loaded by file from here and nowhere else: no scan, no registry file, and only the libraries that a
+//! job needs are mapped. In a static build the elements are there already and no file is looked for.
+
+use crate::error::WorkError;
+use std::path::{Path, PathBuf};
+
+/// One element and where it comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Element {
+    /// Its factory's name.
+    pub name: &'static str,
+    /// Its plugin: the file is `libgst<plugin>.so`.
+    pub plugin: &'static str,
+    /// The Debian package that holds it; empty when a vendor ships it.
+    pub package: &'static str,
+}
+
+const fn element(name: &'static str, plugin: &'static str, package: &'static str) -> Element {
+    Element { name, plugin, package }
+}
+
+const CORE: &str = "libgstreamer1.0-0";
+const BASE: &str = "gstreamer1.0-plugins-base";
+const GOOD: &str = "gstreamer1.0-plugins-good";
+const BAD: &str = "gstreamer1.0-plugins-bad";
+const UGLY: &str = "gstreamer1.0-plugins-ugly";
+const LIBAV: &str = "gstreamer1.0-libav";
+const VAAPI: &str = "gstreamer1.0-vaapi";
+
+const ALL: [Element; 37] = [
+    element("capsfilter", "coreelements", CORE),
+    element("queue", "coreelements", CORE),
+    element("appsink", "app", BASE),
+    element("videotestsrc", "videotestsrc", BASE),
+    element("audiotestsrc", "audiotestsrc", BASE),
+    element("videoconvert", "videoconvertscale", BASE),
+    element("audioconvert", "audioconvert", BASE),
+    element("audioresample", "audioresample", BASE),
+    element("v4l2src", "video4linux2", GOOD),
+    element("jpegdec", "jpeg", GOOD),
+    element("h264parse", "videoparsersbad", BAD),
+    element("h265parse", "videoparsersbad", BAD),
+    element("aacparse", "audioparsers", GOOD),
+    element("opusparse", "opusparse", BAD),
+    element("rtspsrc", "rtsp", GOOD),
+    element("rtpbin", "rtpmanager", GOOD),
+    element("rtpjitterbuffer", "rtpmanager", GOOD),
+    element("rtpssrcdemux", "rtpmanager", GOOD),
+    element("rtpptdemux", "rtpmanager", GOOD),
+    element("udpsrc", "udp", GOOD),
+    element("udpsink", "udp", GOOD),
+    element("rtph264depay", "rtp", GOOD),
+    element("rtph265depay", "rtp", GOOD),
+    element("rtpmp4gdepay", "rtp", GOOD),
+    element("rtppcmadepay", "rtp", GOOD),
+    element("rtppcmudepay", "rtp", GOOD),
+    element("rtpopusdepay", "rtp", GOOD),
+    element("v4l2h264enc", "video4linux2", GOOD),
+    element("vah264enc", "va", BAD),
+    element("vah264lpenc", "va", BAD),
+    element("vaapih264enc", "vaapi", VAAPI),
+    element("openh264enc", "openh264", BAD),
+    element("x264enc", "x264", UGLY),
+    element("voaacenc", "voaacenc", BAD),
+    element("fdkaacenc", "fdkaac", BAD),
+    element("avenc_aac", "libav", LIBAV),
+    element("fakesink", "coreelements", CORE),
+];
+
+const FOLDERS: [&str; 8] = [
+    "/usr/lib/aarch64-linux-gnu/gstreamer-1.0",
+    "/usr/lib/x86_64-linux-gnu/gstreamer-1.0",
+    "/usr/lib/arm-linux-gnueabihf/gstreamer-1.0",
+    "/usr/lib/riscv64-linux-gnu/gstreamer-1.0",
+    "/usr/lib/gstreamer-1.0",
+    "/usr/lib64/gstreamer-1.0",
+    "/usr/local/lib/gstreamer-1.0",
+    "/usr/local/lib64/gstreamer-1.0",
+];
+
+/// Makes the named elements usable, or says which are missing and which package has them.
+pub(crate) fn require(names: &[&str]) -> Result<(), WorkError> {
+    let mut missing: Vec<String> = Vec::new();
+    for name in names {
+        if !load(name) {
+            missing.push(match find(name).map(|element| element.package) {
+                None | Some("") => (*name).to_owned(),
+                Some(package) => format!("{name} (Debian package {package})"),
+            });
+        }
+    }
+    if missing.is_empty() { Ok(()) } else { Err(WorkError::Missing(missing.join(", "))) }
+}
+
+/// Makes one element usable; `false` when it is not installed or its plugin does not load.
+pub(crate) fn load(name: &str) -> bool {
+    let there = || gst::ElementFactory::find(name).is_some();
+    if there() {
+        return true;
+    }
+    let (Some(element), Some(folder)) = (find(name), folder()) else { return false };
+    let file = folder.join(format!("libgst{}.so", element.plugin));
+    if gst::Plugin::load_file(&file).is_ok() && there() {
+        return true;
+    }
+    // Before 1.22 conversion and scaling were two plugins.
+    element.name == "videoconvert"
+        && gst::Plugin::load_file(folder.join("libgstvideoconvert.so")).is_ok()
+        && there()
+}
+
+/// The Debian package of an element of the list.
+pub(crate) fn package(name: &str) -> &'static str {
+    find(name).map_or("", |element| element.package)
+}
+
+fn find(name: &str) -> Option<&'static Element> {
+    ALL.iter().find(|element| element.name == name)
+}
+
+fn folder() -> Option<PathBuf> {
+    FOLDERS
+        .iter()
+        .map(Path::new)
+        .find(|folder| folder.join("libgstcoreelements.so").exists())
+        .map(Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_element_is_listed_once() {
+        for (at, element) in ALL.iter().enumerate() {
+            assert!(!ALL[..at].iter().any(|other| other.name == element.name), "{}", element.name);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Why a worker's work cannot go on.
+
+/// Its text is shown to the installer; it holds no secrets.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkError {
+    /// GStreamer itself does not start.
+    #[error("GStreamer does not start: {0}")]
+    Init(gst::glib::Error),
+    /// Elements that the work needs are not installed.
+    #[error("missing GStreamer elements: {0}")]
+    Missing(String),
+    /// A setting that cannot work.
+    #[error("{setting} is {got}: {remedy}")]
+    Setting {
+        /// Which.
+        setting: &'static str,
+        /// Its value.
+        got: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// No encoder works.
+    #[error("cannot encode here: {0}")]
+    NoEncoder(String),
+    /// A pipeline could not be built.
+    #[error("cannot build the pipeline: {0}")]
+    Build(#[from] gst::glib::BoolError),
+    /// An element refused to start.
+    #[error("the pipeline does not start: {0}")]
+    Start(#[from] gst::StateChangeError),
+    /// An element reported an error.
+    #[error("{element}: {text}")]
+    Element {
+        /// Its name.
+        element: String,
+        /// What it said.
+        text: String,
+    },
+    /// The source ended by itself.
+    #[error("the source ended its stream")]
+    Ended,
+}
+
+impl WorkError {
+    /// Whether only other settings or software can help.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, WorkError::Missing(_) | WorkError::Setting { .. })
+    }
+}

@@ -1,0 +1,48 @@
+//! Building blocks that all pipelines share.
+
+use crate::error::WorkError;
+use gst::prelude::*;
+
+/// A new element of the fixed list with properties given as text.
+pub(crate) fn make(name: &str, properties: &[(&str, &str)]) -> Result<gst::Element, WorkError> {
+    let mut builder = gst::ElementFactory::make(name);
+    for (property, value) in properties {
+        builder = builder.property_from_str(property, value);
+    }
+    Ok(builder.build()?)
+}
+
+/// A filter that lets only these caps through.
+pub(crate) fn filter(caps: gst::Caps) -> Result<gst::Element, WorkError> {
+    Ok(gst::ElementFactory::make("capsfilter").property("caps", caps).build()?)
+}
+
+/// A sink that hands over every buffer as soon as it comes.
+pub(crate) fn appsink(name: &str) -> gst_app::AppSink {
+    gst_app::AppSink::builder()
+        .name(name)
+        .sync(false)
+        .async_(false)
+        .enable_last_sample(false)
+        .wait_on_eos(false)
+        .max_buffers(4)
+        .build()
+}
+
+/// Adds the elements to the pipeline and links them in this order.
+pub(crate) fn chain(pipeline: &gst::Pipeline, elements: &[&gst::Element]) -> Result<(), WorkError> {
+    pipeline.add_many(elements)?;
+    gst::Element::link_many(elements)?;
+    Ok(())
+}
+
+/// The caps of H.264 in the form that outputs carry: 4-byte lengths, parameter sets apart.
+pub(crate) fn h264_caps() -> gst::Caps {
+    gst::Caps::builder("video/x-h264").field("stream-format", "avc").field("alignment", "au").build()
+}
+
+/// What an error message on the bus means; the text is GStreamer's, without its debug part (it may hold URLs).
+pub(crate) fn element_error(message: &gst::message::Error) -> WorkError {
+    let element = message.src().map(|source| source.name().to_string()).unwrap_or_default();
+    WorkError::Element { element, text: message.error().message().to_owned() }
+}

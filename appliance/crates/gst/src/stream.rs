@@ -1,0 +1,191 @@
+//! From the appsinks of one pipeline to the link: tracks first, then units, in order.
+//!
+//! Units that come before all expected tracks are known wait for a moment, so that the first tracks frame is complete
+//! and the first keyframe is not lost.
+
+use crate::outlet::Outlet;
+use crate::timeline::{DecodeTimes, Timeline};
+use crate::track;
+use fieldgate_media::{Captured, ClockSource, TrackId, Tracks, UnitHead};
+use gst::prelude::*;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How long a stream waits for a track that was promised.
+const WAIT_FOR_TRACKS_NS: i64 = 1_000_000_000;
+const WAITING_MAX: usize = 256;
+/// 1900 to 1970.
+const NTP_TO_UNIX_MICROS: i64 = 2_208_988_800 * 1_000_000;
+
+/// One stream towards the gateway. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Stream(Arc<Shared>);
+
+struct Shared {
+    outlet: Outlet,
+    state: Mutex<State>,
+}
+
+struct State {
+    expected: Vec<TrackId>,
+    tracks: Tracks,
+    announced: bool,
+    waiting: VecDeque<Waiting>,
+    first_ns: Option<i64>,
+}
+
+type Waiting = (UnitHead, gst::MappedBuffer<gst::buffer::Readable>);
+
+impl Stream {
+    pub(crate) fn new(outlet: Outlet) -> Stream {
+        let state = State {
+            expected: Vec::new(),
+            tracks: Tracks::default(),
+            announced: false,
+            waiting: VecDeque::new(),
+            first_ns: None,
+        };
+        Stream(Arc::new(Shared { outlet, state: Mutex::new(state) }))
+    }
+
+    /// Promises a track: the first announcement waits for it.
+    pub(crate) fn expect(&self, id: TrackId) {
+        self.with(|state| state.expected.push(id));
+    }
+
+    /// Sends what arrives at `sink` as the units of track `id`.
+    pub(crate) fn attach(&self, sink: &gst_app::AppSink, id: TrackId, times: DecodeTimes) {
+        let stream = self.clone();
+        let mut feed = Feed { id, timeline: Timeline::new(times), caps: None };
+        let new_sample = move |sink: &gst_app::AppSink| {
+            let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            // A panic must not unwind into C code. Whatever broke is ours: end the stream, the gateway starts anew.
+            let taken = catch_unwind(AssertUnwindSafe(|| stream.sample(&mut feed, sink, sample)));
+            taken.map_err(|_| gst::FlowError::Error)?;
+            if stream.0.outlet.is_closed() { Err(gst::FlowError::Eos) } else { Ok(gst::FlowSuccess::Ok) }
+        };
+        sink.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(new_sample).build());
+    }
+
+    fn sample(&self, feed: &mut Feed, sink: &gst_app::AppSink, mut sample: gst::Sample) {
+        let outlet = &self.0.outlet;
+        self.new_caps(feed, &sample);
+        let segment = sample.segment().and_then(|segment| segment.downcast_ref::<gst::ClockTime>()).cloned();
+        // Taken out of the sample, so that this is the only reference and mapping it copies nothing.
+        let buffer = sample.buffer_owned();
+        if let Some(sample) = sample.get_mut() {
+            sample.set_buffer(None);
+        }
+        let (Some(buffer), Some(segment)) = (buffer, segment) else { return outlet.count_unusable() };
+        let running = |time: Option<gst::ClockTime>| {
+            time.and_then(|time| segment.to_running_time_full(time)).map(signed_nanos)
+        };
+        let (pts, dts) = (running(buffer.pts()), running(buffer.dts()));
+        let captured = captured(&buffer, sink, pts.or(dts));
+        let parser_says = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        let (Some(placed), Ok(payload)) =
+            (feed.timeline.place(pts, dts), buffer.into_mapped_buffer_readable())
+        else {
+            return outlet.count_unusable();
+        };
+        self.with(|state| {
+            let Some(codec) = state.tracks.get(feed.id).map(|track| track.codec) else {
+                return outlet.count_unusable();
+            };
+            let head = UnitHead {
+                track: feed.id,
+                dts: placed.dts,
+                pts: placed.pts,
+                source_dts: placed.source_dts,
+                keyframe: track::is_keyframe(codec, parser_says, &payload),
+                captured,
+            };
+            let now_ns = pts.or(dts).unwrap_or(0);
+            let first_ns = *state.first_ns.get_or_insert(now_ns);
+            if !state.announced {
+                let late = now_ns.saturating_sub(first_ns) > WAIT_FOR_TRACKS_NS;
+                if !state.is_complete() && !late && state.waiting.len() < WAITING_MAX {
+                    state.waiting.push_back((head, payload));
+                    return;
+                }
+                state.announce(outlet);
+            }
+            if !outlet.unit(&head, payload) && !head.keyframe {
+                ask_for_keyframe(sink);
+            }
+        });
+    }
+
+    fn new_caps(&self, feed: &mut Feed, sample: &gst::Sample) {
+        let caps = sample.caps_owned();
+        if caps == feed.caps {
+            return;
+        }
+        feed.caps = caps;
+        let Some(track) = feed.caps.as_ref().and_then(|caps| track::from_caps(feed.id, caps)) else { return };
+        self.with(|state| {
+            if state.tracks.get(feed.id) == Some(&track) {
+                return;
+            }
+            state.tracks = state.tracks.with(track);
+            if state.announced {
+                self.0.outlet.tracks(&state.tracks);
+            } else if state.is_complete() {
+                state.announce(&self.0.outlet);
+            }
+        });
+    }
+
+    fn with<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
+        what(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl State {
+    fn is_complete(&self) -> bool {
+        self.expected.iter().all(|id| self.tracks.get(*id).is_some())
+    }
+
+    fn announce(&mut self, outlet: &Outlet) {
+        self.announced = true;
+        outlet.tracks(&self.tracks);
+        for (head, payload) in self.waiting.drain(..) {
+            outlet.unit(&head, payload);
+        }
+    }
+}
+
+/// What one appsink remembers.
+struct Feed {
+    id: TrackId,
+    timeline: Timeline,
+    caps: Option<gst::Caps>,
+}
+
+fn signed_nanos(time: gst::Signed<gst::ClockTime>) -> i64 {
+    let nanos = |time: gst::ClockTime| i64::try_from(time.nseconds()).unwrap_or(i64::MAX);
+    match time {
+        gst::Signed::Positive(time) => nanos(time),
+        gst::Signed::Negative(time) => -nanos(time),
+    }
+}
+
+/// The wall clock at capture: as the camera said it, else now minus the age of the buffer.
+fn captured(buffer: &gst::BufferRef, sink: &gst_app::AppSink, running_ns: Option<i64>) -> Option<Captured> {
+    for meta in buffer.iter_meta::<gst::ReferenceTimestampMeta>() {
+        if meta.reference().structure(0).is_some_and(|s| s.name() == "timestamp/x-ntp") {
+            let micros = i64::try_from(meta.timestamp().useconds()).ok()?;
+            return Some(Captured { unix_micros: micros - NTP_TO_UNIX_MICROS, by: ClockSource::Camera });
+        }
+    }
+    let now = sink.current_running_time()?;
+    let age_ns = i64::try_from(now.nseconds()).ok()?.saturating_sub(running_ns?).max(0);
+    Some(Captured { unix_micros: gst::glib::real_time() - age_ns / 1000, by: ClockSource::Arrival })
+}
+
+/// Upstream, to an encoder if there is one; cameras ignore it.
+pub(crate) fn ask_for_keyframe(sink: &gst_app::AppSink) {
+    let fields = gst::Structure::builder("GstForceKeyUnit").field("all-headers", true).build();
+    let _ = sink.send_event(gst::event::CustomUpstream::new(fields));
+}

@@ -1,0 +1,165 @@
+//! Real pipelines in real, sandboxed worker processes.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test with a main of its own")]
+
+mod common;
+
+use common::{Taken, run, spec};
+use fieldgate_media::{Codec, TrackId, TrackKind};
+use fieldgate_model::job::{EncoderWish, Phase, Sandbox, TestCamera, Work};
+use std::io::Write;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+fn main() -> ExitCode {
+    common::main(&[
+        (
+            "the_test_camera_delivers_decodable_pictures_and_sound",
+            the_test_camera_delivers_decodable_pictures_and_sound,
+        ),
+        (
+            "encoders_are_proven_by_encoding_and_every_refusal_says_why",
+            encoders_are_proven_by_encoding_and_every_refusal_says_why,
+        ),
+        (
+            "settings_that_cannot_work_are_named_and_never_retried",
+            settings_that_cannot_work_are_named_and_never_retried,
+        ),
+    ])
+}
+
+/// As a decoder reads it from a file: start codes instead of lengths, parameter sets first.
+fn annex_b(header: &[u8], units: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut put = |nal: &[u8]| {
+        out.extend_from_slice(&[0, 0, 0, 1]);
+        out.extend_from_slice(nal);
+    };
+    let sps_len = usize::from(u16::from_be_bytes([header[6], header[7]]));
+    put(&header[8..8 + sps_len]);
+    let pps = &header[8 + sps_len + 1..];
+    let pps_len = usize::from(u16::from_be_bytes([pps[0], pps[1]]));
+    put(&pps[2..2 + pps_len]);
+    for unit in units {
+        let mut rest = *unit;
+        while !rest.is_empty() {
+            let (len, after) = rest.split_at(4);
+            let (nal, after) = after.split_at(u32::from_be_bytes(len.try_into().unwrap()) as usize);
+            put(nal);
+            rest = after;
+        }
+    }
+    out
+}
+
+/// How many pictures ffmpeg decodes; `None` when there is no ffmpeg.
+fn decoded_pictures(stream: &[u8]) -> Option<usize> {
+    let mut ffmpeg = Command::new("ffmpeg")
+        .args(["-hide_banner", "-v", "error", "-f", "h264", "-i", "-", "-f", "framemd5", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .ok()?;
+    let mut stdin = ffmpeg.stdin.take().unwrap();
+    let stream = stream.to_vec();
+    let feeder = std::thread::spawn(move || stdin.write_all(&stream));
+    let output = ffmpeg.wait_with_output().unwrap();
+    feeder.join().unwrap().unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8_lossy(&output.stdout).lines().filter(|line| !line.starts_with('#')).count())
+}
+
+fn the_test_camera_delivers_decodable_pictures_and_sound() {
+    // Two keyframes and the rest of the second GOP's beginning.
+    let enough = |taken: &Taken| taken.of(TrackId::VIDEO).filter(|(head, _)| head.keyframe).count() >= 2;
+    let (taken, outcome) = run(spec(Work::Test(TestCamera::default()), Sandbox::default()), enough);
+    outcome.unwrap();
+
+    assert_eq!(taken.tracks.len(), 1, "one announcement, complete from the start");
+    let video = taken.tracks[0].first(TrackKind::Video).unwrap();
+    let audio = taken.tracks[0].first(TrackKind::Audio).unwrap();
+    assert_eq!((video.codec, audio.codec), (Codec::H264, Codec::Aac));
+    assert_eq!((video.video.width, video.video.height, video.video.frame_rate), (1280, 720, 30.0));
+    assert_eq!((audio.audio.sample_rate, audio.audio.channels), (48_000, 2));
+    assert_eq!(video.header[0], 1, "an AVCDecoderConfigurationRecord");
+    assert_eq!(video.header[4] & 3, 3, "lengths of four bytes");
+    assert_eq!(audio.header.len(), 2, "an AudioSpecificConfig");
+
+    let pictures: Vec<_> = taken.of(TrackId::VIDEO).collect();
+    assert!(pictures[0].0.keyframe);
+    let keyframes: Vec<usize> =
+        pictures.iter().enumerate().filter(|(_, (head, _))| head.keyframe).map(|(at, _)| at).collect();
+    assert_eq!(keyframes[1] - keyframes[0], 60, "a keyframe every two seconds");
+    for pair in pictures.windows(2) {
+        let step = (pair[1].0.dts - pair[0].0.dts).get();
+        assert!((2999..=3001).contains(&step), "a picture is missing: {step} ticks");
+        assert!(pair[1].0.pts >= pair[1].0.dts);
+    }
+    let sounds: Vec<_> = taken.of(TrackId::AUDIO).collect();
+    assert!(sounds.len() > 80, "{} frames of sound", sounds.len());
+    for pair in sounds.windows(2) {
+        let step = (pair[1].0.dts - pair[0].0.dts).get();
+        assert!((1919..=1921).contains(&step), "a frame of sound is missing: {step} ticks");
+    }
+    let offset = (pictures[0].0.pts - sounds[0].0.pts).as_millis().abs();
+    assert!(offset < 200, "sound and picture begin {offset} ms apart");
+    assert!(
+        pictures
+            .iter()
+            .all(|(head, _)| head.captured.is_some_and(|at| at.unix_micros > 1_600_000_000_000_000))
+    );
+
+    let payloads: Vec<&[u8]> = pictures.iter().map(|(_, payload)| &payload[..]).collect();
+    match decoded_pictures(&annex_b(&video.header, &payloads)) {
+        Some(count) => assert_eq!(count, pictures.len()),
+        None => println!("skipped: decoding, no ffmpeg here"),
+    }
+
+    let report = &taken.report;
+    assert!(report.status.encoders.iter().any(|trial| trial.chosen && trial.works), "{:?}", report.status);
+    assert_eq!((report.health.dropped_units, report.health.unusable_units), (0, 0));
+    for guard in &report.status.sandbox {
+        println!("  {}: {}", guard.name, if guard.on { "on" } else { &guard.note });
+    }
+    println!(
+        "  first unit after {:?}, {:?}, encoder {}",
+        report.first_unit_after.unwrap(),
+        report.usage,
+        report.status.encoders.iter().find(|trial| trial.chosen).unwrap().name
+    );
+}
+
+fn encoders_are_proven_by_encoding_and_every_refusal_says_why() {
+    let mut spec = spec(Work::ProbeEncoders(EncoderWish::default()), Sandbox::default());
+    spec.deadlines.first_unit = None;
+    let (taken, outcome) = run(spec, |_| false);
+    outcome.unwrap();
+    let status = &taken.report.status;
+    assert_eq!(status.phase, Phase::Done);
+    assert!(taken.units.is_empty());
+    let chosen = status.encoders.iter().find(|trial| trial.chosen).unwrap();
+    assert!(chosen.reason.starts_with("encoded "), "{chosen:?}");
+    for trial in &status.encoders {
+        println!("  {}: {}", trial.name, trial.reason);
+        assert!(!trial.reason.is_empty());
+    }
+}
+
+fn settings_that_cannot_work_are_named_and_never_retried() {
+    let odd = TestCamera { width: 641, ..TestCamera::default() };
+    let (_, outcome) = run(spec(Work::Test(odd), Sandbox::default()), |_| false);
+    let error = outcome.unwrap_err();
+    assert_eq!(error.retry(), fieldgate_worker::Retry::Never);
+    assert!(error.to_string().contains("width is 641"), "{error}");
+
+    let wish = EncoderWish { allow_software: false, ..EncoderWish::default() };
+    let no_software = TestCamera { encoder: wish, ..TestCamera::default() };
+    let mut spec = spec(Work::Test(no_software), Sandbox::default());
+    spec.deadlines.first_unit = Some(Duration::from_secs(30));
+    if let (_, Err(error)) = run(spec, |taken| !taken.units.is_empty()) {
+        assert!(error.to_string().contains("software encoding is not allowed"), "{error}");
+    } else {
+        println!("skipped: this machine has a hardware encoder");
+    }
+}
