@@ -345,3 +345,6 @@ fn put_properties(out: &mut BytesMut, properties: &[(&str, Field<'_>)]) {
     }
     out.put_slice(&[0, 0, 9]);
 }
+
+#[cfg(test)]
+mod tests;

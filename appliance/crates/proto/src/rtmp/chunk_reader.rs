@@ -549,3 +549,6 @@ impl ChunkReader {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,6 +93,13 @@ pub struct ConnectRequest {
     pub object_encoding: u8,
 }
 
+impl ConnectRequest {
+    /// The value of one query parameter of the application, percent-decoded.
+    pub fn param(&self, name: &str) -> Option<String> {
+        super::url::query_param(&self.query, name)
+    }
+}
+
 /// A `publish` command.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PublishRequest {

@@ -138,6 +138,7 @@ impl Demuxer {
         Ok(())
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "Ticks saturate")]
     fn take(&mut self, message: Message) -> Result<Option<Item>, FlvError> {
         let tag = match message.kind {
             kind::VIDEO => demux_video(message.body())?,
