@@ -1,0 +1,174 @@
+//! The managing HTTP plane: config API, status, metrics, the status page.
+//!
+//! ```text
+//! client -> front (tokio, owns TCP: limits, deadlines, meaning, Host and Origin)
+//!             -> private Unix socket -> tiny_http, four threads -> routes -> AdminApi
+//!        <- whole answer, written by the front
+//! keeper: asks through the front every few seconds; a server that is stuck or gone is built anew
+//! ```
+//!
+//! It is managing only: peers and viewers have their own, asynchronous plane in `net`. Until login exists it listens on
+//! loopback alone.
+
+pub mod api;
+mod backend;
+mod front;
+mod guard;
+pub mod head;
+mod keeper;
+mod relay;
+mod reply;
+mod routes;
+
+use api::AdminApi;
+use backend::Handlers;
+use front::{Limits, Shared};
+use guard::Guard;
+use keeper::{Keeper, Rhythm};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+/// Longest path that a Unix socket's address can hold, with room for the generation's number.
+const MAX_FOLDER_LEN: usize = 80;
+
+/// Where the admin plane listens.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Addresses with port; port 0 lets the kernel choose. Loopback only.
+    pub listen: Vec<SocketAddr>,
+    /// Further names under which it may be asked, such as the host's own.
+    pub host_names: Vec<String>,
+    /// A folder of our own for the socket between front and server; best one that is emptied at boot.
+    pub socket_folder: PathBuf,
+}
+
+/// Why the admin plane cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// Anyone on the network could change the gateway.
+    #[error(
+        "admin.listen: {0} is not loopback; without login the admin plane listens on loopback only, \
+         reach it with: ssh -L 8080:127.0.0.1:8080 GATEWAY"
+    )]
+    NotLoopback(SocketAddr),
+    /// Taken, or not ours.
+    #[error("admin.listen: cannot listen on {address}: {source}")]
+    Listen {
+        /// As it was configured.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The private socket could not be made.
+    #[error("the admin plane's private socket in {folder:?} failed: {source}")]
+    Private {
+        /// Where it should be.
+        folder: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The admin plane, bound to its addresses and ready to run.
+pub struct Admin {
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+    keeper: Keeper,
+    shared: Arc<Shared>,
+    rhythm: Rhythm,
+}
+
+impl Admin {
+    /// Binds all addresses and starts the server behind. To be called inside a tokio runtime.
+    pub fn bind(settings: &Settings, api: Arc<dyn AdminApi>) -> Result<Self, AdminError> {
+        Self::bind_with(settings, api, Limits::default(), Rhythm::default())
+    }
+
+    fn bind_with(
+        settings: &Settings,
+        api: Arc<dyn AdminApi>,
+        limits: Limits,
+        rhythm: Rhythm,
+    ) -> Result<Self, AdminError> {
+        let mut listeners = Vec::with_capacity(settings.listen.len());
+        let mut addresses = Vec::with_capacity(settings.listen.len());
+        for &address in &settings.listen {
+            if !address.ip().to_canonical().is_loopback() {
+                return Err(AdminError::NotLoopback(address));
+            }
+            let (listener, bound) =
+                listen(address).map_err(|source| AdminError::Listen { address, source })?;
+            listeners.push(listener);
+            addresses.push(bound);
+        }
+        let private = |source| AdminError::Private { folder: settings.socket_folder.clone(), source };
+        let front_token = random_name().map_err(private)?;
+        let folder = private_folder(&settings.socket_folder).map_err(private)?;
+        let broken = Arc::new(Notify::new());
+        let epoch = Instant::now();
+        let handlers = Handlers { api, front_token: front_token.clone(), epoch, broken: broken.clone() };
+        let (keeper, backend) = Keeper::start(folder, Arc::new(handlers)).map_err(private)?;
+        let guard = Guard::new(&addresses, &settings.host_names);
+        let shared = Arc::new(Shared::new(guard, limits, front_token, epoch, backend, broken));
+        Ok(Admin { listeners, addresses, keeper, shared, rhythm })
+    }
+
+    /// Where it listens, ports chosen by the kernel filled in.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Serves until cancelled; then answers what is under way and returns within seconds.
+    pub async fn run(self, cancel: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        for (listener, address) in self.listeners.into_iter().zip(&self.addresses) {
+            info!(%address, "admin plane listens");
+            tasks.spawn(front::accept(listener, self.shared.clone(), cancel.clone()));
+        }
+        match self.addresses.first() {
+            Some(&address) => self.keeper.run(address, self.shared, self.rhythm, cancel).await,
+            None => cancel.cancelled().await,
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let bound = listener.local_addr()?;
+    Ok((TcpListener::from_std(listener)?, bound))
+}
+
+/// A new folder that only this user can enter.
+fn private_folder(wanted: &Path) -> io::Result<PathBuf> {
+    let mut folder = wanted.join(format!("admin-{}", random_name()?));
+    if folder.as_os_str().len() > MAX_FOLDER_LEN {
+        folder = std::env::temp_dir().join(format!("fieldgate-{}", random_name()?));
+    }
+    let mut builder = std::fs::DirBuilder::new();
+    builder.mode(0o700);
+    if let Some(parent) = folder.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    }
+    builder.create(&folder)?;
+    Ok(folder)
+}
+
+fn random_name() -> io::Result<String> {
+    let mut bytes = [0_u8; 8];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests;

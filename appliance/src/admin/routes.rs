@@ -1,0 +1,235 @@
+//! Which resource answers what. Plain functions from a request to a reply.
+
+use super::api::{AdminApi, Applied, ChangeError};
+use super::head::Method;
+use super::reply::Reply;
+use serde_json::json;
+use tokio::time::Instant;
+
+/// A whole request, as the front let it through.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    /// What is wanted.
+    pub(super) method: Method,
+    /// Path and query.
+    pub(super) target: String,
+    /// The `Host` header.
+    pub(super) host: String,
+    /// Headers by lower-case name; only those that the front passes on.
+    pub(super) headers: Vec<(String, String)>,
+    /// Who asks; the front alone can tell.
+    pub(super) peer: String,
+    /// When the asking connection was opened.
+    pub(super) opened: Instant,
+    /// The body, whole.
+    pub(super) body: Vec<u8>,
+}
+
+/// One path and what may be done with it.
+struct Route {
+    path: &'static str,
+    methods: &'static [Method],
+    /// Longest body, in bytes.
+    max_body_len: u64,
+    /// Changes wait for the steward; only some of the threads may do so at once.
+    waits: bool,
+}
+
+const READ: &[Method] = &[Method::Get, Method::Head, Method::Options];
+
+const fn read_only(path: &'static str) -> Route {
+    Route { path, methods: READ, max_body_len: 0, waits: false }
+}
+
+const ROUTES: [Route; 8] = [
+    read_only("/"),
+    read_only("/page.css"),
+    read_only("/healthz"),
+    read_only("/metrics"),
+    read_only("/api/v1/status"),
+    read_only("/api/v1/config/schema"),
+    Route {
+        path: "/api/v1/config",
+        methods: &[Method::Get, Method::Head, Method::Options, Method::Put],
+        // A thousand mountpoints with ten pushes each fit.
+        max_body_len: 4 << 20,
+        waits: true,
+    },
+    Route {
+        path: "/api/v1/config/confirm",
+        methods: &[Method::Options, Method::Post],
+        max_body_len: 4 << 10,
+        waits: true,
+    },
+];
+
+fn route(path: &str) -> Option<&'static Route> {
+    ROUTES.iter().find(|route| route.path == path)
+}
+
+/// What the front must know of a request before its body comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Admission {
+    /// Longest body, in bytes.
+    pub(super) max_body_len: u64,
+    /// It may take long.
+    pub(super) waits: bool,
+}
+
+/// How much of a request is taken in.
+pub(super) fn admission(method: Method, path: &str) -> Admission {
+    match route(path) {
+        Some(route) if route.methods.contains(&method) && !method.is_safe() => {
+            Admission { max_body_len: route.max_body_len, waits: route.waits }
+        }
+        // Will be refused in words; a small body may come along.
+        _ => Admission { max_body_len: 4 << 10, waits: false },
+    }
+}
+
+/// Answers one request.
+pub(super) fn respond(request: &Request, api: &dyn AdminApi) -> Reply {
+    let path = request.target.split('?').next().unwrap_or_default();
+    if request.target == "*" {
+        return Reply::empty(204).with("allow", "GET, HEAD, OPTIONS, PUT, POST");
+    }
+    let Some(route) = route(path) else {
+        return Reply::problem(404, &format!("there is nothing at {path}; the status page is at /"), &[]);
+    };
+    if !route.methods.contains(&request.method) {
+        let detail = format!("{} does not work on {path}", request.method.name());
+        return Reply::problem(405, &detail, &[]).with("allow", allow(route));
+    }
+    match (request.method, path) {
+        (Method::Options, _) => Reply::empty(204).with("allow", allow(route)),
+        (Method::Put, _) => put_config(request, api),
+        (Method::Post, _) => applied(api.confirm(request.opened)),
+        (_, "/") => Reply::new(200, "text/html; charset=utf-8", api.page(host_name(&request.host))),
+        (_, "/page.css") => Reply::new(200, "text/css; charset=utf-8", include_str!("page.css")),
+        (_, "/healthz") => healthz(api),
+        (_, "/metrics") => Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", api.metrics()),
+        (_, "/api/v1/status") => Reply::new(200, "application/json", api.status()),
+        (_, "/api/v1/config/schema") => Reply::new(200, "application/schema+json", api.schema()),
+        _ => get_config(request, api),
+    }
+}
+
+fn allow(route: &Route) -> String {
+    route.methods.iter().map(|method| method.name()).collect::<Vec<_>>().join(", ")
+}
+
+/// `Host` without its port.
+fn host_name(host: &str) -> &str {
+    match host.rfind(':') {
+        Some(at) if !host.ends_with(']') => host.get(..at).unwrap_or(host),
+        _ => host,
+    }
+}
+
+fn healthz(api: &dyn AdminApi) -> Reply {
+    let health = api.health();
+    if health.silent.is_empty() {
+        Reply::json(200, &json!({"status": "ok"}))
+    } else {
+        Reply::json(503, &json!({"status": "stuck", "silent": health.silent}))
+    }
+}
+
+fn etag(revision: u64) -> String {
+    format!("\"{revision}\"")
+}
+
+fn get_config(request: &Request, api: &dyn AdminApi) -> Reply {
+    match api.config() {
+        Ok(view) => {
+            let tag = etag(view.revision);
+            let known = header(request, "if-none-match").unwrap_or_default();
+            let is_known =
+                known.split(',').map(|part| part.trim().trim_start_matches("W/")).any(|part| part == tag);
+            if is_known {
+                return Reply::empty(304).with("etag", tag);
+            }
+            Reply::new(200, "application/json", view.json).with("etag", tag)
+        }
+        Err(error) => refused(&error),
+    }
+}
+
+fn put_config(request: &Request, api: &dyn AdminApi) -> Reply {
+    let content_type = header(request, "content-type").unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if !media_type.eq_ignore_ascii_case("application/json") {
+        // Also what keeps a foreign page's plain form from being taken for a config.
+        return Reply::problem(415, "send the config with Content-Type: application/json", &[]);
+    }
+    let dry_run = match request.target.split_once('?').map_or("", |(_, query)| query) {
+        "" => false,
+        "dry_run" | "dry_run=true" | "dry_run=1" => true,
+        other => {
+            let detail = format!("the only parameter here is dry_run, not {other:?}");
+            return Reply::problem(400, &detail, &[]);
+        }
+    };
+    let Some(wanted) = header(request, "if-match") else {
+        let detail = "say with If-Match which revision you changed: the ETag of GET /api/v1/config";
+        return Reply::problem(428, detail, &[]);
+    };
+    let over = match revision(wanted) {
+        Some(revision) => revision,
+        None => match api.config() {
+            Ok(view) if wanted.trim() == "*" => view.revision,
+            Ok(view) => return refused(&ChangeError::Stale { current: view.revision }),
+            Err(error) => return refused(&error),
+        },
+    };
+    applied(api.put_config(&request.body, over, dry_run))
+}
+
+/// The revision of a strong tag as we give them out.
+fn revision(tag: &str) -> Option<u64> {
+    let digits = tag.trim().strip_prefix('"')?.strip_suffix('"')?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+}
+
+fn applied(outcome: Result<Applied, ChangeError>) -> Reply {
+    match outcome {
+        Ok(Applied::Confirmed { revision }) => {
+            Reply::json(200, &json!({"state": "confirmed", "revision": revision}))
+                .with("etag", etag(revision))
+        }
+        Ok(Applied::AwaitingConfirm { revision, seconds }) => Reply::json(
+            202,
+            &json!({
+                "state": "awaiting_confirm",
+                "revision": revision,
+                "confirm_within": format!("{seconds}s"),
+                "confirm": "/api/v1/config/confirm",
+            }),
+        ),
+        Ok(Applied::WouldApply { needs_confirm }) => {
+            Reply::json(200, &json!({"state": "would_apply", "needs_confirm": needs_confirm}))
+        }
+        Err(error) => refused(&error),
+    }
+}
+
+fn refused(error: &ChangeError) -> Reply {
+    let detail = error.to_string();
+    match error {
+        ChangeError::Unreadable(problems) => Reply::problem(400, &detail, problems),
+        ChangeError::Invalid(problems) => Reply::problem(422, &detail, problems),
+        ChangeError::Stale { current } => Reply::problem(412, &detail, &[]).with("etag", etag(*current)),
+        ChangeError::Pending | ChangeError::NothingPending | ChangeError::OldConnection => {
+            Reply::problem(409, &detail, &[])
+        }
+        ChangeError::Busy => Reply::problem(503, &detail, &[]).with("retry-after", "1"),
+        ChangeError::Failed(_) => Reply::problem(500, &detail, &[]),
+    }
+}
+
+fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    request.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+#[cfg(test)]
+mod tests;

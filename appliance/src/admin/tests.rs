@@ -1,0 +1,505 @@
+//! The whole plane over real sockets, against peers that mean no good (rows T1 to T6 of the traps of tiny_http).
+
+use super::api::{Applied, ChangeError, ConfigView, Health};
+use super::*;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+#[derive(Default)]
+struct Fake {
+    /// While true, `/api/v1/status` hangs.
+    hangs: Mutex<bool>,
+    freed: Condvar,
+    asked: AtomicUsize,
+    panics: AtomicBool,
+    puts: Mutex<Vec<Vec<u8>>>,
+    status_len: usize,
+}
+
+impl Fake {
+    fn hang(&self, hangs: bool) {
+        *self.hangs.lock().unwrap() = hangs;
+        self.freed.notify_all();
+    }
+}
+
+impl AdminApi for Fake {
+    fn config(&self) -> Result<ConfigView, ChangeError> {
+        Ok(ConfigView { revision: 1, json: b"{}".to_vec() })
+    }
+    fn put_config(&self, json: &[u8], _: u64, _: bool) -> Result<Applied, ChangeError> {
+        self.puts.lock().unwrap().push(json.to_vec());
+        Ok(Applied::Confirmed { revision: 2 })
+    }
+    fn confirm(&self, _: Instant) -> Result<Applied, ChangeError> {
+        Err(ChangeError::NothingPending)
+    }
+    fn schema(&self) -> Vec<u8> {
+        b"{}".to_vec()
+    }
+    fn status(&self) -> Vec<u8> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        assert!(!self.panics.load(Ordering::Relaxed), "a handler that panics");
+        let hangs = self.hangs.lock().unwrap();
+        drop(self.freed.wait_while(hangs, |hangs| *hangs).unwrap());
+        vec![b' '; self.status_len.max(2)]
+    }
+    fn metrics(&self) -> String {
+        String::new()
+    }
+    fn page(&self, host: &str) -> String {
+        format!("<p>{host}")
+    }
+    fn health(&self) -> Health {
+        Health::default()
+    }
+}
+
+/// An admin plane on a runtime of its own, ended when dropped.
+struct Running {
+    address: SocketAddr,
+    api: Arc<Fake>,
+    socket_folder: PathBuf,
+    cancel: CancellationToken,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    fn start(api: Fake, limits: Limits, rhythm: Rhythm) -> Self {
+        let api = Arc::new(api);
+        let socket_folder = std::env::temp_dir().join(format!("fg-admin-{}", random_name().unwrap()));
+        let cancel = CancellationToken::new();
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let settings = Settings {
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            host_names: Vec::new(),
+            socket_folder: socket_folder.clone(),
+        };
+        let thread = {
+            let (api, cancel) = (api.clone(), cancel.clone());
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let admin = Admin::bind_with(&settings, api, limits, rhythm).unwrap();
+                    tell.send(admin.addresses()[0]).unwrap();
+                    admin.run(cancel).await;
+                });
+            })
+        };
+        Running { address: told.recv().unwrap(), api, socket_folder, cancel, thread: Some(thread) }
+    }
+
+    fn with_defaults() -> Self {
+        Self::start(Fake::default(), Limits::default(), Rhythm::default())
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        // Nothing here takes as long; without it a broken promise would hang the suite.
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    /// Sends raw bytes, returns all that comes back.
+    fn exchange(&self, bytes: &[u8]) -> String {
+        let mut stream = self.connect();
+        // The front may refuse, and close, before it has read all.
+        let _ = stream.write_all(bytes);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    fn get(&self, path: &str) -> String {
+        self.exchange(format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.address).as_bytes())
+    }
+
+    fn put(&self, body: &[u8]) -> String {
+        let mut bytes = format!(
+            "PUT /api/v1/config HTTP/1.1\r\nHost: {}\r\nIf-Match: \"1\"\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n",
+            self.address,
+            body.len()
+        )
+        .into_bytes();
+        bytes.extend_from_slice(body);
+        self.exchange(&bytes)
+    }
+
+    fn is_well(&self) -> bool {
+        self.get("/healthz").starts_with("HTTP/1.1 200 OK\r\n")
+    }
+
+    fn becomes_well(&self) -> bool {
+        // Real time: a rebuild is driven by real sockets and threads.
+        (0..200).any(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            self.is_well()
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.api.hang(false);
+        self.cancel.cancel();
+        let ended = self.thread.take().map(std::thread::JoinHandle::join);
+        if !std::thread::panicking() {
+            ended.unwrap().unwrap();
+            assert_eq!(
+                std::fs::read_dir(&self.socket_folder).unwrap().count(),
+                0,
+                "the private socket is gone"
+            );
+        }
+        let _ = std::fs::remove_dir_all(&self.socket_folder);
+    }
+}
+
+fn status_of(answer: &str) -> u16 {
+    answer.get(9..12).and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+/// Kernel-counted threads and resident KiB of this process.
+fn threads_and_kib() -> (usize, usize) {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    (field("Threads:"), field("VmRSS:"))
+}
+
+#[test]
+fn requests_are_answered_with_security_headers_and_the_connection_closed() {
+    let admin = Running::with_defaults();
+    let answer = admin.get("/api/v1/config");
+    assert_eq!(status_of(&answer), 200, "{answer}");
+    for expected in
+        ["etag: \"1\"", "x-content-type-options: nosniff", "connection: close", "content-length: 2"]
+    {
+        assert!(answer.to_ascii_lowercase().contains(expected), "{expected} in {answer}");
+    }
+    assert!(!answer.to_ascii_lowercase().contains("tiny-http"));
+    assert!(answer.ends_with("\r\n\r\n{}"));
+    let page = admin.get("/");
+    assert!(page.ends_with("<p>127.0.0.1"), "{page}");
+    let head = admin.exchange(format!("HEAD / HTTP/1.1\r\nHost: {}\r\n\r\n", admin.address).as_bytes());
+    assert!(head.contains("content-length: 12\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    let answer = admin.put(b"{\"schema\":1}");
+    assert_eq!(status_of(&answer), 200, "{answer}");
+    assert_eq!(*admin.api.puts.lock().unwrap(), [b"{\"schema\":1}".to_vec()]);
+}
+
+#[test]
+fn a_go_ahead_is_given_and_a_body_in_pieces_is_put_together() {
+    let admin = Running::with_defaults();
+    let mut stream = admin.connect();
+    let head = format!(
+        "PUT /api/v1/config HTTP/1.1\r\nHost: {}\r\nIf-Match: \"1\"\r\nContent-Type: application/json\r\n\
+         Content-Length: 4\r\nExpect: 100-continue\r\n\r\n",
+        admin.address
+    );
+    for byte in head.as_bytes() {
+        stream.write_all(&[*byte]).unwrap();
+    }
+    let mut go_ahead = [0_u8; 25];
+    stream.read_exact(&mut go_ahead).unwrap();
+    assert_eq!(&go_ahead, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"[1").unwrap();
+    stream.write_all(b"2]").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(status_of(&answer), 200, "{answer}");
+    assert_eq!(*admin.api.puts.lock().unwrap(), [b"[12]".to_vec()]);
+}
+
+#[test]
+fn foreign_names_and_pages_are_refused_before_a_handler_sees_them() {
+    let admin = Running::with_defaults();
+    let send =
+        |headers: &str| admin.exchange(format!("GET /api/v1/status HTTP/1.1\r\n{headers}\r\n").as_bytes());
+    assert_eq!(status_of(&send("Host: evil.example\r\n")), 421);
+    let foreign = format!("Host: {}\r\nOrigin: http://evil.example\r\n", admin.address);
+    assert_eq!(status_of(&send(&foreign)), 403);
+    assert_eq!(admin.api.asked.load(Ordering::Relaxed), 0);
+}
+
+/// T3: a thread per connection, no cap, no deadline.
+#[test]
+fn half_sent_requests_take_neither_threads_nor_the_plane() {
+    let limits = Limits { head: Duration::from_millis(1500), ..Limits::default() };
+    let admin = Running::start(Fake::default(), limits, Rhythm::default());
+    assert!(admin.is_well());
+    let (threads_before, kib_before) = threads_and_kib();
+    let mut open = Vec::new();
+    for _ in 0..500 {
+        let mut stream = admin.connect();
+        let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: local");
+        open.push(stream);
+    }
+    let (threads, kib) = threads_and_kib();
+    // Other tests run in this process; five hundred threads would stand out.
+    assert!(threads < threads_before + 150, "{threads_before} -> {threads} threads");
+    assert!(kib < kib_before + (64 << 10), "{kib_before} -> {kib} KiB");
+    // The ones over the cap were refused at once; the others by the deadline. Then there is room again.
+    assert!(admin.becomes_well());
+    drop(open);
+}
+
+/// T4: a header line without a limit.
+#[test]
+fn a_header_line_of_200_mb_is_cut_off() {
+    let admin = Running::with_defaults();
+    let mut stream = admin.connect();
+    stream.write_all(format!("GET / HTTP/1.1\r\nHost: {}\r\nX: ", admin.address).as_bytes()).unwrap();
+    let chunk = vec![b'a'; 1 << 20];
+    let taken = (0..200).take_while(|_| stream.write_all(&chunk).is_ok()).count();
+    // What the front reads on to let its answer arrive, and what the kernel's buffers hold.
+    assert!(taken < 40, "{taken} MB were taken");
+    assert!(admin.is_well());
+    let long = format!("GET / HTTP/1.1\r\nHost: {}\r\nX: {}\r\n\r\n", admin.address, "a".repeat(20_000));
+    assert_eq!(status_of(&admin.exchange(long.as_bytes())), 431);
+}
+
+/// T5: a length that is never sent wedges a handler, one near 2^64 makes it panic.
+#[test]
+fn lengths_that_lie_are_refused() {
+    let admin = Running::with_defaults();
+    let put = |length: &str| {
+        let text = format!(
+            "PUT /api/v1/config HTTP/1.1\r\nHost: {}\r\nIf-Match: \"1\"\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{{}}\n",
+            admin.address
+        );
+        status_of(&admin.exchange(text.as_bytes()))
+    };
+    assert_eq!(put("1000000000"), 413);
+    assert_eq!(put("18446744073709551615"), 413);
+    assert_eq!(put("18446744073709551616"), 400);
+    assert_eq!(put("99999999999999999999999999"), 400);
+    assert_eq!(put("-1"), 400);
+    assert_eq!(put("2\r\nContent-Length: 3"), 400);
+    assert_eq!(put("2\r\nTransfer-Encoding: chunked"), 411);
+    assert!(admin.api.puts.lock().unwrap().is_empty());
+    assert!(admin.is_well());
+}
+
+#[test]
+fn a_config_at_the_limit_is_taken_and_one_past_it_is_not() {
+    let admin = Running::with_defaults();
+    assert_eq!(status_of(&admin.put(&vec![b' '; 4 << 20])), 200);
+    assert_eq!(admin.api.puts.lock().unwrap()[0].len(), 4 << 20);
+    assert_eq!(status_of(&admin.put(&vec![b' '; (4 << 20) + 1])), 413, "and the client gets to read it");
+}
+
+#[test]
+fn a_body_that_never_comes_is_waited_for_no_longer_than_the_deadline() {
+    let limits =
+        Limits { body: Duration::from_millis(300), head: Duration::from_millis(300), ..Limits::default() };
+    let admin = Running::start(Fake::default(), limits, Rhythm::default());
+    let text = format!(
+        "PUT /api/v1/config HTTP/1.1\r\nHost: {}\r\nIf-Match: \"1\"\r\nContent-Type: application/json\r\n\
+         Content-Length: 100\r\n\r\n{{",
+        admin.address
+    );
+    assert_eq!(status_of(&admin.exchange(text.as_bytes())), 408);
+    assert_eq!(status_of(&admin.exchange(b"GET / HT")), 408);
+    assert_eq!(admin.exchange(b"").get(9..12), Some("408"), "an idle connection too");
+}
+
+/// What two readers of HTTP would take for two requests is one here, or none.
+#[test]
+fn nothing_hides_behind_a_first_request() {
+    let admin = Running::with_defaults();
+    let hidden = "PUT /api/v1/config HTTP/1.1\r\nHost: localhost\r\nIf-Match: \"1\"\r\n\
+        Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    for first in [
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: y\nContent-Length: 200\r\n\r\n",
+        "GET /healthz HTTP/1.1\nHost: localhost\n\n",
+        "GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n",
+        "\r\n\r\n",
+    ] {
+        let answer = admin.exchange(format!("{first}{hidden}").as_bytes());
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{first:?}: {answer}");
+        assert!(matches!(status_of(&answer), 200 | 400 | 411), "{first:?}: {answer}");
+    }
+    assert!(admin.api.puts.lock().unwrap().is_empty());
+}
+
+#[test]
+fn headers_that_only_the_front_may_set_are_not_taken_from_clients() {
+    let admin = Running::with_defaults();
+    let answer = admin.exchange(
+        format!(
+            "GET /healthz HTTP/1.1\r\nHost: {}\r\nX-Fieldgate-Front: x\r\nX-Fieldgate-Opened: 99\r\n\
+             X-Fieldgate-Peer: 10.0.0.1:1\r\n\r\n",
+            admin.address
+        )
+        .as_bytes(),
+    );
+    assert_eq!(status_of(&answer), 200, "they are dropped, ours are used: {answer}");
+}
+
+#[test]
+fn the_private_socket_is_closed_to_other_users_and_to_what_did_not_pass_the_front() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let admin = Running::with_defaults();
+    let folder = std::fs::read_dir(&admin.socket_folder).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+    let mut stream = std::os::unix::net::UnixStream::connect(folder.join("1")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(status_of(&answer), 400, "{answer}");
+    assert_eq!(admin.api.asked.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_slow_reader_holds_no_handler() {
+    let api = Fake { status_len: 6 << 20, ..Fake::default() };
+    let limits = Limits { write: Duration::from_secs(2), ..Limits::default() };
+    let admin = Running::start(api, limits, Rhythm::default());
+    let slow: Vec<_> = (0..2 * backend::HANDLER_THREADS)
+        .map(|_| {
+            let mut stream = admin.connect();
+            let request = format!("GET /api/v1/status HTTP/1.1\r\nHost: {}\r\n\r\n", admin.address);
+            stream.write_all(request.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    assert!(admin.becomes_well(), "more readers that read nothing than there are threads");
+    drop(slow);
+}
+
+#[test]
+fn a_handler_that_panics_answers_and_lives_on() {
+    let admin = Running::with_defaults();
+    admin.api.panics.store(true, Ordering::Relaxed);
+    for _ in 0..2 * backend::HANDLER_THREADS {
+        assert_eq!(status_of(&admin.get("/api/v1/status")), 500);
+    }
+    admin.api.panics.store(false, Ordering::Relaxed);
+    assert_eq!(status_of(&admin.get("/api/v1/status")), 200);
+}
+
+#[test]
+fn a_stuck_server_is_built_anew_while_its_threads_still_hang() {
+    let limits = Limits { answer: Duration::from_millis(500), ..Limits::default() };
+    let rhythm = Rhythm { every: Duration::from_millis(200), deadline: Duration::from_millis(600) };
+    let admin = Running::start(Fake::default(), limits, rhythm);
+    admin.api.hang(true);
+    for _ in 0..backend::HANDLER_THREADS {
+        assert_eq!(status_of(&admin.get("/api/v1/status")), 504);
+    }
+    assert!(admin.becomes_well(), "a new generation answers what does not hang");
+    admin.api.hang(false);
+    assert_eq!(status_of(&admin.get("/api/v1/status")), 200);
+}
+
+#[test]
+fn a_server_that_is_gone_is_built_anew_at_once() {
+    let admin = Running::with_defaults();
+    let folder = std::fs::read_dir(&admin.socket_folder).unwrap().next().unwrap().unwrap().path();
+    std::fs::remove_file(folder.join("1")).unwrap();
+    assert_eq!(status_of(&admin.get("/healthz")), 502);
+    assert!(admin.becomes_well());
+}
+
+#[test]
+fn the_probe_gets_in_when_nobody_else_does() {
+    let limits =
+        Limits { connections: 4, per_address: 4, answer: Duration::from_millis(400), ..Limits::default() };
+    let rhythm = Rhythm { every: Duration::from_millis(200), deadline: Duration::from_millis(500) };
+    let admin = Running::start(Fake::default(), limits, rhythm);
+    let idle: Vec<_> = (0..4).map(|_| admin.connect()).collect();
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(status_of(&admin.get("/healthz")), 503, "full");
+    let folder = std::fs::read_dir(&admin.socket_folder).unwrap().next().unwrap().unwrap().path();
+    std::fs::remove_file(folder.join("1")).unwrap();
+    // Real time: only the probe can find out now, and a new generation shows as a new socket.
+    let rebuilt = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        folder.join("2").exists()
+    });
+    assert!(rebuilt);
+    drop(idle);
+}
+
+#[tokio::test]
+async fn an_address_that_others_can_reach_is_refused() {
+    for address in ["0.0.0.0:0", "192.0.2.1:80", "[::]:0"] {
+        let settings = Settings {
+            listen: vec![address.parse().unwrap()],
+            host_names: Vec::new(),
+            socket_folder: std::env::temp_dir(),
+        };
+        let refused = Admin::bind(&settings, Arc::new(Fake::default())).err();
+        assert!(matches!(refused, Some(AdminError::NotLoopback(_))), "{address}: {refused:?}");
+    }
+}
+
+const CHILD: &str = "FIELDGATE_TEST_ADMIN_CHILD";
+
+/// Runs in a process of its own, which may have few descriptors.
+#[test]
+#[ignore = "run by the test below, in a process of its own"]
+fn child_that_runs_out_of_descriptors() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let rhythm = Rhythm { every: Duration::from_millis(200), deadline: Duration::from_secs(2) };
+    let admin =
+        Running::start(Fake::default(), Limits { head: Duration::from_secs(1), ..Limits::default() }, rhythm);
+    assert!(admin.is_well());
+    let mut held = Vec::new();
+    while let Ok(stream) = TcpStream::connect(admin.address) {
+        held.push(stream);
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    drop(held);
+    assert!(admin.becomes_well(), "the front takes connections again once there are descriptors");
+
+    // The same to the server behind, whose accept thread does not survive it.
+    let folder = std::fs::read_dir(&admin.socket_folder).unwrap().next().unwrap().unwrap().path();
+    let mut held = Vec::new();
+    while let Ok(stream) = std::os::unix::net::UnixStream::connect(folder.join("1")) {
+        held.push(stream);
+        // Real time: the accept thread shall come to each of them.
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    drop(held);
+    assert!(admin.becomes_well(), "a new server was built");
+    assert!(!folder.join("1").exists(), "the first one is no more");
+}
+
+/// T1: any error of `accept` ends tiny_http's thread for ever.
+#[test]
+fn running_out_of_descriptors_passes() {
+    let program = std::env::current_exe().unwrap();
+    let child = Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -n 48; exec \"$0\" --exact admin::tests::child_that_runs_out_of_descriptors --ignored",
+        ])
+        .arg(&program)
+        .env(CHILD, "1")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
+}
