@@ -163,6 +163,11 @@ impl Store {
         Ok(meta)
     }
 
+    /// The config that was written but is not confirmed.
+    pub fn candidate(&self) -> Option<&Meta> {
+        self.candidate.as_ref()
+    }
+
     /// Forgets the candidate.
     pub fn drop_candidate(&mut self) -> Result<(), StoreError> {
         if self.candidate.take().is_some() {

@@ -117,7 +117,7 @@ fn a_cut_after_any_step_of_a_change_leaves_the_old_or_the_new() {
 #[test]
 fn a_cut_after_any_step_of_a_candidate_leaves_the_old() {
     let old = Some(config(2));
-    cut_everywhere(&disk(&[1, 2]), &[old.clone()], &old, |store| {
+    cut_everywhere(&disk(&[1, 2]), std::slice::from_ref(&old), &old, |store| {
         store.write_candidate(&config(3), "test", at()).is_ok()
     });
 }
@@ -125,7 +125,7 @@ fn a_cut_after_any_step_of_a_candidate_leaves_the_old() {
 #[test]
 fn a_cut_after_any_step_of_a_roll_back_leaves_the_old() {
     let old = Some(config(2));
-    cut_everywhere(&disk(&[1, 2]), &[old.clone()], &old, |store| {
+    cut_everywhere(&disk(&[1, 2]), std::slice::from_ref(&old), &old, |store| {
         store.write_candidate(&config(3), "test", at()).is_ok() && store.drop_candidate().is_ok()
     });
 }
