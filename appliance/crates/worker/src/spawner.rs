@@ -151,7 +151,8 @@ fn serve(inbox: &Receiver<Request>, abandoned: &Mutex<Vec<Abandoned>>) {
             }
             Ok(Request::Bury { name, child }) => dying.push((name, kill(child), 0)),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) if dying.is_empty() => return,
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(BURY_EVERY),
         }
         dying.retain_mut(|(name, child, tries)| {
             *tries += 1;

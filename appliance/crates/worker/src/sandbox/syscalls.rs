@@ -231,3 +231,60 @@ const PLAIN_ARCH: &[i64] = &[
 
 #[cfg(not(target_arch = "x86_64"))]
 const PLAIN_ARCH: &[i64] = &[];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(sandbox: &Sandbox) -> Vec<i64> {
+        rules(sandbox).unwrap().into_keys().collect()
+    }
+
+    #[test]
+    fn what_reaches_other_processes_or_the_system_is_never_listed() {
+        let all = Sandbox {
+            devices: vec!["/dev/video0".into()],
+            tcp_connect: vec![554],
+            udp: true,
+            ..Sandbox::default()
+        };
+        let listed = named(&all);
+        for (name, number) in [
+            ("ptrace", libc::SYS_ptrace),
+            ("process_vm_readv", libc::SYS_process_vm_readv),
+            ("process_vm_writev", libc::SYS_process_vm_writev),
+            ("pidfd_open", libc::SYS_pidfd_open),
+            ("pidfd_getfd", libc::SYS_pidfd_getfd),
+            ("execve", libc::SYS_execve),
+            ("execveat", libc::SYS_execveat),
+            ("tkill", libc::SYS_tkill),
+            ("rt_sigqueueinfo", libc::SYS_rt_sigqueueinfo),
+            ("memfd_create", libc::SYS_memfd_create),
+            ("pkey_mprotect", libc::SYS_pkey_mprotect),
+            ("shmat", libc::SYS_shmat),
+            ("listen", libc::SYS_listen),
+            ("accept4", libc::SYS_accept4),
+            ("mount", libc::SYS_mount),
+            ("unshare", libc::SYS_unshare),
+            ("setns", libc::SYS_setns),
+            ("bpf", libc::SYS_bpf),
+            ("io_uring_setup", libc::SYS_io_uring_setup),
+            ("userfaultfd", libc::SYS_userfaultfd),
+            ("keyctl", libc::SYS_keyctl),
+            ("setrlimit", libc::SYS_setrlimit),
+            ("unlinkat", libc::SYS_unlinkat),
+        ] {
+            assert!(!listed.contains(&number), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_worker_without_network_gets_no_socket_calls() {
+        let listed = named(&Sandbox::default());
+        for number in [libc::SYS_socket, libc::SYS_connect, libc::SYS_bind] {
+            assert!(!listed.contains(&number));
+        }
+        assert_eq!(sockets(&Sandbox { tcp_connect: vec![554], ..Sandbox::default() }).unwrap().len(), 2);
+        assert_eq!(sockets(&Sandbox { udp: true, ..Sandbox::default() }).unwrap().len(), 2);
+    }
+}
