@@ -40,6 +40,8 @@ pub(crate) struct Target {
     pub bare: bool,
     /// Chunk size of the publishers.
     pub chunk_size: usize,
+    /// Whether streams have sound.
+    pub audio: bool,
 }
 
 /// What a connection does.
@@ -114,8 +116,7 @@ pub(crate) struct Engine {
     interrupted: Arc<AtomicBool>,
     window: (u64, u64),
     publishing: bool,
-    chunk_size: usize,
-    bare: bool,
+    target: Target,
     /// What is measured.
     pub tally: Tally,
 }
@@ -134,8 +135,7 @@ impl Engine {
             interrupted,
             window: (u64::MAX, u64::MAX),
             publishing: true,
-            chunk_size: target.chunk_size,
-            bare: target.bare,
+            target: *target,
             tally: Tally::default(),
         })
     }
@@ -338,12 +338,14 @@ impl Engine {
         let Connection { session, role, out, socket, .. } = connection;
         match role {
             Role::Publisher { start_ns: start @ None, .. } if session.is_running() => {
-                session.begin_media(self.chunk_size, self.bare, out);
+                session.begin_media(self.target.chunk_size, self.target.bare, out);
                 // Streams begin at different parts of a frame's time.
                 let now = now_ns() + (index as u64 * 7_919_000) % 33_000_000;
                 *start = Some(now);
                 self.timers.push(Reverse((now, index, Timer::Frame(false))));
-                self.timers.push(Reverse((now, index, Timer::Frame(true))));
+                if self.target.audio {
+                    self.timers.push(Reverse((now, index, Timer::Frame(true))));
+                }
             }
             Role::Receiver { verifier: verifier @ None, .. } if session.is_running() => {
                 let stream = session.name().strip_prefix('s').and_then(|number| number.parse().ok());

@@ -10,7 +10,6 @@ use crate::error::{Attempt, BenchError};
 
 const LISTENER: u64 = u64::MAX;
 const STDIN: u64 = u64::MAX - 1;
-const READ_LEN: usize = 256 << 10;
 /// A subscriber that falls further behind than this is closed.
 const MAX_PENDING: usize = 4 << 20;
 
@@ -33,8 +32,8 @@ struct Peer {
     pending: Vec<u8>,
 }
 
-/// Serves until standard input ends; the first line of standard output is the port.
-pub(crate) fn serve() -> Result<(), BenchError> {
+/// Serves, reading at most `read_len` bytes at once, until standard input ends; the first line of standard output is the port.
+pub(crate) fn serve(read_len: usize) -> Result<(), BenchError> {
     let listener = TcpListener::bind("127.0.0.1:0").attempt("bind the floor")?;
     let port = listener.local_addr().attempt("ask for the floor's port")?.port();
     let mut stdout = std::io::stdout();
@@ -45,7 +44,7 @@ pub(crate) fn serve() -> Result<(), BenchError> {
         .attempt("watch the listener")?;
     epoll::add(&epoll, std::io::stdin(), EventData::new_u64(STDIN), EventFlags::IN).attempt("watch stdin")?;
     let mut peers: Vec<Option<Peer>> = Vec::new();
-    let mut buffer = vec![0; READ_LEN];
+    let mut buffer = vec![0; read_len.max(3)];
     let mut events: Vec<Event> = Vec::with_capacity(256);
     loop {
         events.clear();

@@ -52,7 +52,11 @@ enum Command {
     },
     /// The floor itself: told its port on standard output, ends with standard input.
     #[command(hide = true)]
-    Floor,
+    Floor {
+        /// Bytes that it reads at once.
+        #[arg(long)]
+        floor_read: u32,
+    },
 }
 
 #[derive(Args)]
@@ -84,6 +88,15 @@ struct Options {
     /// nginx's binary.
     #[arg(long, default_value = "/usr/sbin/nginx")]
     nginx: PathBuf,
+    /// nginx's chunk size towards players; 4096 is its own default.
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(128..=0x00FF_FFFF))]
+    nginx_chunk: u32,
+    /// Bytes that the floor reads at once: less makes it dearer where frames are larger (load h).
+    #[arg(long, default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1024..=1 << 20))]
+    floor_read: u32,
+    /// Streams without sound: fewer, larger messages.
+    #[arg(long)]
+    no_audio: bool,
     /// Ends with an error when a goal that must hold is missed.
     #[arg(long)]
     check: bool,
@@ -98,7 +111,7 @@ fn parse_json(text: &str) -> Result<serde_json::Value, serde_json::Error> {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Floor => floor::serve(),
+        Command::Floor { floor_read } => floor::serve(floor_read as usize),
         Command::Relay { loads, options } => select(&loads).and_then(|loads| bench(&loads, &options)),
         Command::Fanout { options } => {
             let loads: Vec<Load> = LOADS.into_iter().filter(|load| load.name.starts_with('x')).collect();
@@ -134,12 +147,15 @@ fn bench(loads: &[Load], options: &Options) -> Result<(), BenchError> {
     let programs = Programs {
         fieldgate: options.fieldgate.clone(),
         nginx: options.nginx.clone(),
+        nginx_chunk: options.nginx_chunk,
+        floor_read: options.floor_read,
         fieldgate_config: options.fieldgate_config.clone(),
     };
     let plan = Plan {
         seconds: options.seconds,
         warm_up: options.warm_up,
         chunk_size: options.publisher_chunk as usize,
+        audio: !options.no_audio,
         programs,
         interrupted,
     };

@@ -59,6 +59,10 @@ pub(crate) struct Programs {
     pub fieldgate: PathBuf,
     /// nginx's binary.
     pub nginx: PathBuf,
+    /// Bytes that the floor reads at once.
+    pub floor_read: u32,
+    /// nginx's chunk size towards players.
+    pub nginx_chunk: u32,
     /// More of fieldgate's config, merged over the generated one.
     pub fieldgate_config: Option<serde_json::Value>,
 }
@@ -82,7 +86,11 @@ impl Server {
         let mut command = match peer {
             Peer::Floor => {
                 let mut command = Command::new(std::env::current_exe().attempt("find this program")?);
-                command.arg("floor").stdout(Stdio::piped());
+                command
+                    .arg("floor")
+                    .arg("--floor-read")
+                    .arg(programs.floor_read.to_string())
+                    .stdout(Stdio::piped());
                 command
             }
             Peer::Fieldgate => fieldgate(programs, settings, &folder.0, address)?,
@@ -238,10 +246,11 @@ fn nginx(
         "load_module {module};\n{user}\nworker_processes 1;\ndaemon off;\n\
          pid {folder}/pid;\nerror_log {folder}/error.log error;\n\
          events {{ worker_connections {}; }}\n\
-         rtmp {{ access_log off; server {{ listen {address};\n\
+         rtmp {{ access_log off; server {{ listen {address}; chunk_size {chunk};\n\
          application live {{ live on;\n{push} }} }} }}\n",
         settings.connections * 2 + 64,
         folder = folder.display(),
+        chunk = programs.nginx_chunk,
     );
     let file = folder.join("nginx.conf");
     fs::write(&file, config).attempt("write nginx's config")?;

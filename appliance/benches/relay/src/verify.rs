@@ -76,7 +76,7 @@ impl Verifier {
 
     /// Whether both tracks have come up to, not with, `end`.
     pub(crate) fn is_complete(&self, end: [u32; 2]) -> bool {
-        self.next == end.map(Some)
+        self.next.map(|next| next.unwrap_or(0)) == end
     }
 
     /// The sum, when the publisher's next frames would have had the sequence numbers `end`.
