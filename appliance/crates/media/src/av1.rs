@@ -79,3 +79,25 @@ fn sequence_shape(obu: &[u8]) -> Option<VideoShape> {
     let height = bits.take(height_len)?.checked_add(1)?;
     Some(VideoShape { width, height, frame_rate })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// libaom and SVT-AV1 at 320x180 (ffmpeg 5.1).
+    #[rustfmt::skip]
+    const AOM: &[u8] = &[0x81, 0x20, 0x00, 0x00, 0x0a, 0x0d, 0x20, 0x00, 0x00, 0x04, 0x3c, 0xfe, 0xcc, 0xda, 0xf9, 0x20, 0x21, 0xa0, 0x04];
+    #[rustfmt::skip]
+    const SVT: &[u8] = &[0x81, 0x00, 0x0c, 0x00, 0x0a, 0x0b, 0x00, 0x00, 0x00, 0x04, 0x3c, 0xfe, 0xcc, 0x02, 0xf8, 0x00, 0x40];
+
+    #[test]
+    fn size_is_read_from_two_encoders_headers() {
+        for header in [AOM, SVT] {
+            let shape = shape(header).unwrap();
+            assert_eq!((shape.width, shape.height), (320, 180));
+            for end in 0..header.len() - 1 {
+                super::shape(&header[..end]);
+            }
+        }
+    }
+}

@@ -88,4 +88,18 @@ mod tests {
         assert_eq!(flac_shape(&header), Some(AudioShape { sample_rate: 44_100, channels: 2 }));
         assert_eq!(flac_shape(&header[..20]), None);
     }
+
+    #[test]
+    fn frames_of_mp3_and_ac3_tell_rate_and_channels() {
+        let shape = |sample_rate, channels| Some(AudioShape { sample_rate, channels });
+        assert_eq!(mp3_shape(&[0xFF, 0xFB, 0x90, 0xC4]), shape(44_100, 1));
+        assert_eq!(mp3_shape(&[0xFF, 0xF3, 0x94, 0x44]), shape(24_000, 2));
+        assert_eq!(mp3_shape(&[0xFF, 0xE3, 0x98]), None);
+        // 48 kHz, bsid 8, acmod 7 with LFE: 5.1; and stereo without.
+        assert_eq!(ac3_shape(&[0x0B, 0x77, 0, 0, 0x1E, 0x40, 0xE1, 0, 0]), shape(48_000, 6));
+        assert_eq!(ac3_shape(&[0x0B, 0x77, 0, 0, 0x14, 0x40, 0x40, 0, 0]), shape(48_000, 2));
+        // E-AC-3: 44.1 kHz, stereo, bsid 16.
+        assert_eq!(ac3_shape(&[0x0B, 0x77, 0, 0x7F, 0x74, 0x80, 0]), shape(44_100, 2));
+        assert_eq!(ac3_shape(&[0x0B, 0x77, 0, 0]), None);
+    }
 }
