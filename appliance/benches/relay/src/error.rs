@@ -38,7 +38,7 @@ pub(crate) enum BenchError {
         log: String,
     },
     /// A program or module that a peer needs is not here.
-    #[error("{0} is not installed: run scripts/setup bench, or leave the peer out with --peers")]
+    #[error("{0} is not there: build it, run scripts/setup run, or leave the peer out with --peers")]
     Missing(PathBuf),
     /// A load that does not exist.
     #[error("there is no load {0:?}: a, b, h, push, slow, join, idle, gather (or gather-a, -b, -h)")]
