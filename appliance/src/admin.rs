@@ -16,6 +16,8 @@ mod front;
 mod guard;
 pub mod head;
 mod keeper;
+mod metrics;
+mod page;
 mod relay;
 mod reply;
 mod routes;

@@ -4,6 +4,8 @@
 //! thread of its own: each message opens a blocking socket. Outside systemd nothing is sent and all else is the same.
 
 use fieldgate_hub::Pulses;
+use fieldgate_model::Status;
+use fieldgate_model::status::State;
 use sd_notify::NotifyState;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -162,6 +164,25 @@ where
             self.told = Some(line);
         }
     }
+}
+
+/// The gateway in one line: "3 of 4 mountpoints live, 2 of 2 pushes delivering".
+pub fn status_line(status: &Status) -> String {
+    // Templates are no streams; those that exist under them are listed by their own names.
+    let streams = || status.mountpoints.iter().filter(|(name, _)| !name.ends_with('*'));
+    let live = streams().filter(|(_, mountpoint)| mountpoint.stream.is_some()).count();
+    let pushes = || streams().flat_map(|(_, it)| it.pushes.values()).filter(|push| push.enabled);
+    let delivering = pushes().filter(|push| push.activity.state == State::Running).count();
+    let mut line = format!(
+        "{live} of {} mountpoints live, {delivering} of {} pushes delivering",
+        streams().count(),
+        pushes().count()
+    );
+    if let Some(notice) = status.notices.first() {
+        line.push_str(", look at: ");
+        line.push_str(&notice.code);
+    }
+    line
 }
 
 #[cfg(test)]

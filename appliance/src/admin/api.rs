@@ -1,25 +1,20 @@
-//! What the admin plane asks of the gateway, as a trait: the steward and the status fulfil it in `main`.
+//! What the admin plane asks of the gateway, and [`Gateway`], which answers from the steward and the status.
 //!
-//! All methods are called on the admin plane's own threads and may wait there, for seconds at most; [`AdminApi::health`]
-//! and the page's reads must not wait at all, as a stuck one counts as a stuck HTTP server.
+//! All methods are called on the admin plane's own threads. Changes may wait there, within [`PATIENCE`]; all else must
+//! not wait at all, as a stuck read counts as a stuck HTTP server.
 
+use crate::steward::{Answer, Applied, ChangeError, Edit, Proof, Request, StewardHandle};
+use fieldgate_hub::Pulses;
+use fieldgate_model::config::{Problem, schema};
+use fieldgate_model::{Config, Status};
 use serde::Serialize;
-use tokio::time::Instant;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout};
 
-/// One thing wrong with what was sent, told so that a person can put it right.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
-    /// Where: `mountpoints.gate-2.push[0].url`; empty for the whole.
-    pub path: String,
-    /// What is wrong.
-    pub problem: String,
-    /// What was there; never a secret.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub got: Option<String>,
-    /// What to do.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub remedy: Option<String>,
-}
+/// How long a request waits for the steward; the change goes on when it is over. Below the front's own deadline.
+pub const PATIENCE: Duration = Duration::from_secs(25);
 
 /// The config as it may be shown, and the revision that it has.
 #[derive(Clone, Debug)]
@@ -30,58 +25,37 @@ pub struct ConfigView {
     pub json: Vec<u8>,
 }
 
-/// What became of a new config.
+/// How far a change has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Applied {
-    /// It is confirmed, under this revision.
-    Confirmed {
-        /// The new revision.
-        revision: u64,
-    },
-    /// It runs, and goes back by itself unless it is confirmed over a new connection in time.
-    AwaitingConfirm {
-        /// The revision that it will have.
-        revision: u64,
-        /// Time left, in seconds.
-        seconds: u64,
-    },
-    /// Only looked at: it could be applied.
-    WouldApply {
-        /// Whether it would need confirming.
-        needs_confirm: bool,
-    },
+pub enum Outcome {
+    /// The steward has answered.
+    Settled(Applied),
+    /// It has not within [`PATIENCE`], and goes on.
+    UnderWay,
 }
 
-/// Why the config was not changed.
+/// Why nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ChangeError {
-    /// It is no config: 400.
+pub enum PutError {
+    /// What was sent has not the shape of a config; all its faults.
     #[error("this is not a config")]
     Unreadable(Vec<Problem>),
-    /// It was changed in between: 412.
-    #[error("the config is at revision {current} by now; read it again and repeat the change")]
-    Stale {
-        /// The revision that runs.
-        current: u64,
-    },
-    /// Another change waits for its confirmation: 409.
-    #[error("another change waits for its confirmation; confirm it or wait until it went back")]
-    Pending,
-    /// Nothing waits, or not this: 409.
-    #[error("no change waits for a confirmation")]
-    NothingPending,
-    /// The confirming connection is older than the change: 409.
-    #[error("a change is confirmed over a connection that was opened after it was applied; open a new one")]
-    OldConnection,
-    /// It cannot work: 422.
-    #[error("this config cannot be applied")]
-    Invalid(Vec<Problem>),
-    /// Too many changes at once: 503.
-    #[error("the gateway is busy with other changes; try again in a moment")]
-    Busy,
-    /// Ours: 500.
-    #[error("the config could not be kept: {0}")]
-    Failed(String),
+    /// The steward says no.
+    #[error(transparent)]
+    Refused(#[from] ChangeError),
+}
+
+/// A config that was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put<'a> {
+    /// JSON as it came.
+    pub json: &'a [u8],
+    /// The revision that its sender had seen.
+    pub over: u64,
+    /// Only look whether it could be applied.
+    pub dry_run: bool,
+    /// Who sends it.
+    pub by: String,
 }
 
 /// Whether the critical loops of the program are alive.
@@ -93,20 +67,102 @@ pub struct Health {
 
 /// The gateway, seen from the admin plane.
 pub trait AdminApi: Send + Sync + 'static {
-    /// The confirmed config.
-    fn config(&self) -> Result<ConfigView, ChangeError>;
-    /// Applies a new config, JSON as it was sent, over the revision that its sender had seen.
-    fn put_config(&self, json: &[u8], over: u64, dry_run: bool) -> Result<Applied, ChangeError>;
+    /// The confirmed config, for reading and as what a change starts from.
+    fn config(&self) -> ConfigView;
+    /// The config that runs.
+    fn running(&self) -> Arc<Config>;
+    /// Applies a new config.
+    fn put_config(&self, put: Put<'_>) -> Result<Outcome, PutError>;
     /// Confirms the change that waits; `opened` is when the asking connection was opened.
-    fn confirm(&self, opened: Instant) -> Result<Applied, ChangeError>;
-    /// The JSON Schema of the config.
-    fn schema(&self) -> Vec<u8>;
-    /// The status as JSON.
-    fn status(&self) -> Vec<u8>;
-    /// The counters as Prometheus text.
-    fn metrics(&self) -> String;
-    /// The status page as HTML, for one who asked for `host` (name without port).
-    fn page(&self, host: &str) -> String;
+    fn confirm(&self, opened: Instant) -> Result<Outcome, PutError>;
+    /// The status, as of now or little before.
+    fn status(&self) -> Status;
     /// Signs of life.
     fn health(&self) -> Health;
+}
+
+/// The gateway itself.
+pub struct Gateway<S> {
+    steward: StewardHandle,
+    pulses: Pulses,
+    status: S,
+    runtime: Handle,
+}
+
+impl<S> Gateway<S>
+where
+    S: Fn() -> Status + Send + Sync + 'static,
+{
+    /// `status` gives the current status without waiting. To be called inside the runtime that the steward runs on.
+    pub fn new(steward: StewardHandle, pulses: Pulses, status: S) -> Self {
+        Gateway { steward, pulses, status, runtime: Handle::current() }
+    }
+
+    fn settle(&self, answer: Answer) -> Result<Outcome, PutError> {
+        match self.runtime.block_on(async { timeout(PATIENCE, answer.wait()).await }) {
+            Ok(settled) => Ok(Outcome::Settled(settled?)),
+            Err(_) => Ok(Outcome::UnderWay),
+        }
+    }
+}
+
+impl<S> AdminApi for Gateway<S>
+where
+    S: Fn() -> Status + Send + Sync + 'static,
+{
+    fn config(&self) -> ConfigView {
+        let view = self.steward.view();
+        let json = serde_json::to_vec_pretty(&view.confirmed.config).expect("a config serialises");
+        ConfigView { revision: view.confirmed.meta.revision, json }
+    }
+
+    fn running(&self) -> Arc<Config> {
+        self.steward.view().running
+    }
+
+    fn put_config(&self, put: Put<'_>) -> Result<Outcome, PutError> {
+        let config = read_config(put.json).map_err(PutError::Unreadable)?;
+        let request = Request {
+            edit: Edit::Replace(Box::new(config)),
+            by: put.by,
+            over: Some(put.over),
+            dry_run: put.dry_run,
+        };
+        self.settle(self.steward.change(request)?)
+    }
+
+    fn confirm(&self, opened: Instant) -> Result<Outcome, PutError> {
+        self.settle(self.steward.confirm(Proof::Opened(opened))?)
+    }
+
+    fn status(&self) -> Status {
+        (self.status)()
+    }
+
+    fn health(&self) -> Health {
+        let silent = self.pulses.silent();
+        let tell = |silence: fieldgate_hub::Silence| {
+            format!(
+                "{}, for {} s of {} s",
+                silence.name,
+                silence.age.as_secs(),
+                silence.max_silence.as_secs()
+            )
+        };
+        Health { silent: silent.into_iter().map(tell).collect() }
+    }
+}
+
+/// Reads a config from bytes, or tells all that is wrong with its shape.
+pub fn read_config(json: &[u8]) -> Result<Config, Vec<Problem>> {
+    let root = fieldgate_model::config::Path::root();
+    match std::str::from_utf8(json) {
+        Ok(text) => Config::parse(text),
+        Err(error) => Err(vec![Problem::new(&root, format!("is no UTF-8: {error}"))]),
+    }
+}
+
+/// The JSON Schema of the config, as served.
+pub fn config_schema() -> Vec<u8> {
+    schema().to_string().into_bytes()
 }

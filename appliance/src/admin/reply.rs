@@ -1,6 +1,6 @@
 //! An answer before it is HTTP, and its form on the wire.
 
-use super::api::Problem;
+use fieldgate_model::config::Problem;
 use serde_json::json;
 
 /// What the gateway answers.
@@ -132,12 +132,8 @@ mod tests {
 
     #[test]
     fn a_problem_tells_path_cause_and_remedy() {
-        let problem = Problem {
-            path: "rtmp.listen[0]".to_owned(),
-            problem: "port is taken".to_owned(),
-            got: Some("127.0.0.1:1935".to_owned()),
-            remedy: None,
-        };
+        let path = fieldgate_model::config::Path::root().field("rtmp").field("listen").item(0);
+        let problem = Problem::new(&path, "port is taken").got("127.0.0.1:1935");
         let reply = Reply::problem(422, "this config cannot be applied", &[problem]);
         let value: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
         assert_eq!(reply.content_type, "application/problem+json");

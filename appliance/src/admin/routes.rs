@@ -1,8 +1,10 @@
 //! Which resource answers what. Plain functions from a request to a reply.
 
-use super::api::{AdminApi, Applied, ChangeError};
+use super::api::{AdminApi, Outcome, Put, PutError, config_schema};
 use super::head::Method;
 use super::reply::Reply;
+use super::{metrics, page};
+use crate::steward::{Applied, ChangeError};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -104,12 +106,18 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi) -> Reply {
         (Method::Options, _) => Reply::empty(204).with("allow", allow(route)),
         (Method::Put, _) => put_config(request, api),
         (Method::Post, _) => applied(api.confirm(request.opened)),
-        (_, "/") => Reply::new(200, "text/html; charset=utf-8", api.page(host_name(&request.host))),
+        (_, "/") => Reply::new(
+            200,
+            "text/html; charset=utf-8",
+            page::render(&api.status(), &api.running(), host_name(&request.host)),
+        ),
         (_, "/page.css") => Reply::new(200, "text/css; charset=utf-8", include_str!("page.css")),
         (_, "/healthz") => healthz(api),
-        (_, "/metrics") => Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", api.metrics()),
-        (_, "/api/v1/status") => Reply::new(200, "application/json", api.status()),
-        (_, "/api/v1/config/schema") => Reply::new(200, "application/schema+json", api.schema()),
+        (_, "/metrics") => {
+            Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", metrics::render(&api.status()))
+        }
+        (_, "/api/v1/status") => Reply::json(200, &json!(api.status())),
+        (_, "/api/v1/config/schema") => Reply::new(200, "application/schema+json", config_schema()),
         _ => get_config(request, api),
     }
 }
@@ -140,19 +148,14 @@ fn etag(revision: u64) -> String {
 }
 
 fn get_config(request: &Request, api: &dyn AdminApi) -> Reply {
-    match api.config() {
-        Ok(view) => {
-            let tag = etag(view.revision);
-            let known = header(request, "if-none-match").unwrap_or_default();
-            let is_known =
-                known.split(',').map(|part| part.trim().trim_start_matches("W/")).any(|part| part == tag);
-            if is_known {
-                return Reply::empty(304).with("etag", tag);
-            }
-            Reply::new(200, "application/json", view.json).with("etag", tag)
-        }
-        Err(error) => refused(&error),
+    let view = api.config();
+    let tag = etag(view.revision);
+    let known = header(request, "if-none-match").unwrap_or_default();
+    let is_known = known.split(',').map(|part| part.trim().trim_start_matches("W/")).any(|part| part == tag);
+    if is_known {
+        return Reply::empty(304).with("etag", tag);
     }
+    Reply::new(200, "application/json", view.json).with("etag", tag)
 }
 
 fn put_config(request: &Request, api: &dyn AdminApi) -> Reply {
@@ -176,13 +179,16 @@ fn put_config(request: &Request, api: &dyn AdminApi) -> Reply {
     };
     let over = match revision(wanted) {
         Some(revision) => revision,
-        None => match api.config() {
-            Ok(view) if wanted.trim() == "*" => view.revision,
-            Ok(view) => return refused(&ChangeError::Stale { current: view.revision }),
-            Err(error) => return refused(&error),
-        },
+        None => {
+            let current = api.config().revision;
+            if wanted.trim() != "*" {
+                return refused(&ChangeError::Stale { current }.into());
+            }
+            current
+        }
     };
-    applied(api.put_config(&request.body, over, dry_run))
+    let by = format!("admin API from {}", request.peer);
+    applied(api.put_config(Put { json: &request.body, over, dry_run, by }))
 }
 
 /// The revision of a strong tag as we give them out.
@@ -191,39 +197,54 @@ fn revision(tag: &str) -> Option<u64> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
 
-fn applied(outcome: Result<Applied, ChangeError>) -> Reply {
-    match outcome {
-        Ok(Applied::Confirmed { revision }) => {
+fn applied(outcome: Result<Outcome, PutError>) -> Reply {
+    let settled = match outcome {
+        Ok(Outcome::Settled(applied)) => applied,
+        Ok(Outcome::UnderWay) => {
+            return Reply::json(202, &json!({"state": "under_way", "watch": "/api/v1/status"}));
+        }
+        Err(error) => return refused(&error),
+    };
+    match settled {
+        Applied::Confirmed { revision } => {
             Reply::json(200, &json!({"state": "confirmed", "revision": revision}))
                 .with("etag", etag(revision))
         }
-        Ok(Applied::AwaitingConfirm { revision, seconds }) => Reply::json(
+        Applied::AwaitingConfirm { revision, within, unhealthy } => Reply::json(
             202,
             &json!({
                 "state": "awaiting_confirm",
                 "revision": revision,
-                "confirm_within": format!("{seconds}s"),
+                "confirm_within": format!("{}s", within.as_secs()),
                 "confirm": "/api/v1/config/confirm",
+                "unhealthy": unhealthy,
             }),
         ),
-        Ok(Applied::WouldApply { needs_confirm }) => {
-            Reply::json(200, &json!({"state": "would_apply", "needs_confirm": needs_confirm}))
-        }
-        Err(error) => refused(&error),
+        Applied::WouldApply { needs_confirm, changes } => Reply::json(
+            200,
+            &json!({"state": "would_apply", "needs_confirm": needs_confirm, "changes": changes}),
+        ),
     }
 }
 
-fn refused(error: &ChangeError) -> Reply {
+fn refused(error: &PutError) -> Reply {
     let detail = error.to_string();
+    let error = match error {
+        PutError::Unreadable(problems) => return Reply::problem(400, &detail, problems),
+        PutError::Refused(error) => error,
+    };
     match error {
-        ChangeError::Unreadable(problems) => Reply::problem(400, &detail, problems),
-        ChangeError::Invalid(problems) => Reply::problem(422, &detail, problems),
+        ChangeError::Invalid(problems) => Reply::problem(422, "this config cannot be applied", problems),
         ChangeError::Stale { current } => Reply::problem(412, &detail, &[]).with("etag", etag(*current)),
-        ChangeError::Pending | ChangeError::NothingPending | ChangeError::OldConnection => {
-            Reply::problem(409, &detail, &[])
+        ChangeError::MissingRevision => Reply::problem(428, &detail, &[]),
+        ChangeError::Pending
+        | ChangeError::NothingPending
+        | ChangeError::OldConnection
+        | ChangeError::Command(_) => Reply::problem(409, &detail, &[]),
+        ChangeError::Busy | ChangeError::Stopping => {
+            Reply::problem(503, &detail, &[]).with("retry-after", "1")
         }
-        ChangeError::Busy => Reply::problem(503, &detail, &[]).with("retry-after", "1"),
-        ChangeError::Failed(_) => Reply::problem(500, &detail, &[]),
+        ChangeError::Store(_) | ChangeError::NotDurable(_) => Reply::problem(500, &detail, &[]),
     }
 }
 

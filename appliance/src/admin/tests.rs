@@ -1,7 +1,9 @@
 //! The whole plane over real sockets, against peers that mean no good (rows T1 to T6 of the traps of tiny_http).
 
-use super::api::{Applied, ChangeError, ConfigView, Health};
+use super::api::{ConfigView, Health, Outcome, Put, PutError};
 use super::*;
+use crate::steward::{Applied, ChangeError};
+use fieldgate_model::{Config, Status};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
@@ -28,31 +30,25 @@ impl Fake {
 }
 
 impl AdminApi for Fake {
-    fn config(&self) -> Result<ConfigView, ChangeError> {
-        Ok(ConfigView { revision: 1, json: b"{}".to_vec() })
+    fn config(&self) -> ConfigView {
+        ConfigView { revision: 1, json: b"{}".to_vec() }
     }
-    fn put_config(&self, json: &[u8], _: u64, _: bool) -> Result<Applied, ChangeError> {
-        self.puts.lock().unwrap().push(json.to_vec());
-        Ok(Applied::Confirmed { revision: 2 })
+    fn running(&self) -> Arc<Config> {
+        Arc::default()
     }
-    fn confirm(&self, _: Instant) -> Result<Applied, ChangeError> {
-        Err(ChangeError::NothingPending)
+    fn put_config(&self, put: Put<'_>) -> Result<Outcome, PutError> {
+        self.puts.lock().unwrap().push(put.json.to_vec());
+        Ok(Outcome::Settled(Applied::Confirmed { revision: 2 }))
     }
-    fn schema(&self) -> Vec<u8> {
-        b"{}".to_vec()
+    fn confirm(&self, _: Instant) -> Result<Outcome, PutError> {
+        Err(ChangeError::NothingPending.into())
     }
-    fn status(&self) -> Vec<u8> {
+    fn status(&self) -> Status {
         self.asked.fetch_add(1, Ordering::Relaxed);
         assert!(!self.panics.load(Ordering::Relaxed), "a handler that panics");
         let hangs = self.hangs.lock().unwrap();
         drop(self.freed.wait_while(hangs, |hangs| *hangs).unwrap());
-        vec![b' '; self.status_len.max(2)]
-    }
-    fn metrics(&self) -> String {
-        String::new()
-    }
-    fn page(&self, host: &str) -> String {
-        format!("<p>{host}")
+        Status { version: " ".repeat(self.status_len), ..Status::default() }
     }
     fn health(&self) -> Health {
         Health::default()
@@ -188,9 +184,13 @@ fn requests_are_answered_with_security_headers_and_the_connection_closed() {
     assert!(!answer.to_ascii_lowercase().contains("tiny-http"));
     assert!(answer.ends_with("\r\n\r\n{}"));
     let page = admin.get("/");
-    assert!(page.ends_with("<p>127.0.0.1"), "{page}");
-    let head = admin.exchange(format!("HEAD / HTTP/1.1\r\nHost: {}\r\n\r\n", admin.address).as_bytes());
-    assert!(head.contains("content-length: 12\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    assert!(page.contains("<h1>fieldgate"), "{page}");
+    let get = |method| {
+        admin.exchange(format!("{method} /healthz HTTP/1.1\r\nHost: {}\r\n\r\n", admin.address).as_bytes())
+    };
+    let (whole, head) = (get("GET"), get("HEAD"));
+    assert!(head.contains("content-length: 15\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    assert_eq!(whole.split("\r\n\r\n").nth(1), Some("{\"status\":\"ok\"}"));
     let answer = admin.put(b"{\"schema\":1}");
     assert_eq!(status_of(&answer), 200, "{answer}");
     assert_eq!(*admin.api.puts.lock().unwrap(), [b"{\"schema\":1}".to_vec()]);

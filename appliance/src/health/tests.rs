@@ -126,3 +126,21 @@ fn a_systemd_that_does_not_read_stops_nothing() {
     }
     assert_eq!(messages.try_iter().count(), 1);
 }
+
+#[test]
+fn the_status_line_counts_streams_and_pushes() {
+    use fieldgate_model::status::{MountpointStatus, Notice, PushStatus, StreamStatus};
+    let mut live = MountpointStatus { stream: Some(StreamStatus::default()), ..MountpointStatus::default() };
+    let mut push = PushStatus { enabled: true, ..PushStatus::default() };
+    live.pushes.insert("waits".to_owned(), push.clone());
+    push.activity.state = State::Running;
+    live.pushes.insert("sends".to_owned(), push);
+    live.pushes.insert("off".to_owned(), PushStatus::default());
+    let mut status = Status::default();
+    status.mountpoints.insert("yard".to_owned(), live);
+    status.mountpoints.insert("gate".to_owned(), MountpointStatus::default());
+    status.mountpoints.insert("s*".to_owned(), MountpointStatus::default());
+    assert_eq!(status_line(&status), "1 of 2 mountpoints live, 1 of 2 pushes delivering");
+    status.notices.push(Notice { code: "config_unreadable".to_owned(), text: String::new() });
+    assert!(status_line(&status).ends_with("delivering, look at: config_unreadable"));
+}

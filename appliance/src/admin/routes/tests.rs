@@ -1,46 +1,43 @@
-use super::super::api::{ConfigView, Health, Problem};
+use super::super::api::{ConfigView, Health};
 use super::*;
-use std::sync::Mutex;
+use fieldgate_model::config::{Changes, Path, Problem};
+use fieldgate_model::{Config, Status};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// A gateway that answers what the test wants and remembers what it was asked.
 struct Fake {
     revision: u64,
-    outcome: Result<Applied, ChangeError>,
+    outcome: Result<Outcome, PutError>,
     health: Health,
     puts: Mutex<Vec<(u64, bool, Vec<u8>)>>,
     applied_at: Instant,
 }
 
 impl AdminApi for Fake {
-    fn config(&self) -> Result<ConfigView, ChangeError> {
-        Ok(ConfigView { revision: self.revision, json: br#"{"schema":1}"#.to_vec() })
+    fn config(&self) -> ConfigView {
+        ConfigView { revision: self.revision, json: br#"{"schema":1}"#.to_vec() }
     }
-    fn put_config(&self, json: &[u8], over: u64, dry_run: bool) -> Result<Applied, ChangeError> {
-        self.puts.lock().unwrap().push((over, dry_run, json.to_vec()));
+    fn running(&self) -> Arc<Config> {
+        Arc::default()
+    }
+    fn put_config(&self, put: Put<'_>) -> Result<Outcome, PutError> {
+        assert_eq!(put.by, "admin API from 127.0.0.1:9");
+        self.puts.lock().unwrap().push((put.over, put.dry_run, put.json.to_vec()));
         self.outcome.clone()
     }
-    fn confirm(&self, opened: Instant) -> Result<Applied, ChangeError> {
-        if opened < self.applied_at { Err(ChangeError::OldConnection) } else { self.outcome.clone() }
+    fn confirm(&self, opened: Instant) -> Result<Outcome, PutError> {
+        if opened < self.applied_at { Err(ChangeError::OldConnection.into()) } else { self.outcome.clone() }
     }
-    fn schema(&self) -> Vec<u8> {
-        b"{}".to_vec()
-    }
-    fn status(&self) -> Vec<u8> {
-        b"{\"state\":\"running\"}".to_vec()
-    }
-    fn metrics(&self) -> String {
-        "fieldgate_up 1\n".to_owned()
-    }
-    fn page(&self, host: &str) -> String {
-        format!("<p>{host}")
+    fn status(&self) -> Status {
+        Status { version: "0.1.0".to_owned(), ..Status::default() }
     }
     fn health(&self) -> Health {
         self.health.clone()
     }
 }
 
-fn fake(outcome: Result<Applied, ChangeError>) -> Fake {
+fn fake(outcome: Result<Outcome, PutError>) -> Fake {
     Fake { revision: 7, outcome, health: Health::default(), puts: Mutex::default(), applied_at: at() }
 }
 
@@ -62,8 +59,8 @@ fn ask(api: &Fake, method: Method, target: &str, headers: &[(&str, &str)]) -> Re
     respond(&request, api)
 }
 
-fn confirmed() -> Result<Applied, ChangeError> {
-    Ok(Applied::Confirmed { revision: 8 })
+fn confirmed() -> Result<Outcome, PutError> {
+    Ok(Outcome::Settled(Applied::Confirmed { revision: 8 }))
 }
 
 fn header_of<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
@@ -115,22 +112,25 @@ fn a_change_is_json_and_says_so() {
 
 #[test]
 fn each_outcome_has_its_status() {
-    let problem = Problem {
-        path: "rtmp.listen".to_owned(),
-        problem: "is no list".to_owned(),
-        got: Some("7".to_owned()),
-        remedy: Some("write [\"0.0.0.0:1935\"]".to_owned()),
-    };
+    let problem = Problem::new(&Path::root().field("rtmp").field("listen"), "is no list")
+        .got(7)
+        .remedy("write [\"0.0.0.0:1935\"]");
+    let within = Duration::from_secs(90);
+    let waits = Applied::AwaitingConfirm { revision: 8, within, unhealthy: vec!["yard".to_owned()] };
+    let would = Applied::WouldApply { needs_confirm: true, changes: Changes::default() };
     for (outcome, status) in [
         (confirmed(), 200),
-        (Ok(Applied::AwaitingConfirm { revision: 8, seconds: 90 }), 202),
-        (Ok(Applied::WouldApply { needs_confirm: true }), 200),
-        (Err(ChangeError::Unreadable(vec![problem.clone()])), 400),
-        (Err(ChangeError::Pending), 409),
-        (Err(ChangeError::Stale { current: 9 }), 412),
-        (Err(ChangeError::Invalid(vec![problem.clone()])), 422),
-        (Err(ChangeError::Failed("disk full".to_owned())), 500),
-        (Err(ChangeError::Busy), 503),
+        (Ok(Outcome::Settled(waits)), 202),
+        (Ok(Outcome::Settled(would)), 200),
+        (Ok(Outcome::UnderWay), 202),
+        (Err(PutError::Unreadable(vec![problem.clone()])), 400),
+        (Err(ChangeError::Pending.into()), 409),
+        (Err(ChangeError::Stale { current: 9 }.into()), 412),
+        (Err(ChangeError::Invalid(vec![problem.clone()]).into()), 422),
+        (Err(ChangeError::MissingRevision.into()), 428),
+        (Err(ChangeError::Store("disk full".to_owned()).into()), 500),
+        (Err(ChangeError::Busy.into()), 503),
+        (Err(ChangeError::Stopping.into()), 503),
     ] {
         let reply =
             ask(&fake(outcome.clone()), Method::Put, "/api/v1/config", &[JSON, ("if-match", "\"7\"")]);
@@ -144,8 +144,8 @@ fn each_outcome_has_its_status() {
             assert_eq!(body["problems"][0]["path"], "rtmp.listen");
             assert_eq!(body["problems"][0]["remedy"], "write [\"0.0.0.0:1935\"]");
         }
-        if status == 202 {
-            assert_eq!(body["confirm_within"], "90s");
+        if body["state"] == "awaiting_confirm" {
+            assert_eq!((&body["confirm_within"], &body["unhealthy"][0]), (&json!("90s"), &json!("yard")));
         }
     }
 }
@@ -154,7 +154,7 @@ fn each_outcome_has_its_status() {
 async fn a_change_is_confirmed_only_over_a_newer_connection() {
     let mut api = fake(confirmed());
     assert_eq!(ask(&api, Method::Post, "/api/v1/config/confirm", &[]).status, 200);
-    api.outcome = Err(ChangeError::NothingPending);
+    api.outcome = Err(ChangeError::NothingPending.into());
     assert_eq!(ask(&api, Method::Post, "/api/v1/config/confirm", &[]).status, 409);
     api.outcome = confirmed();
     let request = Request {
@@ -182,6 +182,22 @@ fn what_is_not_there_or_not_meant_so_is_told_apart() {
     let reply = ask(&api, Method::Options, "/healthz", &[]);
     assert_eq!((reply.status, header_of(&reply, "allow")), (204, Some("GET, HEAD, OPTIONS")));
     assert_eq!(ask(&api, Method::Options, "*", &[]).status, 204);
+}
+
+#[test]
+fn status_metrics_schema_and_page_are_served_with_their_types() {
+    let api = fake(confirmed());
+    for (path, kind, text) in [
+        ("/", "text/html; charset=utf-8", "<h1>fieldgate 0.1.0</h1>"),
+        ("/page.css", "text/css; charset=utf-8", "font"),
+        ("/metrics", "text/plain; version=0.0.4; charset=utf-8", "fieldgate_info{version=\"0.1.0\"} 1"),
+        ("/api/v1/status", "application/json", "\"version\":\"0.1.0\""),
+        ("/api/v1/config/schema", "application/schema+json", "\"mountpoints\""),
+    ] {
+        let reply = ask(&api, Method::Get, path, &[]);
+        assert_eq!((reply.status, reply.content_type), (200, kind), "{path}");
+        assert!(String::from_utf8(reply.body).unwrap().contains(text), "{path}");
+    }
 }
 
 #[test]

@@ -1,0 +1,224 @@
+//! The status as Prometheus text (exposition format 0.0.4).
+
+use fieldgate_model::Status;
+use fieldgate_model::status::{Activity, ConfigPhase, Counters, State};
+use std::fmt::{Display, Write as _};
+
+/// All that is counted.
+pub(super) fn render(status: &Status) -> String {
+    let mut page = Page(String::with_capacity(4 << 10));
+    gateway(&mut page, status);
+    listeners(&mut page, status);
+    mountpoints(&mut page, status);
+    pushes(&mut page, status);
+    workers(&mut page, status);
+    page.0
+}
+
+struct Page(String);
+
+impl Page {
+    /// One metric with a sample per label set. Left out where there is none.
+    fn family<'a, V: Display>(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        samples: impl Iterator<Item = (Vec<(&'static str, &'a str)>, V)>,
+    ) {
+        let mut samples = samples.peekable();
+        if samples.peek().is_none() {
+            return;
+        }
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "# HELP fieldgate_{name} {help}\n# TYPE fieldgate_{name} {kind}");
+        for (labels, value) in samples {
+            let _ = write!(self.0, "fieldgate_{name}");
+            for (at, (label, text)) in labels.iter().enumerate() {
+                let _ = write!(self.0, "{}{label}=\"{}\"", if at == 0 { '{' } else { ',' }, escaped(text));
+            }
+            let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+        }
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.family(name, kind, help, std::iter::once((Vec::new(), value)));
+    }
+
+    fn counters<'a>(
+        &mut self,
+        prefix: &str,
+        verb: &str,
+        all: impl Iterator<Item = (Vec<(&'static str, &'a str)>, Counters)> + Clone,
+    ) {
+        type Pick = fn(&Counters) -> u64;
+        let picks: [(&str, &str, Pick); 6] = [
+            ("units", "Access units", |counters| counters.units),
+            ("bytes", "Bytes of access units", |counters| counters.bytes),
+            ("dropped_units", "Access units that a slow subscriber missed", |counters| {
+                counters.dropped_units
+            }),
+            ("jumps", "Jumps of slow subscribers to the newest keyframe", |counters| counters.jumps),
+            ("malformed_units", "Access units that did not parse", |counters| counters.malformed_units),
+            ("stalled_subscribers", "Subscribers closed as they took nothing", |counters| {
+                counters.stalled_subscribers
+            }),
+        ];
+        for (name, help, pick) in picks {
+            let help = if matches!(name, "units" | "bytes") {
+                format!("{help} {verb}.")
+            } else {
+                format!("{help}.")
+            };
+            let samples = all.clone().map(|(labels, counters)| (labels, pick(&counters)));
+            self.family(&format!("{prefix}_{name}_total"), "counter", &help, samples);
+        }
+    }
+}
+
+/// Label values: backslash, quote and line end.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn up(activity: &Activity) -> u8 {
+    u8::from(activity.state == State::Running)
+}
+
+fn gateway(page: &mut Page, status: &Status) {
+    let info = std::iter::once((vec![("version", status.version.as_str())], 1));
+    page.family("info", "gauge", "The program's version.", info);
+    let started = status.started.unix_millis() / 1_000;
+    page.one("start_time_seconds", "gauge", "When the program started, Unix time.", started);
+    page.one("config_revision", "gauge", "Revision of the confirmed config.", status.config.revision);
+    let waits = u8::from(status.config.phase == ConfigPhase::AwaitingConfirm);
+    page.one("config_awaiting_confirm", "gauge", "Whether a change waits for its confirmation.", waits);
+    page.one("notices", "gauge", "Things that somebody should know and do.", status.notices.len());
+}
+
+fn listeners(page: &mut Page, status: &Status) {
+    let all =
+        || status.listeners.iter().map(|(name, listener)| (vec![("listener", name.as_str())], listener));
+    page.family("listener_up", "gauge", "Whether it listens.", all().map(|(l, it)| (l, up(&it.activity))));
+    page.family(
+        "listener_connections",
+        "gauge",
+        "Open connections.",
+        all().map(|(l, it)| (l, it.connections)),
+    );
+    page.family(
+        "listener_refused_total",
+        "counter",
+        "Connections refused by a limit.",
+        all().map(|(l, it)| (l, it.refused)),
+    );
+}
+
+fn mountpoints(page: &mut Page, status: &Status) {
+    let all = || status.mountpoints.iter().map(|(name, it)| (vec![("mountpoint", name.as_str())], it));
+    let live = all().map(|(labels, it)| (labels, u8::from(it.stream.is_some())));
+    page.family("mountpoint_live", "gauge", "Whether a stream is there.", live);
+    page.family("mountpoint_players", "gauge", "Players now.", all().map(|(l, it)| (l, it.players)));
+    let sources = all().filter_map(|(labels, it)| Some((labels, up(it.source.activity.as_ref()?))));
+    page.family("source_up", "gauge", "Whether the gateway's own source works.", sources);
+    let starts = all().filter_map(|(labels, it)| Some((labels, it.source.activity.as_ref()?.starts)));
+    page.family("source_starts_total", "counter", "Starts of the gateway's own source.", starts);
+    let bitrate = all().filter_map(|(labels, it)| Some((labels, it.stream.as_ref()?.bitrate)));
+    page.family("stream_bits_per_second", "gauge", "Bitrate over the last seconds.", bitrate);
+    page.counters("mountpoint", "taken in", all().map(|(labels, it)| (labels, it.counters)));
+}
+
+fn pushes(page: &mut Page, status: &Status) {
+    let all = || {
+        status.mountpoints.iter().flat_map(|(name, mountpoint)| {
+            mountpoint
+                .pushes
+                .iter()
+                .map(move |(id, push)| (vec![("mountpoint", name.as_str()), ("push", id.as_str())], push))
+        })
+    };
+    page.family(
+        "push_up",
+        "gauge",
+        "Whether the upstream is connected.",
+        all().map(|(l, it)| (l, up(&it.activity))),
+    );
+    let starts = all().map(|(labels, it)| (labels, it.activity.starts));
+    page.family("push_starts_total", "counter", "Attempts to connect to the upstream.", starts);
+    page.counters("push", "sent", all().map(|(labels, it)| (labels, it.counters)));
+}
+
+fn workers(page: &mut Page, status: &Status) {
+    let all = || status.workers.iter().map(|(name, it)| (vec![("worker", name.as_str())], it));
+    page.family("worker_up", "gauge", "Whether the worker runs.", all().map(|(l, it)| (l, up(&it.activity))));
+    let starts = all().map(|(labels, it)| (labels, it.activity.starts));
+    page.family("worker_starts_total", "counter", "Starts of the worker.", starts);
+    let memory = all().filter(|(_, it)| it.memory_bytes > 0).map(|(labels, it)| (labels, it.memory_bytes));
+    page.family("worker_memory_bytes", "gauge", "Proportional set size.", memory);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fieldgate_model::status::{ListenerStatus, MountpointStatus, PushStatus, StreamStatus, WorkerStatus};
+
+    fn sample() -> Status {
+        let mut status = Status { version: "0.1.0".to_owned(), ..Status::default() };
+        let mut yard = MountpointStatus { players: 3, ..MountpointStatus::default() };
+        yard.stream = Some(StreamStatus { bitrate: 4_000_000, ..StreamStatus::default() });
+        yard.counters = Counters { units: 10, bytes: 999, dropped_units: 2, ..Counters::default() };
+        let running = Activity { state: State::Running, starts: 4, ..Activity::default() };
+        let push = PushStatus { activity: running.clone(), ..PushStatus::default() };
+        yard.pushes.insert("a\"b\\c\nd".to_owned(), push);
+        status.mountpoints.insert("yard".to_owned(), yard);
+        status.mountpoints.insert("gate".to_owned(), MountpointStatus::default());
+        status
+            .listeners
+            .insert("rtmp".to_owned(), ListenerStatus { connections: 5, ..ListenerStatus::default() });
+        status
+            .workers
+            .insert("yard".to_owned(), WorkerStatus { activity: running, ..WorkerStatus::default() });
+        status
+    }
+
+    #[test]
+    fn mountpoints_and_pushes_are_counted_one_by_one() {
+        let text = render(&sample());
+        for line in [
+            "fieldgate_info{version=\"0.1.0\"} 1",
+            "fieldgate_mountpoint_live{mountpoint=\"gate\"} 0",
+            "fieldgate_mountpoint_live{mountpoint=\"yard\"} 1",
+            "fieldgate_mountpoint_players{mountpoint=\"yard\"} 3",
+            "fieldgate_mountpoint_bytes_total{mountpoint=\"yard\"} 999",
+            "fieldgate_mountpoint_dropped_units_total{mountpoint=\"yard\"} 2",
+            "fieldgate_stream_bits_per_second{mountpoint=\"yard\"} 4000000",
+            "fieldgate_push_up{mountpoint=\"yard\",push=\"a\\\"b\\\\c\\nd\"} 1",
+            "fieldgate_push_starts_total{mountpoint=\"yard\",push=\"a\\\"b\\\\c\\nd\"} 4",
+            "fieldgate_listener_connections{listener=\"rtmp\"} 5",
+            "fieldgate_worker_up{worker=\"yard\"} 1",
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_text_keeps_to_the_exposition_format() {
+        let mut families = std::collections::BTreeSet::new();
+        let text = render(&sample());
+        let mut current = String::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                assert!(families.insert(name.to_owned()), "{name} once");
+                assert!(matches!(kind, "gauge" | "counter"));
+                assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
+                current = name.to_owned();
+            } else if !line.starts_with('#') {
+                let name = line.split(['{', ' ']).next().unwrap();
+                assert_eq!(name, current, "samples stand under their type");
+                assert!(line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(), "{line}");
+            }
+        }
+        assert!(text.ends_with('\n'));
+    }
+}
