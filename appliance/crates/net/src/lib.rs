@@ -1,1 +1,27 @@
-//! placeholder
+//! Sockets and tasks around the protocol cores: RTMP listener, pushes and pulls.
+//!
+//! Knows neither GStreamer nor the config's owner: what it needs is handed in as settings and `hub::Context`.
+
+mod dial;
+mod keys;
+mod limits;
+mod outbox;
+mod retry;
+mod rtmp_client;
+mod rtmp_pull;
+mod rtmp_push;
+mod rtmp_server;
+mod socket;
+mod tls;
+mod wire;
+
+pub use dial::{DialError, DialOptions, Failures, Stage, Stream, Target, dial};
+pub use keys::KeyCheck;
+pub use limits::{ConnectionCounts, ConnectionLimits, Permit, Refusal};
+pub use retry::Retry;
+pub use rtmp_client::{RtmpClientError, RtmpEndpoint};
+pub use rtmp_pull::RtmpPull;
+pub use rtmp_push::{PushPhase, PushReport, RtmpPush};
+pub use rtmp_server::{RtmpConnectionError, RtmpListener, RtmpServerCounters, RtmpServerSettings};
+pub use tls::{CertificateState, ClientTls, ServerCertificates, TlsError};
+pub use wire::RtmpForm;

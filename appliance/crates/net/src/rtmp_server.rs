@@ -1,0 +1,283 @@
+//! The RTMP listener: accepts, handshakes, asks who may do what, and serves publishers and players.
+//!
+//! ```text
+//!  accept -> [TLS] -> handshake -> negotiate --publish--> feed a mountpoint --+
+//!                                     ^  \---play------> follow a mountpoint -+
+//!                                     +-------- deleteStream, closeStream ----+
+//! ```
+//! A connection moves to the mountpoint's shard before it feeds or follows it.
+
+mod connection;
+mod play;
+mod publish;
+
+use crate::limits::{ConnectionLimits, Permit};
+use crate::socket::Socket;
+use connection::Connection;
+use fieldgate_hub::{Context, LocalShard};
+use fieldgate_proto::rtmp::{HandshakeError, Limits, SessionError};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, info, warn};
+
+/// Pause after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The accept loop wakes at least this often to beat.
+const BEAT: Duration = Duration::from_secs(2);
+/// An accept loop silent for this long is stuck.
+const MAX_SILENCE: Duration = Duration::from_secs(15);
+/// Bytes between a TLS connection's own task and its protocol.
+const TLS_PIPE_BYTES: usize = 64 << 10;
+
+/// How RTMP peers are served.
+#[derive(Clone, Debug)]
+pub struct RtmpServerSettings {
+    /// From accept until `connect` is answered.
+    pub handshake_timeout: Duration,
+    /// Without a byte from a peer that neither feeds nor follows, or without media from one that feeds.
+    pub idle_timeout: Duration,
+    /// A player that takes nothing for so long is closed.
+    pub write_timeout: Duration,
+    /// The kernel's send buffer per player; more than this a slow player cannot hold. `None`: the system's choice.
+    pub send_buffer_bytes: Option<usize>,
+    /// What one peer may make us hold.
+    pub limits: Limits,
+}
+
+impl Default for RtmpServerSettings {
+    fn default() -> Self {
+        RtmpServerSettings {
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(10),
+            send_buffer_bytes: Some(1 << 20),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Totals of all RTMP listeners.
+#[derive(Debug, Default)]
+pub struct RtmpServerCounters {
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Connections refused by a limit.
+    pub refused: AtomicU64,
+    /// Connections ended because the peer broke the protocol or was too slow.
+    pub failed: AtomicU64,
+    /// Bytes sent to players.
+    pub sent_bytes: AtomicU64,
+    /// Units that slow players missed.
+    pub dropped_units: AtomicU64,
+}
+
+/// Why a connection was ended by us, or by the network.
+#[derive(Debug, thiserror::Error)]
+pub enum RtmpConnectionError {
+    /// The peer's handshake is wrong.
+    #[error("handshake: {0}")]
+    Handshake(#[from] HandshakeError),
+    /// It took too long to say what it wants.
+    #[error("no complete handshake and connect within {0:?}")]
+    HandshakeTimeout(Duration),
+    /// It broke the protocol.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The network failed.
+    #[error("network: {0}")]
+    Io(#[from] io::Error),
+    /// Nothing came.
+    #[error("the peer was silent for {0:?}")]
+    Idle(Duration),
+    /// It publishes, but no media came.
+    #[error("the publisher sent no media for {0:?}")]
+    Stalled(Duration),
+    /// It takes nothing.
+    #[error("the peer took nothing for {0:?}")]
+    TooSlow(Duration),
+    /// It reads no answers.
+    #[error("the peer asks without reading the answers")]
+    AnswersUnread,
+    /// It goes from mountpoint to mountpoint.
+    #[error("more than {0} changes of mountpoint on one connection")]
+    Restless(u8),
+    /// The mountpoint was taken away from it.
+    #[error("mountpoint {0} was removed, changed or taken over")]
+    Removed(String),
+    /// The gateway stops.
+    #[error("the gateway is stopping")]
+    Stopping,
+    /// Its media thread is gone.
+    #[error(transparent)]
+    Shard(#[from] fieldgate_hub::ShardError),
+}
+
+/// What all connections of a listener share.
+pub(crate) struct Server {
+    pub(crate) context: Context,
+    pub(crate) settings: RtmpServerSettings,
+    pub(crate) counters: Arc<RtmpServerCounters>,
+}
+
+/// One listening address.
+pub struct RtmpListener {
+    listener: std::net::TcpListener,
+    server: Arc<Server>,
+    limits: ConnectionLimits,
+    tls: Option<TlsAcceptor>,
+}
+
+impl RtmpListener {
+    /// Binds. With `tls`, every connection must begin with a TLS handshake.
+    pub fn bind(
+        address: SocketAddr,
+        context: Context,
+        settings: RtmpServerSettings,
+        limits: ConnectionLimits,
+        counters: Arc<RtmpServerCounters>,
+        tls: Option<TlsAcceptor>,
+    ) -> io::Result<Self> {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            Some(socket2::Protocol::TCP),
+        )?;
+        if address.is_ipv6() {
+            // "[::]" and "0.0.0.0" may then stand side by side in the config.
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(1024)?;
+        socket.set_nonblocking(true)?;
+        let server = Arc::new(Server { context, settings, counters });
+        Ok(RtmpListener { listener: socket.into(), server, limits, tls })
+    }
+
+    /// The address that it has.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Accepts until the context is cancelled. Runs on a shard; connections that neither feed nor follow stay there.
+    pub async fn run(self, local: Rc<LocalShard>) -> io::Result<()> {
+        let listener = TcpListener::from_std(self.listener)?;
+        let name = format!("rtmp-accept {}", listener.local_addr()?);
+        let pulse = self.server.context.pulses.watch(name, MAX_SILENCE);
+        let cancel = self.server.context.cancel.clone();
+        let mut connections = JoinSet::new();
+        let mut beat = tokio::time::interval(BEAT);
+        loop {
+            let accepted = tokio::select! {
+                () = cancel.cancelled() => break,
+                _ = beat.tick() => {
+                    pulse.beat();
+                    continue;
+                }
+                Some(_) = connections.join_next() => continue,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, or a peer that left while waiting: never a reason to stop listening.
+                    warn!(%error, "RTMP accept failed; trying again");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = self.limits.admit(peer.ip()) else {
+                self.server.counters.refused.fetch_add(1, Ordering::Relaxed);
+                debug!(%peer, "RTMP connection refused: too many connections in all or from this address");
+                continue;
+            };
+            self.server.counters.accepted.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = prepare(&stream, &self.server.settings) {
+                debug!(%peer, %error, "RTMP connection lost while accepting");
+                continue;
+            }
+            let (server, local) = (self.server.clone(), local.clone());
+            match &self.tls {
+                None => {
+                    drop(connections.spawn_local(serve(Socket::Plain(stream), peer, permit, server, local)))
+                }
+                Some(tls) => {
+                    drop(connections.spawn_local(serve_tls(tls.accept(stream), peer, permit, server, local)))
+                }
+            }
+        }
+        drop(listener);
+        // Connections end by the same token; they have a moment to say so to their peers.
+        let ended = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(2), ended).await.is_err() {
+            connections.shutdown().await;
+        }
+        drop(pulse);
+        Ok(())
+    }
+}
+
+fn prepare(stream: &tokio::net::TcpStream, settings: &RtmpServerSettings) -> io::Result<()> {
+    // With Nagle, media waits up to 38 ms for the acknowledgement of what went before.
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(stream);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(20))
+        .with_retries(3);
+    socket.set_tcp_keepalive(&keepalive)?;
+    if let Some(bytes) = settings.send_buffer_bytes {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    Ok(())
+}
+
+async fn serve(socket: Socket, peer: SocketAddr, permit: Permit, server: Arc<Server>, local: Rc<LocalShard>) {
+    let outcome = Connection::serve(socket, peer, server.clone(), local).await;
+    drop(permit);
+    match outcome {
+        Ok(()) => debug!(%peer, "RTMP connection closed by the peer"),
+        Err(RtmpConnectionError::Stopping) => {
+            debug!(%peer, "RTMP connection closed: the gateway is stopping")
+        }
+        Err(error) => {
+            server.counters.failed.fetch_add(1, Ordering::Relaxed);
+            info!(%peer, %error, "RTMP connection ended");
+        }
+    }
+}
+
+/// TLS is done by this task, the protocol on the mountpoint's shard; a pipe joins them, since a TLS stream cannot move.
+async fn serve_tls(
+    accept: tokio_rustls::Accept<tokio::net::TcpStream>,
+    peer: SocketAddr,
+    permit: Permit,
+    server: Arc<Server>,
+    local: Rc<LocalShard>,
+) {
+    let mut tls = match tokio::time::timeout(server.settings.handshake_timeout, accept).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => {
+            server.counters.failed.fetch_add(1, Ordering::Relaxed);
+            return debug!(%peer, %error, "TLS handshake failed");
+        }
+        Err(_) => {
+            server.counters.failed.fetch_add(1, Ordering::Relaxed);
+            return debug!(%peer, "TLS handshake took too long");
+        }
+    };
+    let (mut outer, inner) = tokio::io::duplex(TLS_PIPE_BYTES);
+    let pump = async {
+        // How the pipe ends is told by the connection that reads it.
+        let _ = tokio::io::copy_bidirectional(&mut tls, &mut outer).await;
+        drop(outer);
+    };
+    tokio::join!(pump, serve(Socket::wrapped(inner), peer, permit, server, local));
+}

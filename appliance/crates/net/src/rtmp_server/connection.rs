@@ -1,0 +1,336 @@
+//! One RTMP connection from its handshake to its end.
+
+use super::{RtmpConnectionError as Error, Server};
+use crate::outbox::Outbox;
+use crate::socket::Socket;
+use bytes::{Buf, BytesMut};
+use fieldgate_hub::{Action, LocalShard, Mountpoint, Request, StreamState, Terms, Verdict};
+use fieldgate_proto::rtmp::{
+    Event, PlayRefusal, PlayRequest, PublishRefusal, PublishRequest, ServerHandshake, ServerSession,
+    ServerSettings,
+};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tracing::{debug, info};
+
+/// Chunk size until a player has told which mountpoint it wants.
+const FIRST_CHUNK_LEN: u32 = 4096;
+/// Times that one connection may change to a mountpoint of another shard.
+const MAX_MOVES: u8 = 16;
+/// How long a refused or dismissed peer has to read why.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What a peer was admitted to.
+pub(super) enum Role {
+    /// Feed a mountpoint.
+    Publish { stream_id: u32, mountpoint: Arc<Mountpoint> },
+    /// Follow a mountpoint.
+    Play { stream_id: u32, mountpoint: Arc<Mountpoint>, terms: Terms },
+}
+
+impl Role {
+    fn shard(&self) -> usize {
+        match self {
+            Role::Publish { mountpoint, .. } | Role::Play { mountpoint, .. } => mountpoint.shard(),
+        }
+    }
+}
+
+/// A connection's protocol state. Can move to another shard together with its socket.
+pub(super) struct Connection {
+    pub(super) peer: SocketAddr,
+    pub(super) server: Arc<Server>,
+    pub(super) session: ServerSession,
+    /// Bytes that were read and not yet looked at.
+    pub(super) unread: BytesMut,
+    app: String,
+    /// Some encoders can put the key only behind the application.
+    app_key: Option<String>,
+    moves: u8,
+}
+
+impl Connection {
+    /// Serves a peer until it or we end it.
+    pub(super) async fn serve(
+        socket: Socket,
+        peer: SocketAddr,
+        server: Arc<Server>,
+        local: Rc<LocalShard>,
+    ) -> Result<(), Error> {
+        let outbox = Rc::new(Outbox::new(socket));
+        let limit = server.settings.handshake_timeout;
+        // Boxed: a quiet connection shall not keep the handshake's memory.
+        let begin = Box::pin(Self::begin(peer, server, &outbox, &local));
+        let Some(connection) =
+            tokio::time::timeout(limit, begin).await.map_err(|_| Error::HandshakeTimeout(limit))??
+        else {
+            return Ok(());
+        };
+        connection.go_on(outbox, local).await
+    }
+
+    /// Handshake and `connect`. `None`: the peer left.
+    async fn begin(
+        peer: SocketAddr,
+        server: Arc<Server>,
+        outbox: &Outbox,
+        local: &LocalShard,
+    ) -> Result<Option<Connection>, Error> {
+        let cancel = server.context.cancel.clone();
+        let mut connection = Connection {
+            peer,
+            session: ServerSession::new(ServerSettings {
+                limits: server.settings.limits.clone(),
+                chunk_len: FIRST_CHUNK_LEN,
+                ..ServerSettings::default()
+            }),
+            server,
+            unread: BytesMut::new(),
+            app: String::new(),
+            app_key: None,
+            moves: 0,
+        };
+        let work = async {
+            let mut handshake = Box::new(ServerHandshake::new());
+            loop {
+                if !connection.read_more(outbox, local).await? {
+                    return Ok(None);
+                }
+                let mut input = &connection.unread[..];
+                let mut answer = BytesMut::new();
+                let done = handshake.handle_input(&mut input, &mut answer)?;
+                let used = connection.unread.len() - input.len();
+                connection.unread.advance(used);
+                outbox.answer(|out| out.unsplit(answer));
+                outbox.write_now();
+                if done {
+                    break;
+                }
+            }
+            drop(handshake);
+            loop {
+                while let Some(event) = connection.next_event()? {
+                    let Event::ConnectRequested(request) = event else { continue };
+                    if !connection.server.context.admit.knows_application(&request.app) {
+                        let text = format!("application {:?} is not served here; use \"live\"", request.app);
+                        debug!(%peer, app = request.app, "RTMP connect refused: unknown application");
+                        connection.session.reject_connect(&text);
+                        connection.say_last_words(outbox).await;
+                        return Ok(None);
+                    }
+                    connection.session.accept_connect();
+                    connection.app_key = request.param("key");
+                    connection.app = request.app;
+                    connection.send_answers(outbox)?;
+                    return Ok(Some(()));
+                }
+                connection.send_answers(outbox)?;
+                if !connection.read_more(outbox, local).await? {
+                    return Ok(None);
+                }
+            }
+        };
+        let outcome: Result<Option<()>, Error> = tokio::select! {
+            outcome = work => outcome,
+            () = cancel.cancelled() => Err(Error::Stopping),
+        };
+        Ok(outcome?.map(|()| connection))
+    }
+
+    /// From after `connect`, and again after each move, until the end.
+    fn go_on(
+        mut self,
+        outbox: Rc<Outbox>,
+        local: Rc<LocalShard>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Error>>>> {
+        Box::pin(async move {
+            loop {
+                let Some(role) = Box::pin(self.negotiate(&outbox, &local)).await? else { return Ok(()) };
+                if role.shard() != local.index() {
+                    return self.move_to(role, outbox).await;
+                }
+                if !self.play_role(role, &outbox, &local).await? {
+                    return Ok(());
+                }
+            }
+        })
+    }
+
+    /// True: the peer has ended its stream and may begin another.
+    async fn play_role(
+        &mut self,
+        role: Role,
+        outbox: &Rc<Outbox>,
+        local: &Rc<LocalShard>,
+    ) -> Result<bool, Error> {
+        match role {
+            Role::Publish { stream_id, mountpoint } => {
+                super::publish::run(self, outbox, local, stream_id, mountpoint).await
+            }
+            Role::Play { stream_id, mountpoint, terms } => {
+                super::play::run(self, outbox, local, stream_id, mountpoint, terms).await
+            }
+        }
+    }
+
+    /// Goes on with the role on the mountpoint's shard.
+    async fn move_to(mut self, role: Role, outbox: Rc<Outbox>) -> Result<(), Error> {
+        self.moves += 1;
+        if self.moves > MAX_MOVES {
+            return Err(Error::Restless(MAX_MOVES));
+        }
+        let shard = self.server.context.shards.get(role.shard()).cloned();
+        let (Some(shard), Ok(outbox)) = (shard, Rc::try_unwrap(outbox)) else { return Err(Error::Stopping) };
+        let socket = outbox.into_socket().rehome()?;
+        let moved = shard.run(move |local| async move {
+            let outbox = Rc::new(Outbox::new(socket.attach()?));
+            if self.play_role(role, &outbox, &local).await? {
+                self.go_on(outbox, local).await
+            } else {
+                Ok(())
+            }
+        });
+        moved.await?
+    }
+
+    /// Reads and answers until the peer is admitted to something. `None`: it left, or was refused for good.
+    async fn negotiate(&mut self, outbox: &Outbox, local: &LocalShard) -> Result<Option<Role>, Error> {
+        let idle = self.server.settings.idle_timeout;
+        let cancel = self.server.context.cancel.clone();
+        loop {
+            while let Some(event) = self.next_event()? {
+                let role = match event {
+                    Event::PublishRequested(request) => self.consider_publish(request).await,
+                    Event::PlayRequested(request) => self.consider_play(request).await,
+                    _ => None,
+                };
+                self.send_answers(outbox)?;
+                if role.is_some() {
+                    return Ok(role);
+                }
+            }
+            self.send_answers(outbox)?;
+            tokio::select! {
+                more = self.read_more(outbox, local) => if !more? {
+                    return Ok(None);
+                },
+                () = tokio::time::sleep(idle) => {
+                    self.session.close("idle for too long");
+                    self.say_last_words(outbox).await;
+                    return Err(Error::Idle(idle));
+                }
+                () = cancel.cancelled() => return Err(Error::Stopping),
+            }
+        }
+    }
+
+    async fn consider_publish(&mut self, request: PublishRequest) -> Option<Role> {
+        let stream_id = request.stream_id;
+        let key = request.param("key");
+        let (refusal, text) = match self.ask(Action::Publish, &request.name, key).await {
+            Verdict::Allow { mountpoint, .. } => match self.server.context.registry.get(&mountpoint) {
+                Some(mountpoint) => return Some(Role::Publish { stream_id, mountpoint }),
+                None => (PublishRefusal::BadName, format!("mountpoint {mountpoint} has just been removed")),
+            },
+            Verdict::UnknownApplication | Verdict::UnknownName => {
+                (PublishRefusal::BadName, format!("no mountpoint takes the name {:?}", request.name))
+            }
+            Verdict::Deny { text } => (PublishRefusal::Denied, text),
+        };
+        info!(peer = %self.peer, name = request.name, reason = text, "publish refused");
+        self.session.reject_publish(stream_id, refusal, &text);
+        None
+    }
+
+    async fn consider_play(&mut self, request: PlayRequest) -> Option<Role> {
+        let stream_id = request.stream_id;
+        let key = request.param("key");
+        let (refusal, text) = match self.ask(Action::Play, &request.name, key).await {
+            Verdict::Allow { mountpoint, terms } => match self.server.context.registry.get(&mountpoint) {
+                Some(mountpoint) => {
+                    let idle = *mountpoint.state().borrow() == StreamState::Idle;
+                    if terms.wait_for_publisher || !idle {
+                        return Some(Role::Play { stream_id, mountpoint, terms });
+                    }
+                    (PlayRefusal::StreamNotFound, format!("nobody is publishing {}", request.name))
+                }
+                None => {
+                    (PlayRefusal::StreamNotFound, format!("mountpoint {mountpoint} has just been removed"))
+                }
+            },
+            Verdict::UnknownApplication | Verdict::UnknownName => {
+                (PlayRefusal::StreamNotFound, format!("there is no mountpoint {:?}", request.name))
+            }
+            Verdict::Deny { text } => (PlayRefusal::Failed, text),
+        };
+        info!(peer = %self.peer, name = request.name, reason = text, "play refused");
+        self.session.reject_play(stream_id, refusal, &text);
+        None
+    }
+
+    async fn ask(&self, action: Action, name: &str, key: Option<String>) -> Verdict {
+        let request = Request {
+            action,
+            peer: self.peer.ip().to_canonical(),
+            app: self.app.clone(),
+            name: name.to_owned(),
+            key: key.or_else(|| self.app_key.clone()),
+        };
+        self.server.context.admit.admit(request).await
+    }
+
+    /// The next event of what has been read.
+    pub(super) fn next_event(&mut self) -> Result<Option<Event>, Error> {
+        let mut input = &self.unread[..];
+        let event = self.session.read(&mut input);
+        let used = self.unread.len() - input.len();
+        self.unread.advance(used);
+        if self.unread.is_empty() {
+            // A quiet connection keeps no buffer.
+            self.unread = BytesMut::new();
+        }
+        Ok(event?)
+    }
+
+    /// Reads once into `unread`; false at the peer's end.
+    async fn read_more(&mut self, outbox: &Outbox, local: &LocalShard) -> Result<bool, Error> {
+        let unread = &mut self.unread;
+        let mut batch = Vec::new();
+        let len = poll_fn(|cx| {
+            if let Poll::Ready(Err(error)) = outbox.poll_progress(cx, &mut batch) {
+                return Poll::Ready(Err(error));
+            }
+            let mut scratch = local.scratch();
+            outbox.poll_read(cx, &mut scratch).map_ok(|len| {
+                unread.extend_from_slice(scratch.get(..len).unwrap_or_default());
+                len
+            })
+        })
+        .await?;
+        Ok(len > 0)
+    }
+
+    /// Hands the session's answers to the socket.
+    pub(super) fn send_answers(&mut self, outbox: &Outbox) -> Result<(), Error> {
+        if self.session.has_output() {
+            if !outbox.answer(|out| self.session.poll_output(out)) {
+                return Err(Error::AnswersUnread);
+            }
+            outbox.write_now();
+        }
+        Ok(())
+    }
+
+    /// Sends what is left to say and closes our side, giving the peer a moment to read it.
+    pub(super) async fn say_last_words(&mut self, outbox: &Outbox) {
+        if self.session.has_output() {
+            outbox.answer(|out| self.session.poll_output(out));
+        }
+        outbox.close(LAST_WORDS).await;
+    }
+}

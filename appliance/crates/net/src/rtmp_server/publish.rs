@@ -1,0 +1,181 @@
+//! A peer that feeds a mountpoint.
+
+use super::RtmpConnectionError as Error;
+use super::connection::Connection;
+use crate::outbox::Outbox;
+use bytes::BytesMut;
+use fieldgate_hub::{
+    Clock, LocalShard, Mountpoint, MountpointError, Publisher, PublisherInfo, SCRATCH_BYTES,
+};
+use fieldgate_media::{Captured, ClockSource};
+use fieldgate_proto::rtmp::{Event, PublishRefusal, ServerSession, SessionError};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+use tokio::time::Instant;
+use tracing::info;
+
+/// How often stalls are looked for.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How a turn of reading ended.
+enum Turn {
+    /// That many bytes were read.
+    Read(usize),
+    /// The publisher ended its stream; the connection goes on.
+    Unpublished,
+    /// The peer closed the connection.
+    Closed,
+}
+
+/// Feeds `mountpoint` until the peer ends. True: it may begin another stream.
+pub(super) async fn run(
+    connection: &mut Connection,
+    outbox: &Rc<Outbox>,
+    local: &Rc<LocalShard>,
+    stream_id: u32,
+    mountpoint: Arc<Mountpoint>,
+) -> Result<bool, Error> {
+    let clock = connection.server.context.clock.clone();
+    let from = connection.peer.to_string();
+    let info = PublisherInfo { kind: "rtmp", from, since_unix_micros: clock.unix_micros() };
+    let publisher = match mountpoint.claim(local, info) {
+        Ok(publisher) => publisher,
+        Err(error) => {
+            let refusal = match &error {
+                MountpointError::Busy { .. } => PublishRefusal::BadName,
+                MountpointError::Closed { .. } => PublishRefusal::Denied,
+            };
+            info!(peer = %connection.peer, mountpoint = mountpoint.name(), %error, "publish refused");
+            // Who has it is not the stranger's business.
+            let text = format!("{} is already being published", mountpoint.name());
+            connection.session.reject_publish(stream_id, refusal, &text);
+            connection.send_answers(outbox)?;
+            return Ok(true);
+        }
+    };
+    connection.session.accept_publish(stream_id);
+    connection.send_answers(outbox)?;
+    info!(peer = %connection.peer, mountpoint = mountpoint.name(), "publishing");
+    let outcome = feed(connection, outbox, local, publisher, stream_id).await;
+    match &outcome {
+        Ok(_) => info!(peer = %connection.peer, mountpoint = mountpoint.name(), "publisher left"),
+        Err(error) => {
+            info!(peer = %connection.peer, mountpoint = mountpoint.name(), %error, "publisher closed");
+            connection.session.close(&error.to_string());
+            connection.say_last_words(outbox).await;
+        }
+    }
+    outcome
+}
+
+async fn feed(
+    connection: &mut Connection,
+    outbox: &Rc<Outbox>,
+    local: &Rc<LocalShard>,
+    mut publisher: Publisher,
+    stream_id: u32,
+) -> Result<bool, Error> {
+    let stall = connection.server.settings.idle_timeout;
+    let clock = connection.server.context.clock.clone();
+    let stopping = connection.server.context.cancel.clone();
+    let kicked = publisher.kicked();
+    let (stopping, kicked) = (stopping.cancelled(), kicked.cancelled());
+    tokio::pin!(stopping, kicked);
+    let mut look = tokio::time::interval(LOOK);
+    let mut last_media = Instant::now();
+    let mut since_yield = 0;
+    let mut batch = Vec::new();
+
+    let early = connection.unread.split();
+    if let Turn::Unpublished = take_in(connection, &mut publisher, stream_id, &early, &clock)?.0 {
+        return Ok(true);
+    }
+    publisher.flush();
+    loop {
+        let turn = poll_fn(|cx| {
+            if let Poll::Ready(Err(error)) = outbox.poll_progress(cx, &mut batch) {
+                return Poll::Ready(Err(error.into()));
+            }
+            let mut scratch = local.scratch();
+            let len = ready!(outbox.poll_read(cx, &mut scratch))?;
+            if len == 0 {
+                return Poll::Ready(Ok((Turn::Closed, false)));
+            }
+            let bytes = scratch.get(..len).unwrap_or_default();
+            Poll::Ready(take_in(connection, &mut publisher, stream_id, bytes, &clock))
+        });
+        let (turn, media) = tokio::select! {
+            biased;
+            turn = turn => turn?,
+            () = &mut stopping => return Err(Error::Stopping),
+            () = &mut kicked => return Err(Error::Removed(publisher.mountpoint().name().to_owned())),
+            _ = look.tick() => {
+                if last_media.elapsed() > stall {
+                    return Err(Error::Stalled(stall));
+                }
+                continue;
+            }
+        };
+        publisher.flush();
+        connection.send_answers(outbox)?;
+        if media {
+            last_media = Instant::now();
+        }
+        match turn {
+            Turn::Closed => return Ok(false),
+            Turn::Unpublished => return Ok(true),
+            Turn::Read(len) => since_yield += len,
+        }
+        if since_yield >= SCRATCH_BYTES {
+            // A flood is read at most this far at a time, so that it cannot starve its shard.
+            since_yield = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Publishes all that stands in `bytes`. The second value tells whether any of it was media.
+fn take_in(
+    connection: &mut Connection,
+    publisher: &mut Publisher,
+    stream_id: u32,
+    bytes: &[u8],
+    clock: &Clock,
+) -> Result<(Turn, bool), Error> {
+    let mut input = bytes;
+    let mut media = false;
+    while let Some(event) = connection.session.read(&mut input)? {
+        match event {
+            Event::Tracks { tracks, .. } => publisher.announce(tracks),
+            Event::Unit { mut draft, .. } => {
+                media = true;
+                let unix_micros = clock.unix_micros();
+                draft.head.captured = Some(Captured { unix_micros, by: ClockSource::Arrival });
+                publisher.publish(draft);
+            }
+            Event::Unpublished { stream_id: ended } if ended == stream_id => {
+                connection.unread = BytesMut::from(input);
+                return Ok((Turn::Unpublished, media));
+            }
+            other => refuse_more(&mut connection.session, other)?,
+        }
+    }
+    Ok((Turn::Read(bytes.len()), media))
+}
+
+/// One stream per connection at a time; what else a busy peer asks for is refused.
+pub(super) fn refuse_more(session: &mut ServerSession, event: Event) -> Result<(), SessionError> {
+    use fieldgate_proto::rtmp::PlayRefusal;
+    let text = "this connection has a stream already; open another connection";
+    match event {
+        Event::PublishRequested(request) => {
+            session.reject_publish(request.stream_id, PublishRefusal::Denied, text);
+        }
+        Event::PlayRequested(request) => session.reject_play(request.stream_id, PlayRefusal::Failed, text),
+        _ => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! Who may publish and play: the config's keys and address lists.
+
+use fieldgate_hub::{Action, Admit, Request, Terms, Verdict};
+use fieldgate_model::config::{Config, Mountpoint, Network, Secret, Source, WhenAbsent, is_stream_name};
+use fieldgate_net::KeyCheck;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// The application under which mountpoints are published and played.
+pub const APPLICATION: &str = "live";
+
+/// Makes instances of template mountpoints; fulfilled by the supervisor's handle.
+pub trait Instances: Send + Sync {
+    /// Makes sure that `name` exists as an instance of `template`; the error is for the peer.
+    fn instantiate(&self, template: &str, name: &str) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+    /// Whether a mountpoint of that name exists now.
+    fn exists(&self, name: &str) -> bool;
+}
+
+/// Answers from the config in force.
+pub struct ConfigAdmit {
+    config: watch::Receiver<Arc<Config>>,
+    instances: Arc<dyn Instances>,
+}
+
+impl ConfigAdmit {
+    /// Answers by the newest config of `config`.
+    pub fn new(config: watch::Receiver<Arc<Config>>, instances: Arc<dyn Instances>) -> Self {
+        ConfigAdmit { config, instances }
+    }
+
+    async fn judge(&self, request: Request) -> Verdict {
+        if request.app != APPLICATION {
+            return Verdict::UnknownApplication;
+        }
+        if !is_stream_name(&request.name) {
+            return Verdict::UnknownName;
+        }
+        let config = self.config.borrow().clone();
+        let Some((known, mountpoint)) = config.mountpoint_for(&request.name) else { return Verdict::UnknownName };
+        if let Err(text) = may(&request, mountpoint) {
+            return Verdict::Deny { text };
+        }
+        let is_template = known.ends_with('*');
+        if is_template && !self.instances.exists(&request.name) {
+            // A player may not create what only a publisher brings to life.
+            if request.action == Action::Play {
+                return Verdict::UnknownName;
+            }
+            if let Err(text) = self.instances.instantiate(known, &request.name).await {
+                return Verdict::Deny { text };
+            }
+        }
+        let play = &mountpoint.play;
+        let terms = Terms {
+            wait_for_publisher: play.when_absent == WhenAbsent::Wait,
+            gather: play.gather.get(),
+            chunk_len: play.chunk_len,
+        };
+        Verdict::Allow { mountpoint: request.name, terms }
+    }
+}
+
+impl Admit for ConfigAdmit {
+    fn knows_application(&self, app: &str) -> bool {
+        app == APPLICATION
+    }
+
+    fn admit(&self, request: Request) -> Pin<Box<dyn Future<Output = Verdict> + Send + '_>> {
+        Box::pin(self.judge(request))
+    }
+}
+
+fn may(request: &Request, mountpoint: &Mountpoint) -> Result<(), String> {
+    let (key, allow) = match (request.action, &mountpoint.source) {
+        (Action::Play, _) => (&mountpoint.play.key, &mountpoint.play.allow),
+        (Action::Publish, Source::Publish(publish)) => (&publish.key, &publish.allow),
+        (Action::Publish, other) => {
+            return Err(format!("{} is fed by its own {} source", request.name, other.kind()));
+        }
+    };
+    let what = match request.action {
+        Action::Publish => "publish",
+        Action::Play => "play",
+    };
+    if !may_from(request.peer, key.is_some(), allow) {
+        return Err(format!("your address may not {what} {}; ask for it to be added to allow", request.name));
+    }
+    if !has_key(request.key.as_deref(), key.as_ref()) {
+        return Err(format!("{what} key is missing or wrong; add ?key=KEY to the stream name"));
+    }
+    Ok(())
+}
+
+/// Without a key only this machine and listed addresses may; with a key a list narrows it further.
+fn may_from(peer: IpAddr, has_key: bool, allow: &[Network]) -> bool {
+    peer.is_loopback() || allow.iter().any(|network| network.contains(peer)) || (has_key && allow.is_empty())
+}
+
+fn has_key(offered: Option<&str>, expected: Option<&Secret>) -> bool {
+    expected.is_none_or(|expected| KeyCheck::new(expected.reveal()).matches(offered.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed(Vec<&'static str>);
+
+    impl Instances for Fixed {
+        fn instantiate(&self, _: &str, name: &str) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
+            let room = name != "s-full";
+            Box::pin(async move { if room { Ok(()) } else { Err("64 streams are there already".into()) } })
+        }
+        fn exists(&self, name: &str) -> bool {
+            self.0.contains(&name)
+        }
+    }
+
+    fn admit() -> ConfigAdmit {
+        let config = serde_json::json!({ "mountpoints": {
+            "yard": { "source": { "kind": "publish", "key": "s3cret" }, "play": { "key": "v1ew" } },
+            "open": { "source": { "kind": "publish", "allow": ["10.1.0.0/16"] },
+                      "play": { "allow": ["10.2.0.0/16"], "when_absent": "refuse" } },
+            "both": { "source": { "kind": "publish", "key": "k", "allow": ["10.1.0.0/16"] } },
+            "demo": { "source": { "kind": "test" } },
+            "s*": { "source": { "kind": "publish", "key": "k" } },
+        }});
+        let config: Config = serde_json::from_value(config).unwrap();
+        let (_, receiver) = watch::channel(Arc::new(config));
+        ConfigAdmit::new(receiver, Arc::new(Fixed(vec!["s-live"])))
+    }
+
+    async fn ask(action: Action, peer: &str, name: &str, key: Option<&str>) -> Verdict {
+        let request = Request {
+            action,
+            peer: peer.parse().unwrap(),
+            app: "live".into(),
+            name: name.into(),
+            key: key.map(str::to_owned),
+        };
+        admit().admit(request).await
+    }
+
+    fn allowed(verdict: &Verdict) -> bool {
+        matches!(verdict, Verdict::Allow { .. })
+    }
+
+    #[tokio::test]
+    async fn a_key_is_asked_for_wherever_one_is_set() {
+        for peer in ["127.0.0.1", "8.8.8.8"] {
+            assert!(allowed(&ask(Action::Publish, peer, "yard", Some("s3cret")).await));
+            assert!(!allowed(&ask(Action::Publish, peer, "yard", Some("s3cre")).await));
+            assert!(!allowed(&ask(Action::Publish, peer, "yard", Some("v1ew")).await));
+            assert!(!allowed(&ask(Action::Publish, peer, "yard", None).await));
+            assert!(allowed(&ask(Action::Play, peer, "yard", Some("v1ew")).await));
+            assert!(!allowed(&ask(Action::Play, peer, "yard", Some("s3cret")).await));
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_key_only_loopback_and_listed_addresses_may() {
+        assert!(allowed(&ask(Action::Publish, "127.0.0.1", "open", None).await));
+        assert!(allowed(&ask(Action::Publish, "10.1.2.3", "open", None).await));
+        assert!(!allowed(&ask(Action::Publish, "10.2.2.3", "open", None).await));
+        assert!(allowed(&ask(Action::Play, "10.2.2.3", "open", None).await));
+        assert!(!allowed(&ask(Action::Play, "8.8.8.8", "demo", None).await));
+    }
+
+    #[tokio::test]
+    async fn a_list_narrows_a_key() {
+        assert!(allowed(&ask(Action::Publish, "10.1.2.3", "both", Some("k")).await));
+        assert!(!allowed(&ask(Action::Publish, "10.9.2.3", "both", Some("k")).await));
+    }
+
+    #[tokio::test]
+    async fn the_terms_come_from_the_mountpoint() {
+        let Verdict::Allow { terms, .. } = ask(Action::Play, "127.0.0.1", "open", None).await else { panic!() };
+        assert!(!terms.wait_for_publisher);
+    }
+
+    #[tokio::test]
+    async fn cameras_are_not_published_to_and_unknown_names_are_unknown() {
+        assert!(matches!(ask(Action::Publish, "127.0.0.1", "demo", None).await, Verdict::Deny { .. }));
+        assert_eq!(ask(Action::Publish, "127.0.0.1", "nope", None).await, Verdict::UnknownName);
+        assert_eq!(ask(Action::Publish, "127.0.0.1", "../etc", None).await, Verdict::UnknownName);
+    }
+
+    #[tokio::test]
+    async fn a_template_lives_by_its_publishers_alone() {
+        assert!(allowed(&ask(Action::Publish, "127.0.0.1", "s7", Some("k")).await));
+        assert!(!allowed(&ask(Action::Publish, "127.0.0.1", "s-full", Some("k")).await));
+        assert!(!allowed(&ask(Action::Publish, "127.0.0.1", "s7", None).await), "keys first");
+        assert_eq!(ask(Action::Play, "127.0.0.1", "s7", None).await, Verdict::UnknownName);
+        assert!(allowed(&ask(Action::Play, "127.0.0.1", "s-live", None).await));
+    }
+}
