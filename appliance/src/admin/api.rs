@@ -166,3 +166,6 @@ pub fn read_config(json: &[u8]) -> Result<Config, Vec<Problem>> {
 pub fn config_schema() -> Vec<u8> {
     schema().to_string().into_bytes()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! The config API over real sockets, down to the steward and its files.
+
+use super::*;
+use crate::admin::{Admin, Settings};
+use crate::steward::{Reconcile, Steward};
+use crate::store::{Confirmed, DirFs, Store};
+use fieldgate_hub::Clock;
+use fieldgate_model::Timestamp;
+use fieldgate_model::config::Part;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
+use tokio_util::sync::CancellationToken;
+
+/// A running side on which everything starts and nothing was ever delivering.
+struct Willing;
+
+impl Reconcile for Willing {
+    async fn reconcile(&mut self, _: &Config, _: &Config) -> Result<(), Vec<Problem>> {
+        Ok(())
+    }
+    fn healthy(&self) -> BTreeSet<Part> {
+        BTreeSet::new()
+    }
+}
+
+struct Running {
+    address: SocketAddr,
+    folder: PathBuf,
+    cancel: CancellationToken,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+fn first_config() -> Config {
+    let value = json!({"mountpoints": {"yard": {"source": {"kind": "publish", "key": "s3cret"}}}});
+    serde_json::from_value(value).unwrap()
+}
+
+impl Running {
+    fn start() -> Self {
+        let folder = std::env::temp_dir().join(format!("fg-api-{}", crate::admin::random_name().unwrap()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let cancel = CancellationToken::new();
+        let (tell, told) = sync_channel(1);
+        let (folder_, cancel_) = (folder.clone(), cancel.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (mut store, _) =
+                    Store::open(Box::new(DirFs::open(&folder_.join("state")).unwrap())).unwrap();
+                store.write_candidate(&first_config(), "test", Timestamp::default()).unwrap();
+                let meta = store.promote().unwrap();
+                let pulses = Pulses::default();
+                let steward = Steward {
+                    store,
+                    confirmed: Confirmed { config: first_config(), meta },
+                    running: Willing,
+                    clock: Clock::default(),
+                    pulse: pulses.watch("steward", Duration::from_secs(60)),
+                    confirm_within: Duration::from_secs(90),
+                    machine_memory_bytes: None,
+                };
+                let (steward, work) = steward.start(cancel_.clone());
+                let settings = Settings {
+                    listen: vec!["127.0.0.1:0".parse().unwrap()],
+                    host_names: Vec::new(),
+                    socket_folder: folder_.clone(),
+                };
+                let admin =
+                    Admin::bind(&settings, Arc::new(Gateway::new(steward, pulses, Status::default))).unwrap();
+                tell.send(admin.addresses()[0]).unwrap();
+                tokio::join!(admin.run(cancel_.clone()), work);
+            });
+        });
+        Running { address: told.recv().unwrap(), folder, cancel, thread: Some(thread) }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    fn ask(&self, request: &str, headers: &str, body: &str) -> (u16, String, Value) {
+        self.ask_on(self.connect(), request, headers, body)
+    }
+
+    fn ask_on(
+        &self,
+        mut stream: TcpStream,
+        request: &str,
+        headers: &str,
+        body: &str,
+    ) -> (u16, String, Value) {
+        let (address, len) = (self.address, body.len());
+        let text =
+            format!("{request} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {len}\r\n{headers}\r\n{body}");
+        stream.write_all(text.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.get(9..12).unwrap().parse().unwrap();
+        (status, head.to_ascii_lowercase(), serde_json::from_str(body).unwrap_or_default())
+    }
+
+    fn put(&self, over: u64, config: &Value) -> (u16, Value) {
+        let headers = format!("If-Match: \"{over}\"\r\nContent-Type: application/json\r\n");
+        let (status, _, body) = self.ask("PUT /api/v1/config", &headers, &config.to_string());
+        (status, body)
+    }
+
+    fn get(&self) -> (String, Value) {
+        let (status, head, body) = self.ask("GET /api/v1/config", "", "");
+        assert_eq!(status, 200);
+        (head, body)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        let ended = self.thread.take().map(std::thread::JoinHandle::join);
+        let _ = std::fs::remove_dir_all(&self.folder);
+        if !std::thread::panicking() {
+            ended.unwrap().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_config_is_read_changed_and_confirmed_over_http() {
+    let gateway = Running::start();
+    let (head, mut config) = gateway.get();
+    assert!(head.contains("etag: \"1\""), "{head}");
+    assert_eq!(
+        config["mountpoints"]["yard"]["source"]["key"],
+        json!({"set": true}),
+        "secrets do not read back"
+    );
+
+    config["mountpoints"]["demo"] = json!({"source": {"kind": "test"}});
+    assert_eq!(gateway.put(7, &config).0, 412, "a revision that never was");
+    let (status, body) = gateway.put(1, &config);
+    assert_eq!((status, &body["revision"]), (200, &json!(2)), "an addition is confirmed at once: {body}");
+    assert_eq!(gateway.put(1, &config).0, 412, "somebody else was faster");
+
+    // A change of what exists is provisional, and confirmed only over a connection opened after it.
+    let older = gateway.connect();
+    config["mountpoints"]["yard"]["source"]["key"] = json!("other");
+    let (status, body) = gateway.put(2, &config);
+    assert_eq!((status, &body["state"]), (202, &json!("awaiting_confirm")), "{body}");
+    assert_eq!(gateway.put(2, &config).0, 409, "one change at a time");
+    assert_eq!(gateway.ask_on(older, "POST /api/v1/config/confirm", "", "").0, 409);
+    assert!(gateway.get().0.contains("etag: \"2\""), "not confirmed yet");
+    let (status, _, body) = gateway.ask("POST /api/v1/config/confirm", "", "");
+    assert_eq!((status, &body["revision"]), (200, &json!(3)), "{body}");
+    assert_eq!(gateway.ask("POST /api/v1/config/confirm", "", "").0, 409, "nothing waits any more");
+}
+
+#[test]
+fn faults_are_told_all_at_once_with_their_paths() {
+    let gateway = Running::start();
+    let shape = json!({"mountpoints": {"yard": {"source": {"kind": "publish"}, "pushes": 1}}, "rtpm": {}});
+    let (status, body) = gateway.put(1, &shape);
+    assert_eq!(status, 400, "{body}");
+    let paths: Vec<&str> =
+        body["problems"].as_array().unwrap().iter().filter_map(|it| it["path"].as_str()).collect();
+    assert!(paths.contains(&"rtpm") && paths.contains(&"mountpoints.yard.pushes"), "{paths:?}");
+
+    let sense = json!({"admin": {"listen": ["0.0.0.0:8080"]},
+        "mountpoints": {"yard": {"source": {"kind": "publish"}, "push": [{"url": "http://h/live"}]}}});
+    let (status, body) = gateway.put(1, &sense);
+    assert_eq!(status, 422, "{body}");
+    let paths: Vec<&str> =
+        body["problems"].as_array().unwrap().iter().filter_map(|it| it["path"].as_str()).collect();
+    assert!(
+        paths.contains(&"admin.listen[0]") && paths.contains(&"mountpoints.yard.push[0].url"),
+        "{paths:?}"
+    );
+    assert!(gateway.get().0.contains("etag: \"1\""), "nothing was changed");
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let gateway = Running::start();
+    let (_, mut config) = gateway.get();
+    config["mountpoints"]["yard"]["source"]["key"] = json!("other");
+    let headers = "If-Match: *\r\nContent-Type: application/json\r\n";
+    let (status, _, body) = gateway.ask("PUT /api/v1/config?dry_run", headers, &config.to_string());
+    assert_eq!((status, &body["needs_confirm"]), (200, &json!(true)), "{body}");
+    assert!(!body["changes"].as_array().unwrap().is_empty(), "what it would change: {body}");
+    assert!(gateway.get().0.contains("etag: \"1\""));
+    assert_eq!(gateway.ask("POST /api/v1/config/confirm", "", "").0, 409);
+}
