@@ -88,3 +88,6 @@ pub const FOURCC_CODECS: [Codec; 11] = [
     Codec::Eac3,
     Codec::Flac,
 ];
+
+#[cfg(test)]
+mod tests;

@@ -231,3 +231,6 @@ fn codec_id(codec: Codec) -> f64 {
         codec => f64::from(u32::from_be_bytes(fourcc(codec).unwrap_or_default())),
     }
 }
+
+#[cfg(test)]
+mod tests;
