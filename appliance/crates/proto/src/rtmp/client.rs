@@ -381,3 +381,6 @@ fn is_end(code: &str) -> bool {
             | "NetConnection.Connect.Failed"
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,3 +116,63 @@ impl Shake {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feed(handshake: &mut ServerHandshake, mut input: &[u8], step: usize) -> (bool, Vec<u8>) {
+        let mut out = BytesMut::new();
+        let mut done = false;
+        while !input.is_empty() && !done {
+            let (mut piece, rest) = input.split_at(step.min(input.len()));
+            done = handshake.handle_input(&mut piece, &mut out).unwrap();
+            assert!(done || piece.is_empty());
+            input = rest;
+        }
+        (done, out.to_vec())
+    }
+
+    #[test]
+    fn both_sides_meet_whatever_the_pieces_and_leave_the_chunks_alone() {
+        for step in [1, 100, 1536, 1537, 4000] {
+            let (mut client, mut server) = (ClientHandshake::new(), ServerHandshake::new());
+            let mut to_server = BytesMut::new();
+            assert!(!client.handle_input(&mut &[][..], &mut to_server).unwrap());
+            assert_eq!(to_server.len(), 1537);
+            let (done, to_client) = feed(&mut server, &to_server, step);
+            assert!(!done && to_client.len() == 1 + 1536 + 1536);
+            let mut answer = BytesMut::new();
+            let mut input = [&to_client[..], b"chunk"].concat();
+            input.truncate(to_client.len() + 5);
+            let mut rest = &input[..];
+            assert!(client.handle_input(&mut rest, &mut answer).unwrap());
+            assert_eq!((rest, answer.len()), (&b"chunk"[..], 1536));
+            let mut last = &[&answer[..], b"chunk"].concat()[..];
+            assert!(server.handle_input(&mut last, &mut BytesMut::new()).unwrap());
+            assert_eq!(last, b"chunk");
+            assert!(server.handle_input(&mut last, &mut BytesMut::new()).unwrap(), "done stays done");
+        }
+    }
+
+    #[test]
+    fn a_simple_peer_without_digest_is_answered_with_its_own_bytes() {
+        let mut c1 = vec![0u8; 1536];
+        c1[8..].fill(0xA5);
+        let mut server = ServerHandshake::new();
+        let (done, out) = feed(&mut server, &[&[3][..], &c1].concat(), 4096);
+        assert!(!done);
+        assert_eq!(out[0], 3);
+        assert_eq!(out[1537..], c1);
+        let (done, _) = feed(&mut server, &out[1..1537], 4096);
+        assert!(done);
+    }
+
+    #[test]
+    fn what_is_not_rtmp_is_refused_at_its_first_byte() {
+        for got in [b'G', 0x16, 6, 0] {
+            let error = ServerHandshake::new().handle_input(&mut &[got, 3][..], &mut BytesMut::new());
+            assert!(matches!(error, Err(HandshakeError::Version { got: byte }) if byte == got));
+        }
+    }
+}

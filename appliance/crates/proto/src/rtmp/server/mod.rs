@@ -199,3 +199,6 @@ impl ServerSession {
 fn object_text(object: &std::collections::HashMap<String, Amf0Value>, name: &str) -> String {
     object.get(name).and_then(super::commands::text).unwrap_or_default().to_owned()
 }
+
+#[cfg(test)]
+mod tests;
