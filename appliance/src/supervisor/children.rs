@@ -1,0 +1,320 @@
+//! Which children a config has, with which settings.
+
+use super::Backoff;
+use fieldgate_model::Config;
+use fieldgate_model::config::{Mountpoint, Part, Path, Push, Ring, SecretUrl, Source, Span};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Names a child.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ChildKey {
+    /// The admin plane's HTTP server.
+    Admin,
+    /// Accepts RTMP on one address; `nth` tells several with a port that the kernel chooses apart.
+    RtmpListener {
+        /// As in the config.
+        address: SocketAddr,
+        /// 0 for the first of that address.
+        nth: usize,
+    },
+    /// Accepts RTMP over TLS on one address.
+    RtmpsListener {
+        /// As in the config.
+        address: SocketAddr,
+        /// 0 for the first of that address.
+        nth: usize,
+    },
+    /// A stream's place in the hub.
+    Mountpoint(String),
+    /// What feeds a mountpoint: a camera or a pull. A `publish` source has none: it waits for others.
+    Source(String),
+    /// One push.
+    Push {
+        /// The mountpoint or stream under a template.
+        mountpoint: String,
+        /// The push's effective id in the config.
+        id: String,
+    },
+}
+
+/// When a child is stopped; each stage begins when the one before has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Listeners and sources.
+    Inputs,
+    /// Pushes.
+    Outputs,
+    /// Mountpoints.
+    Streams,
+    /// The admin plane.
+    Admin,
+}
+
+impl Stage {
+    /// All, in the order of stopping.
+    pub const ALL: [Stage; 4] = [Stage::Inputs, Stage::Outputs, Stage::Streams, Stage::Admin];
+}
+
+impl ChildKey {
+    /// When it is stopped.
+    pub fn stage(&self) -> Stage {
+        match self {
+            ChildKey::RtmpListener { .. } | ChildKey::RtmpsListener { .. } | ChildKey::Source(_) => {
+                Stage::Inputs
+            }
+            ChildKey::Push { .. } => Stage::Outputs,
+            ChildKey::Mountpoint(_) => Stage::Streams,
+            ChildKey::Admin => Stage::Admin,
+        }
+    }
+
+    /// Whether it is of no use until it is ready. Others may retry: an upstream that is down is no fault of a config.
+    pub fn must_be_ready(&self) -> bool {
+        !matches!(self, ChildKey::Source(_) | ChildKey::Push { .. })
+    }
+
+    /// The mountpoint or stream that it belongs to.
+    pub fn mountpoint(&self) -> Option<&str> {
+        match self {
+            ChildKey::Mountpoint(name) | ChildKey::Source(name) | ChildKey::Push { mountpoint: name, .. } => {
+                Some(name)
+            }
+            ChildKey::Admin | ChildKey::RtmpListener { .. } | ChildKey::RtmpsListener { .. } => None,
+        }
+    }
+
+    /// The part of the config that it comes from.
+    pub fn part(&self) -> Part {
+        match self {
+            ChildKey::Admin => Part::AdminListen,
+            ChildKey::RtmpListener { .. } => Part::RtmpListen,
+            ChildKey::RtmpsListener { .. } => Part::RtmpTls,
+            ChildKey::Mountpoint(name) => Part::Mountpoint { name: name.clone() },
+            ChildKey::Source(name) => Part::Source { name: name.clone() },
+            ChildKey::Push { mountpoint, id } => Part::Push { name: mountpoint.clone(), id: id.clone() },
+        }
+    }
+
+    /// Where in the config the fault is, if it does not start.
+    pub fn path(&self) -> Path {
+        match self {
+            ChildKey::Admin => Path::root().field("admin").field("listen"),
+            ChildKey::RtmpListener { .. } => Path::root().field("rtmp").field("listen"),
+            ChildKey::RtmpsListener { .. } => Path::root().field("rtmp").field("tls"),
+            ChildKey::Mountpoint(name) => Path::mountpoint(name),
+            ChildKey::Source(name) => Path::mountpoint(name).field("source"),
+            ChildKey::Push { mountpoint, .. } => Path::mountpoint(mountpoint).field("push"),
+        }
+    }
+}
+
+impl fmt::Display for ChildKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChildKey::Admin => f.write_str("admin"),
+            ChildKey::RtmpListener { address, .. } => write!(f, "rtmp {address}"),
+            ChildKey::RtmpsListener { address, .. } => write!(f, "rtmps {address}"),
+            ChildKey::Mountpoint(name) => write!(f, "mountpoint {name}"),
+            ChildKey::Source(name) => write!(f, "source {name}"),
+            ChildKey::Push { mountpoint, id } => write!(f, "push {mountpoint}/{id}"),
+        }
+    }
+}
+
+/// A mountpoint's bounds. Part of the settings of all that hangs on it, so that these start anew with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountpointSettings {
+    /// The ring's bound.
+    pub ring: Ring,
+    /// Lag after which a subscriber jumps.
+    pub max_lag: Span,
+    /// How long a stream outlives its publisher.
+    pub grace: Span,
+    /// Whether others publish to it, or a source of ours does.
+    pub takes_publishers: bool,
+}
+
+impl MountpointSettings {
+    fn of(mountpoint: &Mountpoint) -> Self {
+        MountpointSettings {
+            ring: mountpoint.ring.clone(),
+            max_lag: mountpoint.max_lag,
+            grace: mountpoint.grace,
+            takes_publishers: matches!(mountpoint.source, Source::Publish(_)),
+        }
+    }
+}
+
+/// A child's settings; it is started anew when they differ. What children read as they go (keys, allow-lists, limits on
+/// connections) is not here but in [`super::SupervisorHandle::config`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChildSettings {
+    /// The admin plane. Its addresses.
+    Admin(Vec<SocketAddr>),
+    /// An RTMP listener; its address is in the key.
+    RtmpListener,
+    /// An RTMPS listener; its address is in the key.
+    RtmpsListener {
+        /// Certificate chain, PEM.
+        cert: PathBuf,
+        /// Private key, PEM.
+        key: PathBuf,
+    },
+    /// A mountpoint.
+    Mountpoint(MountpointSettings),
+    /// A source of ours.
+    Source(Box<Source>, MountpointSettings),
+    /// A push; `{name}` is replaced.
+    Push(Box<Push>, MountpointSettings),
+}
+
+impl ChildSettings {
+    /// The longest wait between two attempts.
+    pub fn backoff_cap(&self) -> Duration {
+        match self {
+            ChildSettings::Push(push, _) => push.backoff_cap.get(),
+            ChildSettings::Source(source, _) => match source.as_ref() {
+                Source::Pull(pull) => pull.backoff_cap.get(),
+                _ => Backoff::CAP,
+            },
+            _ => Backoff::CAP,
+        }
+    }
+}
+
+/// All children of a config but those of streams under templates, which come and go.
+pub fn children_of(config: &Config) -> BTreeMap<ChildKey, ChildSettings> {
+    let mut children = BTreeMap::new();
+    if !config.admin.listen.is_empty() {
+        children.insert(ChildKey::Admin, ChildSettings::Admin(config.admin.listen.clone()));
+    }
+    for (nth, address) in numbered(&config.rtmp.listen) {
+        children.insert(ChildKey::RtmpListener { address, nth }, ChildSettings::RtmpListener);
+    }
+    if let Some(tls) = &config.rtmp.tls {
+        for (nth, address) in numbered(&tls.listen) {
+            let settings = ChildSettings::RtmpsListener { cert: tls.cert.clone(), key: tls.key.clone() };
+            children.insert(ChildKey::RtmpsListener { address, nth }, settings);
+        }
+    }
+    for (name, mountpoint) in config.mountpoints.iter().filter(|(name, _)| !name.ends_with('*')) {
+        children.extend(stream_children_of(name, mountpoint));
+    }
+    children
+}
+
+/// The children of one stream, of a mountpoint or under a template.
+pub fn stream_children_of(name: &str, mountpoint: &Mountpoint) -> BTreeMap<ChildKey, ChildSettings> {
+    let settings = MountpointSettings::of(mountpoint);
+    let mut children = BTreeMap::new();
+    children.insert(ChildKey::Mountpoint(name.to_owned()), ChildSettings::Mountpoint(settings.clone()));
+    if !settings.takes_publishers {
+        let source = Box::new(mountpoint.source.clone());
+        children.insert(ChildKey::Source(name.to_owned()), ChildSettings::Source(source, settings.clone()));
+    }
+    for push in mountpoint.push.iter().filter(|push| push.enabled) {
+        let key = ChildKey::Push { mountpoint: name.to_owned(), id: push.effective_id() };
+        children.insert(key, ChildSettings::Push(Box::new(named(push, name)), settings.clone()));
+    }
+    children
+}
+
+/// The push of one stream under a template. Its id stays that of the config.
+fn named(push: &Push, name: &str) -> Push {
+    let mut push = push.clone();
+    push.id = Some(push.effective_id());
+    push.url = SecretUrl::new(push.url.reveal().replace("{name}", name));
+    push.channel_id = push.channel_id.map(|id| id.replace("{name}", name));
+    push
+}
+
+/// Each address with how many equal ones stand before it.
+fn numbered(addresses: &[SocketAddr]) -> impl Iterator<Item = (usize, SocketAddr)> {
+    addresses.iter().enumerate().map(|(index, address)| {
+        (addresses.iter().take(index).filter(|before| *before == address).count(), *address)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn config(value: serde_json::Value) -> Config {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn keys(config: &Config) -> Vec<String> {
+        children_of(config).keys().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn every_part_with_a_task_is_a_child() {
+        let config = config(json!({
+            "rtmp": {"listen": ["127.0.0.1:0", "127.0.0.1:0"], "tls": {"listen": ["[::1]:443"], "cert": "/c", "key": "/k"}},
+            "admin": {"listen": ["127.0.0.1:8080"]},
+            "mountpoints": {
+                "a": {"source": {"kind": "publish"}, "push": [
+                    {"url": "rtmp://h/live/a", "id": "on"}, {"url": "rtmp://h/live/b", "id": "off", "enabled": false},
+                ]},
+                "b": {"source": {"kind": "test"}},
+                "s*": {"source": {"kind": "publish"}},
+            },
+        }));
+        assert_eq!(
+            keys(&config),
+            [
+                "admin",
+                "rtmp 127.0.0.1:0",
+                "rtmp 127.0.0.1:0",
+                "rtmps [::1]:443",
+                "mountpoint a",
+                "mountpoint b",
+                "source b",
+                "push a/on",
+            ]
+        );
+    }
+
+    #[test]
+    fn keys_and_limits_change_no_child_and_a_ring_changes_all_of_its_mountpoint() {
+        let with = |extra: serde_json::Value, limit: u32| {
+            let mut mountpoint =
+                json!({"source": {"kind": "publish"}, "push": [{"url": "rtmp://h/live/a", "id": "p"}]});
+            mountpoint.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            children_of(&config(
+                json!({"rtmp": {"max_connections": limit}, "mountpoints": {"a": mountpoint}}),
+            ))
+        };
+        let base = with(json!({}), 300);
+        assert_eq!(base, with(json!({"source": {"kind": "publish", "key": "k"}, "play": {"key": "v"}}), 500));
+        let ring = with(json!({"ring": {"bytes": 1 << 20}}), 300);
+        let differ: Vec<String> = base
+            .iter()
+            .filter(|(key, settings)| ring.get(*key) != Some(settings))
+            .map(|(key, _)| key.to_string())
+            .collect();
+        assert_eq!(differ, ["mountpoint a", "push a/p"]);
+    }
+
+    #[test]
+    fn a_stream_under_a_template_has_its_name_in_its_pushes() {
+        let config = config(json!({"mountpoints": {"s*": {"source": {"kind": "publish"}, "push": [
+            {"url": "rtmp://h/live/{name}"}, {"url": "kmp://h:1", "channel_id": "ch-{name}"},
+        ]}}}));
+        let (_, template) = config.mountpoint_for("s7").unwrap();
+        let ids: Vec<String> = template.push.iter().map(Push::effective_id).collect();
+        let children = stream_children_of("s7", template);
+        let push =
+            |id: &str| match &children[&ChildKey::Push { mountpoint: "s7".to_owned(), id: id.to_owned() }] {
+                ChildSettings::Push(push, _) => push.clone(),
+                other => panic!("{other:?}"),
+            };
+        assert_eq!(push(&ids[0]).url.reveal(), "rtmp://h/live/s7");
+        assert_eq!(push(&ids[1]).channel_id.as_deref(), Some("ch-s7"));
+    }
+}
