@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Counts the open connections of a listener. Cheap to clone; all clones count together.
@@ -50,8 +50,8 @@ pub struct Permit {
 
 #[derive(Debug)]
 struct Inner {
-    max_total: usize,
-    max_per_address: usize,
+    max_total: AtomicUsize,
+    max_per_address: AtomicUsize,
     open: Mutex<Open>,
     refused_total: AtomicU64,
     refused_per_address: AtomicU64,
@@ -88,12 +88,18 @@ impl ConnectionLimits {
     /// At most `max_total` connections at a time, at most `max_per_address` of them from one peer.
     pub fn new(max_total: usize, max_per_address: usize) -> Self {
         ConnectionLimits(Arc::new(Inner {
-            max_total,
-            max_per_address,
+            max_total: AtomicUsize::new(max_total),
+            max_per_address: AtomicUsize::new(max_per_address),
             open: Mutex::default(),
             refused_total: AtomicU64::new(0),
             refused_per_address: AtomicU64::new(0),
         }))
+    }
+
+    /// Changes the limits. Connections that are open stay, also over the new limits.
+    pub fn set(&self, max_total: usize, max_per_address: usize) {
+        self.0.max_total.store(max_total, Ordering::Relaxed);
+        self.0.max_per_address.store(max_per_address, Ordering::Relaxed);
     }
 
     /// Takes a place for a connection from `address`, or says why there is none. Any thread; never waits long.
@@ -103,13 +109,15 @@ impl ConnectionLimits {
         let peer = Peer::of(address);
         let mut open = inner.open.lock().unwrap_or_else(PoisonError::into_inner);
         // The peer's own limit first: whoever opens too many is told so, even when he has taken all places.
-        if open.by_peer.get(&peer).copied().unwrap_or(0) >= inner.max_per_address {
+        let max = inner.max_per_address.load(Ordering::Relaxed);
+        if open.by_peer.get(&peer).copied().unwrap_or(0) >= max {
             inner.refused_per_address.fetch_add(1, Ordering::Relaxed);
-            return Err(Refusal::PerAddress { address, max: inner.max_per_address });
+            return Err(Refusal::PerAddress { address, max });
         }
-        if open.total >= inner.max_total {
+        let max = inner.max_total.load(Ordering::Relaxed);
+        if open.total >= max {
             inner.refused_total.fetch_add(1, Ordering::Relaxed);
-            return Err(Refusal::Total { max: inner.max_total });
+            return Err(Refusal::Total { max });
         }
         open.total += 1;
         *open.by_peer.entry(peer).or_default() += 1;

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
@@ -122,24 +123,27 @@ pub enum RtmpConnectionError {
 /// What all connections of a listener share.
 pub(crate) struct Server {
     pub(crate) context: Context,
-    pub(crate) settings: RtmpServerSettings,
+    /// As they were when the connection was accepted.
+    pub(crate) settings: Arc<RtmpServerSettings>,
     pub(crate) counters: Arc<RtmpServerCounters>,
 }
 
 /// One listening address.
 pub struct RtmpListener {
     listener: std::net::TcpListener,
-    server: Arc<Server>,
+    context: Context,
+    settings: watch::Receiver<Arc<RtmpServerSettings>>,
+    counters: Arc<RtmpServerCounters>,
     limits: ConnectionLimits,
     tls: Option<TlsAcceptor>,
 }
 
 impl RtmpListener {
-    /// Binds. With `tls`, every connection must begin with a TLS handshake.
+    /// Binds. With `tls`, every connection must begin with a TLS handshake. New connections go by the newest settings.
     pub fn bind(
         address: SocketAddr,
         context: Context,
-        settings: RtmpServerSettings,
+        settings: watch::Receiver<Arc<RtmpServerSettings>>,
         limits: ConnectionLimits,
         counters: Arc<RtmpServerCounters>,
         tls: Option<TlsAcceptor>,
@@ -157,8 +161,7 @@ impl RtmpListener {
         socket.bind(&address.into())?;
         socket.listen(1024)?;
         socket.set_nonblocking(true)?;
-        let server = Arc::new(Server { context, settings, counters });
-        Ok(RtmpListener { listener: socket.into(), server, limits, tls })
+        Ok(RtmpListener { listener: socket.into(), context, settings, counters, limits, tls })
     }
 
     /// The address that it has.
@@ -170,8 +173,8 @@ impl RtmpListener {
     pub async fn run(self, local: Rc<LocalShard>) -> io::Result<()> {
         let listener = TcpListener::from_std(self.listener)?;
         let name = format!("rtmp-accept {}", listener.local_addr()?);
-        let pulse = self.server.context.pulses.watch(name, MAX_SILENCE);
-        let cancel = self.server.context.cancel.clone();
+        let pulse = self.context.pulses.watch(name, MAX_SILENCE);
+        let cancel = self.context.cancel.clone();
         let mut connections = JoinSet::new();
         let mut beat = tokio::time::interval(BEAT);
         loop {
@@ -194,16 +197,21 @@ impl RtmpListener {
                 }
             };
             let Ok(permit) = self.limits.admit(peer.ip()) else {
-                self.server.counters.refused.fetch_add(1, Ordering::Relaxed);
+                self.counters.refused.fetch_add(1, Ordering::Relaxed);
                 debug!(%peer, "RTMP connection refused: too many connections in all or from this address");
                 continue;
             };
-            self.server.counters.accepted.fetch_add(1, Ordering::Relaxed);
-            if let Err(error) = prepare(&stream, &self.server.settings) {
+            self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+            let server = Arc::new(Server {
+                context: self.context.clone(),
+                settings: self.settings.borrow().clone(),
+                counters: self.counters.clone(),
+            });
+            if let Err(error) = prepare(&stream, &server.settings) {
                 debug!(%peer, %error, "RTMP connection lost while accepting");
                 continue;
             }
-            let (server, local) = (self.server.clone(), local.clone());
+            let local = local.clone();
             match &self.tls {
                 None => {
                     drop(connections.spawn_local(serve(Socket::Plain(stream), peer, permit, server, local)))
