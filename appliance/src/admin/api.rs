@@ -162,6 +162,24 @@ pub fn read_config(json: &[u8]) -> Result<Config, Vec<Problem>> {
     }
 }
 
+/// What must hold for any bytes sent as a config: no panic, and what is taken survives being stored and read back.
+///
+/// A plain function, for tests and fuzzing.
+pub fn fuzz_config(bytes: &[u8]) {
+    let Ok(mut config) = read_config(bytes) else { return };
+    drop(config.keep_secrets(&Config::default()));
+    if !fieldgate_model::config::validate(&config).is_empty() {
+        return;
+    }
+    let stored = config.stored().expect("a config without fault can be stored");
+    let again = Config::from_value(stored).expect("what was stored can be read");
+    assert_eq!(again, config);
+    let shown = serde_json::to_vec(&config).expect("a config serialises");
+    let mut kept = read_config(&shown).expect("what is shown can be sent back");
+    assert!(kept.keep_secrets(&config).is_empty(), "each secret that is shown can be kept");
+    assert_eq!(kept, config);
+}
+
 /// The JSON Schema of the config, as served.
 pub fn config_schema() -> Vec<u8> {
     schema().to_string().into_bytes()

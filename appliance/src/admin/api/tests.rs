@@ -195,3 +195,70 @@ fn a_dry_run_changes_nothing() {
     assert!(gateway.get().0.contains("etag: \"1\""));
     assert_eq!(gateway.ask("POST /api/v1/config/confirm", "", "").0, 409);
 }
+
+/// A bounded run of the fuzz target: mutations of a config with all kinds of sources, from a fixed seed.
+#[test]
+fn any_bytes_sent_as_a_config_are_survived() {
+    let seed = json!({
+        "rtmp": {"listen": ["127.0.0.1:1935"], "handshake_timeout": "5s"},
+        "mountpoints": {
+            "yard": {"source": {"kind": "publish", "key": "s3cret", "allow": ["10.0.0.0/8"]},
+                     "push": [{"url": "rtmp://u:p@127.0.0.1:2935/live/yard?key=k", "id": "up"}],
+                     "play": {"key": "v1ew"}},
+            "gate": {"source": {"kind": "rtsp", "url": "rtsp://user:pass@127.0.0.1:8554/main"}},
+            "bay": {"source": {"kind": "v4l2", "device": "/dev/video0"}},
+            "demo": {"source": {"kind": "test"}},
+            "far": {"source": {"kind": "pull", "url": "rtmp://127.0.0.1:3935/live/far"}},
+            "s*": {"source": {"kind": "publish"}, "max": 64, "push": [{"url": "rtmp://h/live/{name}"}]}
+        }
+    })
+    .to_string()
+    .into_bytes();
+    let tokens: [&[u8]; 14] = [
+        b"null",
+        b"-1",
+        b"1e999",
+        b"\"\"",
+        b"{}",
+        b"[]",
+        b"true",
+        b"*",
+        b"{\"set\":true}",
+        b"***",
+        b"\xff",
+        b"18446744073709551616",
+        b"\"kind\"",
+        b"99999999999d",
+    ];
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    fuzz_config(&seed);
+    let mut taken = 0;
+    for _ in 0..1_500 {
+        let mut bytes = seed.clone();
+        for _ in 0..=next(2) {
+            let at = next(bytes.len());
+            match next(4) {
+                0 => bytes[at] = u8::try_from(0x20 + next(0x60)).unwrap(),
+                1 => drop(bytes.remove(at)),
+                2 => {
+                    let end = (at + next(12)).min(bytes.len());
+                    bytes.splice(at..end, tokens[next(tokens.len())].iter().copied());
+                }
+                _ => {
+                    let end = (at + next(40)).min(bytes.len());
+                    let copy = bytes[at..end].to_vec();
+                    bytes.splice(at..at, copy);
+                }
+            }
+        }
+        fuzz_config(&bytes);
+        taken += usize::from(read_config(&bytes).is_ok());
+    }
+    assert!(taken > 100, "mutations must not all be refused at once: {taken}");
+}
