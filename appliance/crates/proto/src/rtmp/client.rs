@@ -258,7 +258,8 @@ impl ClientSession {
                 Taken::StreamEof if self.state == State::Ready && self.settings.mode == ClientMode::Play => {
                     self.end("StreamEOF")
                 }
-                Taken::Not | Taken::Done | Taken::Pong(_) | Taken::StreamEof => None,
+                Taken::Pong(timestamp) => Some(ClientEvent::PingAnswered { timestamp }),
+                Taken::Not | Taken::Done | Taken::StreamEof => None,
             }),
         }
     }

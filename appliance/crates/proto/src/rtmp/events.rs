@@ -212,6 +212,11 @@ pub enum ClientEvent {
         /// Bytes.
         total: u32,
     },
+    /// The answer to our `ping`; some servers give none.
+    PingAnswered {
+        /// The time that we sent.
+        timestamp: u32,
+    },
 }
 
 /// What a client connects for.
@@ -252,7 +257,4 @@ pub enum SessionError {
         /// The limit.
         max: usize,
     },
-    /// A second `connect` on one connection.
-    #[error("second connect on one connection")]
-    SecondConnect,
 }

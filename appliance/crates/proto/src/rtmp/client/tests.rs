@@ -102,7 +102,8 @@ fn our_pull_is_served_by_our_server() {
 
 #[test]
 fn refusals_are_told_with_their_code_and_words() {
-    let cases: [(ClientMode, fn(&mut ServerSession, &Event), &str); 3] = [
+    type Answer = fn(&mut ServerSession, &Event);
+    let cases: [(ClientMode, Answer, &str); 3] = [
         (
             ClientMode::Publish,
             |server, event| match event {

@@ -157,9 +157,13 @@ impl ServerSession {
     fn take(&mut self, message: Message) -> Result<Option<Event>, SessionError> {
         match message.kind {
             kind::AUDIO | kind::VIDEO | kind::AGGREGATE | kind::DATA | kind::DATA_AMF3 => {
+                // Some encoders send media with another message stream id than they publish on.
+                let only = self.streams.len() == 1;
                 let publishing =
                     self.streams.iter_mut().enumerate().find_map(|(at, stream)| match &mut stream.role {
-                        Role::Publishing(demuxer) if stream.id == message.stream_id => Some((at, demuxer)),
+                        Role::Publishing(demuxer) if only || stream.id == message.stream_id => {
+                            Some((at, demuxer))
+                        }
                         _ => None,
                     });
                 // What comes for a stream that was not accepted, or is over, is dropped.

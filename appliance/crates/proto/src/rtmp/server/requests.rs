@@ -15,7 +15,7 @@ impl ServerSession {
         let command = Command::parse(message)?;
         let stream_id = message.stream_id;
         if command.name == "connect" {
-            return self.connect(&command).map(Some);
+            return Ok(self.connect(&command));
         }
         if !matches!(self.connect, Connect::Connected | Connect::Asked { .. }) {
             self.refuse_unconnected(&command, stream_id);
@@ -65,9 +65,10 @@ impl ServerSession {
         Ok(None)
     }
 
-    fn connect(&mut self, command: &Command) -> Result<Event, SessionError> {
+    fn connect(&mut self, command: &Command) -> Option<Event> {
         if self.connect != Connect::Fresh {
-            return Err(SessionError::SecondConnect);
+            self.answer_error(command, "NetConnection.Connect.Rejected", "Connected already.");
+            return None;
         }
         let empty = std::collections::HashMap::new();
         let object = match command.args.first() {
@@ -92,7 +93,7 @@ impl ServerSession {
         }
         fourcc.sort();
         fourcc.dedup();
-        Ok(Event::ConnectRequested(ConnectRequest {
+        Some(Event::ConnectRequested(ConnectRequest {
             app: app.trim_end_matches('/').to_owned(),
             query: query.to_owned(),
             tc_url: object_text(object, "tcUrl"),

@@ -165,13 +165,22 @@ fn a_rejected_connect_says_so() {
 }
 
 #[test]
-fn a_second_connect_ends_the_session() {
+fn a_second_connect_is_refused_and_the_first_holds() {
     let mut peer = Peer::connected();
-    let mut body = BytesMut::new();
-    [Field::Text("connect"), Field::Number(1.0), Field::Null]
-        .into_iter()
-        .for_each(|f| amf::put(&mut body, f));
-    assert!(matches!(peer.send(kind::COMMAND, 0, &body), Err(SessionError::SecondConnect)));
+    assert!(peer.connect("other").is_empty());
+    assert_eq!(peer.codes(), ["NetConnection.Connect.Rejected"]);
+    assert_eq!(peer.create_stream(), 1.0);
+}
+
+#[test]
+fn media_with_a_wrong_stream_id_goes_to_the_only_stream() {
+    let mut peer = Peer::connected();
+    let id = peer.create_stream() as u32;
+    peer.request("publish", id, "yard");
+    peer.session.accept_publish(id);
+    assert_eq!(peer.send(kind::AUDIO, 0, &[0x72, 1]).unwrap().len(), 2);
+    peer.create_stream();
+    assert!(peer.send(kind::AUDIO, 0, &[0x72, 1]).unwrap().is_empty());
 }
 
 #[test]
