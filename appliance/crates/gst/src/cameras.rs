@@ -1,6 +1,8 @@
 //! One pipeline per kind of camera.
 
+mod rtsp;
 mod test;
+mod v4l2;
 
 use crate::error::WorkError;
 use crate::outlet::Outlet;
@@ -26,6 +28,7 @@ pub(crate) fn build(
             crate::encoders::prove(wish, pictures, tell)?;
             Ok(None)
         }
-        _ => Ok(None),
+        Work::V4l2(settings) => v4l2::build(settings, outlet, tell).map(Some),
+        Work::Rtsp(settings) => rtsp::build(settings, outlet).map(Some),
     }
 }

@@ -44,5 +44,22 @@ pub(crate) fn h264_caps() -> gst::Caps {
 /// What an error message on the bus means; the text is GStreamer's, without its debug part (it may hold URLs).
 pub(crate) fn element_error(message: &gst::message::Error) -> WorkError {
     let element = message.src().map(|source| source.name().to_string()).unwrap_or_default();
-    WorkError::Element { element, text: message.error().message().to_owned() }
+    let error = message.error();
+    let text = match error.kind::<gst::ResourceError>() {
+        Some(gst::ResourceError::NotAuthorized) => "user name or password refused".to_owned(),
+        Some(gst::ResourceError::OpenReadWrite | gst::ResourceError::OpenRead)
+            if message
+                .src()
+                .and_then(|source| source.downcast_ref::<gst::Element>())
+                .is_some_and(is_network) =>
+        {
+            "cannot connect".to_owned()
+        }
+        _ => error.message().to_owned(),
+    };
+    WorkError::Element { element, text }
+}
+
+fn is_network(element: &gst::Element) -> bool {
+    element.factory().is_some_and(|factory| factory.name() == "rtspsrc")
 }

@@ -15,6 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// How long a stream waits for a track that was promised.
 const WAIT_FOR_TRACKS_NS: i64 = 1_000_000_000;
 const WAITING_MAX: usize = 256;
+/// Of a camera's pictures so many, or so much time, are looked at before the first is placed.
+const HELD_UNITS: usize = 8;
+const HELD_NS: i64 = 250_000_000;
 /// 1900 to 1970.
 const NTP_TO_UNIX_MICROS: i64 = 2_208_988_800 * 1_000_000;
 
@@ -57,7 +60,10 @@ impl Stream {
     /// Sends what arrives at `sink` as the units of track `id`.
     pub(crate) fn attach(&self, sink: &gst_app::AppSink, id: TrackId, times: DecodeTimes) {
         let stream = self.clone();
-        let mut feed = Feed { id, timeline: Timeline::new(times), caps: None };
+        // Sound is never reordered.
+        let learning = times == DecodeTimes::Made && id == TrackId::VIDEO;
+        let held = learning.then(Vec::new);
+        let mut feed = Feed { id, timeline: Timeline::new(times), caps: None, held };
         let new_sample = move |sink: &gst_app::AppSink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             // A panic must not unwind into C code. Whatever broke is ours: end the stream, the gateway starts anew.
@@ -83,6 +89,23 @@ impl Stream {
         };
         let (pts, dts) = (running(buffer.pts()), running(buffer.dts()));
         let captured = captured(&buffer, sink, pts.or(dts));
+        let timed = Timed { pts, dts, captured, buffer };
+        let Some(held) = &mut feed.held else { return self.forward(feed, sink, timed) };
+        held.push(timed);
+        let times: Vec<i64> = held.iter().filter_map(|timed| timed.pts).collect();
+        let span = times.iter().max().zip(times.iter().min()).map_or(0, |(max, min)| max - min);
+        if held.len() < HELD_UNITS && span < HELD_NS {
+            return;
+        }
+        feed.timeline.learn(&times);
+        for timed in feed.held.take().unwrap_or_default() {
+            self.forward(feed, sink, timed);
+        }
+    }
+
+    fn forward(&self, feed: &mut Feed, sink: &gst_app::AppSink, timed: Timed) {
+        let outlet = &self.0.outlet;
+        let Timed { pts, dts, captured, buffer } = timed;
         let parser_says = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let (Some(placed), Ok(payload)) =
             (feed.timeline.place(pts, dts), buffer.into_mapped_buffer_readable())
@@ -161,6 +184,16 @@ struct Feed {
     id: TrackId,
     timeline: Timeline,
     caps: Option<gst::Caps>,
+    /// The first units, until their order has shown how decode times are to be made.
+    held: Option<Vec<Timed>>,
+}
+
+/// A buffer with its running times in nanoseconds.
+struct Timed {
+    pts: Option<i64>,
+    dts: Option<i64>,
+    captured: Option<Captured>,
+    buffer: gst::Buffer,
 }
 
 fn signed_nanos(time: gst::Signed<gst::ClockTime>) -> i64 {

@@ -54,6 +54,27 @@ impl Timeline {
         Some(Placed { dts, pts: ticks(pts_ns), source_dts })
     }
 
+    /// Learns from the presentation times of a stream's first units, in decode order, before any is placed: with the
+    /// depth known from the start no unit is placed after its presentation.
+    pub(crate) fn learn(&mut self, first: &[i64]) {
+        if self.from == DecodeTimes::Given || self.last_dts.is_some() {
+            return;
+        }
+        let mut order = first.to_vec();
+        order.sort_unstable();
+        let depth = (0..first.len()).map(|at| {
+            let (before, from) = first.split_at(at);
+            from.first().map_or(0, |pts| before.iter().filter(|known| **known > *pts).count())
+        });
+        self.depth = depth.max().unwrap_or(0).min(DEPTH_MAX);
+        let step = order.windows(2).map(|pair| pair[1] - pair[0]).filter(|step| *step > 0).min().unwrap_or(0);
+        // As if as many units had come before the first.
+        if let Some(first) = first.first() {
+            let before = i64::try_from(self.depth).unwrap_or(0);
+            self.window = (1..=before).rev().map(|n| first - n * step).collect();
+        }
+    }
+
     fn make(&mut self, pts: i64) -> i64 {
         // So far back is no B-frame: the camera's clock jumped.
         if self.window.last().is_some_and(|newest| newest - pts > JUMP_NS) {
@@ -106,6 +127,19 @@ mod tests {
         assert!(placed.iter().skip(4).all(|p| p.dts <= p.pts));
         let steps: Vec<i64> = placed.windows(2).skip(6).map(|w| (w[1].dts - w[0].dts).get()).collect();
         assert!(steps.iter().all(|step| *step == 3600), "{steps:?}");
+    }
+
+    #[test]
+    fn with_the_first_units_known_even_they_are_placed_in_order() {
+        // A pyramid of B-frames: two deep.
+        let order = [0, 4, 2, 1, 3, 8, 6, 5, 7, 12, 10, 9, 11, 16, 14, 13, 15];
+        let times: Vec<i64> = order.iter().map(|n| n * 40 * MS).collect();
+        let mut line = Timeline::new(DecodeTimes::Made);
+        line.learn(&times[..5]);
+        let placed: Vec<Placed> = times.iter().map(|pts| line.place(Some(*pts), None).unwrap()).collect();
+        assert!(placed.iter().all(|p| p.dts <= p.pts), "{placed:?}");
+        assert!(placed.windows(2).all(|w| (w[1].dts - w[0].dts).get() == 3600), "{placed:?}");
+        assert_eq!(placed[0].dts.get(), -7200);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test with a main of its own")]
 
 mod common;
+#[path = "cameras/rtsp.rs"]
+mod rtsp;
 
 use common::{Taken, run, spec};
 use fieldgate_media::{Codec, TrackId, TrackKind};
@@ -25,6 +27,15 @@ fn main() -> ExitCode {
             "settings_that_cannot_work_are_named_and_never_retried",
             settings_that_cannot_work_are_named_and_never_retried,
         ),
+        (
+            "rtsp_over_tcp_passes_every_picture_and_sound_unchanged",
+            rtsp::tcp_passes_every_picture_and_sound_unchanged,
+        ),
+        ("rtsp_over_udp_passes_every_picture_unchanged", rtsp::udp_passes_every_picture_unchanged),
+        ("rtsp_hevc_passes_unchanged", rtsp::hevc_passes_unchanged),
+        ("rtsp_refusals_are_named", rtsp::refusals_are_named),
+        ("rtsp_session_that_goes_silent_is_noticed", rtsp::session_that_goes_silent_is_noticed),
+        ("a_missing_capture_device_is_named", a_missing_capture_device_is_named),
     ])
 }
 
@@ -162,4 +173,15 @@ fn settings_that_cannot_work_are_named_and_never_retried() {
     } else {
         println!("skipped: this machine has a hardware encoder");
     }
+}
+
+fn a_missing_capture_device_is_named() {
+    let device = "/dev/video250";
+    let settings = serde_json::from_value(serde_json::json!({ "device": device })).unwrap();
+    let sandbox = Sandbox { devices: vec![device.into()], ..Sandbox::default() };
+    let (_, outcome) = run(spec(Work::V4l2(settings), sandbox), |_| false);
+    let error = outcome.unwrap_err();
+    assert!(error.to_string().contains(device), "{error}");
+    assert_eq!(error.retry(), fieldgate_worker::Retry::Backoff);
+    println!("  {error}");
 }

@@ -40,12 +40,13 @@ impl Program {
 
     /// Another executable, with the environment that GStreamer needs in the sandbox.
     pub fn new(path: PathBuf, args: Vec<OsString>) -> Program {
-        const ENV: [(&str, &str); 8] = [
+        const ENV: [(&str, &str); 9] = [
             // Orc would write its code at run time, which the sandbox forbids; its C code is as fast here.
             ("ORC_CODE", "backup"),
             // Plugins come from a fixed list, loaded by file: no scan, no fork, no cache file.
             ("GST_REGISTRY_DISABLE", "yes"),
             ("GST_REGISTRY_FORK", "no"),
+            ("GIO_MODULE_DIR", "/nonexistent"),
             ("GIO_USE_VFS", "local"),
             ("GIO_USE_PROXY_RESOLVER", "dummy"),
             ("GSETTINGS_BACKEND", "memory"),

@@ -52,7 +52,7 @@ fn worker() -> ExitCode {
 }
 
 /// Says when a test has seen what it waits for.
-pub(crate) type Enough = fn(&Taken) -> bool;
+pub(crate) type Enough = Box<dyn Fn(&Taken) -> bool>;
 
 /// Everything that a worker delivered.
 #[derive(Default)]
@@ -98,14 +98,17 @@ pub(crate) fn spec(work: Work, sandbox: Sandbox) -> WorkerSpec {
 }
 
 /// Runs a worker until `enough`, at most 60 s.
-pub(crate) fn run(spec: WorkerSpec, enough: Enough) -> (Taken, Result<(), WorkerError>) {
+pub(crate) fn run(
+    spec: WorkerSpec,
+    enough: impl Fn(&Taken) -> bool + 'static,
+) -> (Taken, Result<(), WorkerError>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let cancel = CancellationToken::new();
         let spawner = Spawner::start().unwrap();
         let (_commands, inbox) = mpsc::channel(4);
         let source = WorkerSource::new(spec, spawner, inbox, cancel.clone());
-        let mut taken = Taken { enough: Some((enough, cancel)), ..Taken::default() };
+        let mut taken = Taken { enough: Some((Box::new(enough), cancel)), ..Taken::default() };
         let outcome = tokio::time::timeout(Duration::from_secs(60), source.run(&mut taken)).await;
         let outcome = outcome.unwrap_or_else(|_| panic!("not enough after 60 s: {:?}", taken.report));
         (taken, outcome)
