@@ -188,6 +188,18 @@ mod tests {
     }
 
     #[test]
+    fn lowered_limits_leave_open_connections_and_hold_for_new_ones() {
+        let limits = ConnectionLimits::new(10, 10);
+        let held: Vec<_> = (0..3).map(|_| limits.admit(ip("192.0.2.1")).unwrap()).collect();
+        limits.set(2, 1);
+        assert_eq!(limits.counts().open, 3);
+        assert_eq!(limits.admit(ip("192.0.2.2")).unwrap_err(), Refusal::Total { max: 2 });
+        drop(held);
+        let _one = limits.admit(ip("192.0.2.1")).unwrap();
+        assert!(matches!(limits.admit(ip("192.0.2.1")), Err(Refusal::PerAddress { max: 1, .. })));
+    }
+
+    #[test]
     fn addresses_of_one_ipv6_network_count_together() {
         let limits = ConnectionLimits::new(10, 1);
         let _held = limits.admit(ip("2001:db8:1:2::1")).unwrap();
