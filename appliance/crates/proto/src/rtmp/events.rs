@@ -4,6 +4,7 @@ use super::amf::AmfError;
 use super::chunk_reader::ChunkError;
 use super::flv::{FlvError, StreamMetadata};
 use fieldgate_media::{Draft, Tracks};
+use std::fmt;
 
 /// What a publisher or player asked for, or sent, on a server's connection.
 #[derive(Debug)]
@@ -76,8 +77,8 @@ pub enum Event {
     },
 }
 
-/// A `connect` command.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// A `connect` command. `Debug` hides what may hold keys.
+#[derive(Clone, Default, PartialEq)]
 pub struct ConnectRequest {
     /// The application, without query: the first part of the path.
     pub app: String,
@@ -100,8 +101,8 @@ impl ConnectRequest {
     }
 }
 
-/// A `publish` command.
-#[derive(Clone, Debug, PartialEq)]
+/// A `publish` command. `Debug` hides the query.
+#[derive(Clone, PartialEq)]
 pub struct PublishRequest {
     /// The message stream to publish on.
     pub stream_id: u32,
@@ -120,6 +121,30 @@ impl PublishRequest {
     }
 }
 
+impl fmt::Debug for ConnectRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("ConnectRequest");
+        shown.field("app", &self.app).field("flash_ver", &self.flash_ver).field("fourcc", &self.fourcc);
+        shown.field("object_encoding", &self.object_encoding).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PublishRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("PublishRequest");
+        shown.field("stream_id", &self.stream_id).field("name", &self.name).field("kind", &self.kind);
+        shown.finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PlayRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("PlayRequest");
+        shown.field("stream_id", &self.stream_id).field("name", &self.name).field("start", &self.start);
+        shown.finish_non_exhaustive()
+    }
+}
+
 /// The third argument of `publish`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublishKind {
@@ -131,8 +156,8 @@ pub enum PublishKind {
     Append,
 }
 
-/// A `play` command.
-#[derive(Clone, Debug, PartialEq)]
+/// A `play` command. `Debug` hides the query.
+#[derive(Clone, PartialEq)]
 pub struct PlayRequest {
     /// The message stream to play on.
     pub stream_id: u32,

@@ -581,3 +581,18 @@ fn rtmpdump_and_gstreamer_play() {
         assert_eq!((request.name.as_str(), request.query.as_str()), ("yard", query));
     }
 }
+
+#[test]
+fn requests_do_not_show_keys() {
+    let mut peer = Peer::new();
+    let mut shown = format!("{:?}", peer.connect("live?key=s3cret"));
+    peer.session.accept_connect();
+    peer.answers();
+    let (a, b) = (peer.create_stream() as u32, peer.create_stream() as u32);
+    shown += &format!(
+        "{:?}{:?}",
+        peer.request("publish", a, "yard?key=s3cret"),
+        peer.request("play", b, "yard?key=s3cret")
+    );
+    assert!(!shown.contains("s3cret") && shown.contains("yard") && shown.contains("live"), "{shown}");
+}
