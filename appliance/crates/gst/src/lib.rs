@@ -15,6 +15,7 @@ mod encoders;
 mod error;
 mod glyphs;
 mod outlet;
+mod picture;
 mod pipeline;
 mod stream;
 mod timeline;

@@ -334,7 +334,9 @@ impl<D: Deliver> Run<'_, D> {
             return;
         }
         self.reported_at = Some(now);
-        self.report.usage = Usage::of(self.report.pid).unwrap_or(self.report.usage);
+        // One that has just ended uses nothing any more; its last figures say more.
+        let usage = Usage::of(self.report.pid).filter(|usage| usage.rss_bytes > 0);
+        self.report.usage = usage.unwrap_or(self.report.usage);
         self.report.uptime = self.watch.uptime(now.into_std());
         self.deliver.report(&self.report);
     }

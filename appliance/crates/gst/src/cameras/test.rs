@@ -6,12 +6,14 @@ use crate::encoders::{self, Pictures};
 use crate::error::WorkError;
 use crate::glyphs;
 use crate::outlet::Outlet;
+use crate::picture::Painter;
 use crate::pipeline::{appsink, chain, filter, make};
 use crate::stream::Stream;
 use crate::timeline::DecodeTimes;
 use fieldgate_media::TrackId;
 use fieldgate_model::job::{EncoderTrial, TestCamera};
 use gst::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const AAC_ENCODERS: [&str; 3] = ["voaacenc", "fdkaacenc", "avenc_aac"];
 const AAC_BITRATE: &str = "96000";
@@ -30,8 +32,8 @@ pub(super) fn build(
     let stream = Stream::new(outlet.clone());
     stream.expect(TrackId::VIDEO);
 
-    let source = make("videotestsrc", &[("is-live", "true"), ("pattern", "ball")])?;
-    burn_clock(&source, settings)?;
+    let source = make("videotestsrc", &[("is-live", "true"), ("pattern", "black")])?;
+    paint(&source, settings)?;
     let sink = appsink("video");
     let mut all = vec![source, filter(encoders::raw_caps(pictures))?, queue()?];
     all.extend(encoders::encoder(encoder, &settings.encoder, pictures)?);
@@ -104,19 +106,19 @@ fn add_tone(pipeline: &gst::Pipeline, stream: &Stream) -> Result<(), WorkError> 
     Ok(())
 }
 
-/// Draws wall clock and picture number into every picture.
-fn burn_clock(source: &gst::Element, settings: &TestCamera) -> Result<(), WorkError> {
+/// Paints every picture, with wall clock and picture number.
+fn paint(source: &gst::Element, settings: &TestCamera) -> Result<(), WorkError> {
     let pad = source.static_pad("src").ok_or(WorkError::Ended)?;
-    let width = usize::try_from(settings.width).unwrap_or(0);
-    // GStreamer rounds the rows of I420 up to four bytes.
-    let stride = width.next_multiple_of(4);
-    let number = std::sync::atomic::AtomicU64::new(0);
+    let side = |pixels: u32| usize::try_from(pixels).unwrap_or(0);
+    let painter = Painter::new(side(settings.width), side(settings.height));
+    let number = AtomicU64::new(0);
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-        let Some(gst::PadProbeData::Buffer(buffer)) = &mut info.data else { return gst::PadProbeReturn::Ok };
-        let number = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let text = format!("{} #{number:07}", glyphs::clock_text(gst::glib::real_time()));
-        if let Ok(mut map) = buffer.make_mut().map_writable() {
-            glyphs::draw(&mut map, stride, width, &text);
+        if let Some(gst::PadProbeData::Buffer(buffer)) = &mut info.data {
+            let number = number.fetch_add(1, Ordering::Relaxed);
+            let text = format!("{} #{number:07}", glyphs::clock_text(gst::glib::real_time()));
+            if let Ok(mut map) = buffer.make_mut().map_writable() {
+                painter.paint(&mut map, number, &text);
+            }
         }
         gst::PadProbeReturn::Ok
     });
