@@ -14,8 +14,8 @@ pub const APPLICATION: &str = "live";
 
 /// Makes instances of template mountpoints; fulfilled by the supervisor's handle.
 pub trait Instances: Send + Sync {
-    /// Makes sure that `name` exists as an instance of `template`; the error is for the peer.
-    fn instantiate(&self, template: &str, name: &str) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+    /// Makes sure that `name` exists as a stream under its template; the error is for the peer.
+    fn instantiate(&self, name: &str) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
     /// Whether a mountpoint of that name exists now.
     fn exists(&self, name: &str) -> bool;
@@ -41,7 +41,9 @@ impl ConfigAdmit {
             return Verdict::UnknownName;
         }
         let config = self.config.borrow().clone();
-        let Some((known, mountpoint)) = config.mountpoint_for(&request.name) else { return Verdict::UnknownName };
+        let Some((known, mountpoint)) = config.mountpoint_for(&request.name) else {
+            return Verdict::UnknownName;
+        };
         if let Err(text) = may(&request, mountpoint) {
             return Verdict::Deny { text };
         }
@@ -51,7 +53,7 @@ impl ConfigAdmit {
             if request.action == Action::Play {
                 return Verdict::UnknownName;
             }
-            if let Err(text) = self.instances.instantiate(known, &request.name).await {
+            if let Err(text) = self.instances.instantiate(&request.name).await {
                 return Verdict::Deny { text };
             }
         }
@@ -112,7 +114,7 @@ mod tests {
     struct Fixed(Vec<&'static str>);
 
     impl Instances for Fixed {
-        fn instantiate(&self, _: &str, name: &str) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
+        fn instantiate(&self, name: &str) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
             let room = name != "s-full";
             Box::pin(async move { if room { Ok(()) } else { Err("64 streams are there already".into()) } })
         }
@@ -179,7 +181,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_terms_come_from_the_mountpoint() {
-        let Verdict::Allow { terms, .. } = ask(Action::Play, "127.0.0.1", "open", None).await else { panic!() };
+        let Verdict::Allow { terms, .. } = ask(Action::Play, "127.0.0.1", "open", None).await else {
+            panic!()
+        };
         assert!(!terms.wait_for_publisher);
     }
 

@@ -114,6 +114,7 @@ fn activity_words(activity: &Activity, running: &str) -> String {
     match activity.state {
         State::Running => format!("\u{25cf} {running}"),
         State::Starting => "\u{25d0} Starting".to_owned(),
+        State::Waiting => "\u{25cb} Waiting for a stream".to_owned(),
         State::Retrying => match activity.next_attempt {
             Some(at) => format!("\u{25d0} Tries again at {at}: {cause}"),
             None => format!("\u{25d0} Tries again: {cause}"),

@@ -11,6 +11,7 @@ use crate::shard::LocalShard;
 use crate::sink::Publisher;
 use crate::timeline::Timeline;
 use crate::wire::WireForm;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -91,6 +92,8 @@ pub struct Mountpoint {
     feed: Mutex<Feed>,
     state: watch::Sender<StreamState>,
     closed: CancellationToken,
+    malformed_units: AtomicU64,
+    stalled_subscribers: AtomicU64,
 }
 
 impl Mountpoint {
@@ -109,6 +112,8 @@ impl Mountpoint {
             }),
             state: watch::Sender::new(StreamState::Idle),
             closed: CancellationToken::new(),
+            malformed_units: AtomicU64::new(0),
+            stalled_subscribers: AtomicU64::new(0),
         })
     }
 
@@ -181,6 +186,26 @@ impl Mountpoint {
     /// Sends the present publisher away (its source was replaced, an operator asked).
     pub fn kick(&self) {
         self.lock().kicked.cancel();
+    }
+
+    /// Counts units of its publishers that did not parse and were left out.
+    pub fn count_malformed(&self, units: u64) {
+        self.malformed_units.fetch_add(units, Ordering::Relaxed);
+    }
+
+    /// Units of its publishers that did not parse and were left out.
+    pub fn malformed_units(&self) -> u64 {
+        self.malformed_units.load(Ordering::Relaxed)
+    }
+
+    /// Counts a subscriber that was closed because it took nothing.
+    pub fn count_stalled(&self) {
+        self.stalled_subscribers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Subscribers that were closed because they took nothing.
+    pub fn stalled_subscribers(&self) -> u64 {
+        self.stalled_subscribers.load(Ordering::Relaxed)
     }
 
     /// Ends when the mountpoint is removed.

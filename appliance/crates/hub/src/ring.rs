@@ -111,6 +111,8 @@ pub struct Counters {
     pub keyframes: u64,
     /// Units that subscribers missed, summed over all of them.
     pub dropped_units: u64,
+    /// Jumps by which they were missed.
+    pub jumps: u64,
     /// GOPs that outgrew the ring's bound, so that nobody could join in them.
     pub oversized_gops: u64,
     /// Units in the ring now.

@@ -55,7 +55,11 @@ fn allocations(readers: usize, units: i64) -> u64 {
     let mountpoint = Mountpoint::new("yard".into(), 0, Limits::default(), Arc::new(()));
     let info = PublisherInfo { kind: "test", from: "here".into(), since_unix_micros: 0 };
     let mut publisher = mountpoint.claim(&shard, info).unwrap();
-    publisher.announce(Tracks::new(vec![Track::new(TrackId::VIDEO, Codec::H264, Bytes::from_static(b"avcC"))]));
+    publisher.announce(Tracks::new(vec![Track::new(
+        TrackId::VIDEO,
+        Codec::H264,
+        Bytes::from_static(b"avcC"),
+    )]));
     let sinks = shard.sinks("yard");
     let listed: Vec<_> = (0..readers)
         .map(|_| {
@@ -70,7 +74,8 @@ fn allocations(readers: usize, units: i64) -> u64 {
     let mut publish = |index: i64| {
         let dts = Ticks::from_millis(index * 40);
         let keyframe = index % 50 == 0;
-        let head = UnitHead { track: TrackId::VIDEO, dts, pts: dts, source_dts: dts, keyframe, captured: None };
+        let head =
+            UnitHead { track: TrackId::VIDEO, dts, pts: dts, source_dts: dts, keyframe, captured: None };
         let draft = Draft::copied(head, &[1; 1000]);
         let payload = draft.payload().as_ptr();
         assert!(publisher.publish(draft));
@@ -100,5 +105,8 @@ async fn one_more_subscriber_allocates_nothing() {
     let one = allocations(1, 500);
     let hundred = allocations(100, 500);
     assert_eq!(one, hundred, "allocations for 500 units with 1 and with 100 subscribers");
-    assert!(one <= 500 * 4, "{one} allocations for 500 units: buffer, its owner, the ring's entry, and no more");
+    assert!(
+        one <= 500 * 4,
+        "{one} allocations for 500 units: buffer, its owner, the ring's entry, and no more"
+    );
 }

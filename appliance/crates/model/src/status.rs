@@ -104,6 +104,8 @@ pub enum State {
     Starting,
     /// It is ready or at work.
     Running,
+    /// It is ready, but there is nothing to do: a push without a stream.
+    Waiting,
     /// It failed and will be tried again at `next_attempt`.
     Retrying,
     /// It failed and only other settings can help.
@@ -236,8 +238,6 @@ pub struct TrackStatus {
     pub sample_rate: u32,
     /// Channels; 0 where unknown.
     pub channels: u8,
-    /// Bits per second over the last seconds.
-    pub bitrate: u64,
 }
 
 /// One push.

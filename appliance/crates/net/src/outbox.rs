@@ -100,6 +100,7 @@ struct State {
     failed: Option<io::Error>,
     waker: Option<Waker>,
     written_bytes: u64,
+    written_units: u64,
 }
 
 /// One connection's sending side. Lives on one shard.
@@ -120,6 +121,7 @@ impl Outbox {
                 failed: None,
                 waker: None,
                 written_bytes: 0,
+                written_units: 0,
             }),
         }
     }
@@ -192,6 +194,11 @@ impl Outbox {
     /// Bytes written so far.
     pub(crate) fn written_bytes(&self) -> u64 {
         self.state.borrow().written_bytes
+    }
+
+    /// Units written whole so far.
+    pub(crate) fn written_units(&self) -> u64 {
+        self.state.borrow().written_units
     }
 
     /// Units that this peer missed because it was too slow.
@@ -403,7 +410,8 @@ impl State {
         self.gone += written;
         while let Some(len) = self.queue.front().map(Piece::wire_len).filter(|len| self.gone >= *len) {
             self.gone -= len;
-            self.queue.pop_front();
+            let done = self.queue.pop_front();
+            self.written_units += u64::from(matches!(done, Some(Piece::Unit(..))));
         }
     }
 }

@@ -43,6 +43,7 @@ impl RtmpPull {
         let mut publisher = self.mountpoint.claim(&local, info)?;
         let outcome = self.feed(&mut accepted, &mut publisher, &local).await;
         drop(publisher);
+        self.mountpoint.count_malformed(accepted.session.skipped() + accepted.session.unparsable());
         if outcome.is_ok() {
             accepted.finish().await;
         }

@@ -41,6 +41,7 @@ pub enum PushPhase {
 pub struct PushReport {
     phase: AtomicU8,
     sent_bytes: AtomicU64,
+    sent_units: AtomicU64,
     dropped_units: AtomicU64,
     connections: AtomicU64,
 }
@@ -58,6 +59,11 @@ impl PushReport {
     /// Bytes written to servers.
     pub fn sent_bytes(&self) -> u64 {
         self.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Units written whole.
+    pub fn sent_units(&self) -> u64 {
+        self.sent_units.load(Ordering::Relaxed)
     }
 
     /// Units that were not sent because the server took them too slowly. What was missed while there was no connection
@@ -151,12 +157,14 @@ impl RtmpPush {
         outbox.start(self.mountpoint.subscribe(Some(self.max_lag)), framing, self.gather, Instant::now());
         outbox.write_now();
         let listed = local.sinks(self.mountpoint.name()).add(outbox.clone());
-        let (mut sent, mut dropped) = (0, 0);
+        let (mut sent, mut units, mut dropped) = (0, 0, 0);
         let mut count = || {
-            let (sent_now, dropped_now) = (outbox.written_bytes(), outbox.dropped_units());
+            let (sent_now, units_now) = (outbox.written_bytes(), outbox.written_units());
+            let dropped_now = outbox.dropped_units();
             self.report.sent_bytes.fetch_add(sent_now - sent, Ordering::Relaxed);
+            self.report.sent_units.fetch_add(units_now - units, Ordering::Relaxed);
             self.report.dropped_units.fetch_add(dropped_now - dropped, Ordering::Relaxed);
-            (sent, dropped) = (sent_now, dropped_now);
+            (sent, units, dropped) = (sent_now, units_now, dropped_now);
         };
         let outcome = self.follow(&mut accepted, local, &mut count).await;
         count();
@@ -216,6 +224,7 @@ impl RtmpPush {
                 _ = look.tick() => {
                     count();
                     if outbox.blocked_since().is_some_and(|since| since.elapsed() > self.write_timeout) {
+                        self.mountpoint.count_stalled();
                         return Err(RtmpClientError::TooSlow(self.write_timeout));
                     }
                 }

@@ -43,6 +43,13 @@ impl Cursor {
     }
 }
 
+impl Counters {
+    fn count(&mut self, missed: u64) {
+        self.dropped_units += missed;
+        self.jumps += u64::from(missed > 0);
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) bound: Bound,
@@ -88,7 +95,7 @@ impl State {
             self.totals.keyframes += 1;
             let (seq, units_before) = (self.head, self.totals.units);
             for cursor in self.cursors.iter_mut().flatten().filter(|cursor| cursor.awaits_keyframe) {
-                self.totals.dropped_units += cursor.jump(seq, units_before);
+                self.totals.count(cursor.jump(seq, units_before));
                 cursor.tell = Some(self.tracks.clone());
             }
         }
@@ -167,7 +174,8 @@ impl State {
         self.newest_dts = None;
         self.tracks = Tracks::default();
         for cursor in self.cursors.iter_mut().flatten() {
-            self.totals.dropped_units += cursor.jump(self.head, self.totals.units);
+            let missed = cursor.jump(self.head, self.totals.units);
+            self.totals.count(missed);
             cursor.awaits_keyframe = true;
         }
     }
@@ -228,12 +236,13 @@ impl State {
         if !cursor.awaits_keyframe && (lost_its_place || lag > cursor.max_lag) {
             match &self.gop {
                 Some(gop) if gop.seq > cursor.next => {
-                    self.totals.dropped_units += cursor.jump(gop.seq, gop.units_before);
+                    self.totals.count(cursor.jump(gop.seq, gop.units_before));
                     cursor.tell = Some(gop.tracks.clone());
                 }
                 // Too slow within the newest GOP, or there is none to join: on to the next keyframe.
                 _ => {
-                    self.totals.dropped_units += cursor.jump(self.head, self.totals.units);
+                    let missed = cursor.jump(self.head, self.totals.units);
+                    self.totals.count(missed);
                     cursor.awaits_keyframe = true;
                 }
             }

@@ -109,6 +109,7 @@ async fn follow(
             },
             _ = look.tick() => {
                 if outbox.blocked_since().is_some_and(|since| since.elapsed() > write_timeout) {
+                    mountpoint.count_stalled();
                     return Err(Error::TooSlow(write_timeout));
                 }
             }

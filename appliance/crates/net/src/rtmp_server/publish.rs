@@ -60,6 +60,8 @@ pub(super) async fn run(
     connection.send_answers(outbox)?;
     info!(peer = %connection.peer, mountpoint = mountpoint.name(), "publishing");
     let outcome = feed(connection, outbox, local, publisher, stream_id).await;
+    let session = &connection.session;
+    mountpoint.count_malformed(session.skipped(stream_id) + session.unparsable(stream_id));
     match &outcome {
         Ok(_) => info!(peer = %connection.peer, mountpoint = mountpoint.name(), "publisher left"),
         Err(error) => {

@@ -1,0 +1,247 @@
+//! Puts together what the gateway shows of itself.
+
+mod meter;
+
+pub use meter::{Meter, Pace};
+
+use crate::clock::timestamp;
+use crate::steward::View;
+use crate::supervisor::{ChildKey, Snapshot};
+use crate::wiring::{Wiring, WorkerView};
+use fieldgate_hub::{Mountpoint, StreamState};
+use fieldgate_media::TrackKind;
+use fieldgate_model::config::{self, Config, Source, Span};
+use fieldgate_model::status::{
+    Activity, Counters, EncoderStatus, ListenerStatus, MountpointStatus, Notice, PushStatus, SourceStatus,
+    State, Status, StreamStatus, TrackStatus, WorkerStatus,
+};
+use fieldgate_model::{Timestamp, config::Push};
+use fieldgate_net::{PushPhase, PushReport};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Makes snapshots; cheap enough to be asked every second.
+pub struct StatusBoard {
+    /// The running things.
+    pub wiring: Wiring,
+    /// Rates.
+    pub meter: Arc<Meter>,
+    /// When the program started.
+    pub started: Timestamp,
+    /// What the start found.
+    pub notices: Vec<Notice>,
+}
+
+impl StatusBoard {
+    /// The status as of now.
+    pub fn status(&self, view: &View, snapshot: &Snapshot) -> Status {
+        let mut notices = self.notices.clone();
+        notices.extend(snapshot.stuck.iter().map(|name| Notice {
+            code: "stuck".into(),
+            text: format!("{name} does not stop and was left behind; a reboot is advised"),
+        }));
+        notices.extend(self.wiring.spawner.abandoned().into_iter().map(|worker| Notice {
+            code: "worker_stuck".into(),
+            text: format!(
+                "process {} of {} cannot be killed: a driver hangs; its device is left alone, a reboot is advised",
+                worker.pid, worker.name
+            ),
+        }));
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            at: timestamp(&self.wiring.context.clock),
+            started: self.started,
+            config: view.status.clone(),
+            listeners: self.listeners(snapshot),
+            mountpoints: self.mountpoints(&view.running, snapshot),
+            workers: self.workers(snapshot),
+            notices,
+        }
+    }
+
+    fn listeners(&self, snapshot: &Snapshot) -> BTreeMap<String, ListenerStatus> {
+        let mut listeners: BTreeMap<String, ListenerStatus> = BTreeMap::new();
+        let addresses = self.wiring.board.addresses();
+        let counts = self.wiring.limits.counts();
+        for (key, activity) in &snapshot.children {
+            let kind = match key {
+                ChildKey::Admin => "admin",
+                ChildKey::RtmpListener { .. } => "rtmp",
+                ChildKey::RtmpsListener { .. } => "rtmps",
+                _ => continue,
+            };
+            let listener = listeners
+                .entry(kind.to_owned())
+                .or_insert_with(|| ListenerStatus { activity: activity.clone(), ..Default::default() });
+            // Of several the worst is shown.
+            if activity.state != State::Running {
+                listener.activity = activity.clone();
+            }
+            listener.addresses.extend(addresses.get(key).into_iter().flatten());
+            if kind == "rtmp" {
+                listener.connections = counts.open as u64;
+                listener.refused = self.wiring.rtmp_counters.refused.load(Ordering::Relaxed);
+            }
+        }
+        listeners
+    }
+
+    fn mountpoints(&self, config: &Config, snapshot: &Snapshot) -> BTreeMap<String, MountpointStatus> {
+        let configured = config.mountpoints.iter().filter(|(name, _)| !name.ends_with('*'));
+        let configured = configured.map(|(name, settings)| (name.as_str(), None, settings));
+        let instances = snapshot.instances.iter().filter_map(|(name, template)| {
+            Some((name.as_str(), Some(template.clone()), config.mountpoints.get(template)?))
+        });
+        let all = configured.chain(instances);
+        all.map(|(name, template, settings)| {
+            (name.to_owned(), self.mountpoint(name, template, settings, snapshot))
+        })
+        .collect()
+    }
+
+    fn mountpoint(
+        &self,
+        name: &str,
+        template: Option<String>,
+        settings: &config::Mountpoint,
+        snapshot: &Snapshot,
+    ) -> MountpointStatus {
+        let mountpoint = self.wiring.context.registry.get(name);
+        let pace = self.meter.pace(name);
+        let reports = self.wiring.board.pushes();
+        let pushes: BTreeMap<String, PushStatus> = settings
+            .push
+            .iter()
+            .map(|push| {
+                let id = push.effective_id();
+                let key = ChildKey::Push { mountpoint: name.to_owned(), id: id.clone() };
+                (id, push_status(push, name, snapshot.children.get(&key), reports.get(&key)))
+            })
+            .collect();
+        let ring = mountpoint.as_ref().map(|mountpoint| mountpoint.ring().counters()).unwrap_or_default();
+        let delivering = pushes.values().filter(|push| push.activity.state == State::Running).count() as u64;
+        MountpointStatus {
+            template,
+            source: self.source(name, &settings.source, mountpoint.as_deref(), snapshot),
+            stream: mountpoint.as_deref().and_then(|mountpoint| stream_status(mountpoint, &pace)),
+            players: u32::try_from(ring.subscribers.saturating_sub(delivering)).unwrap_or(u32::MAX),
+            pushes,
+            counters: Counters {
+                units: ring.units,
+                bytes: ring.bytes,
+                dropped_units: ring.dropped_units,
+                jumps: ring.jumps,
+                malformed_units: mountpoint.as_ref().map_or(0, |mountpoint| mountpoint.malformed_units()),
+                stalled_subscribers: mountpoint
+                    .as_ref()
+                    .map_or(0, |mountpoint| mountpoint.stalled_subscribers()),
+            },
+        }
+    }
+
+    fn source(
+        &self,
+        name: &str,
+        source: &Source,
+        mountpoint: Option<&Mountpoint>,
+        snapshot: &Snapshot,
+    ) -> SourceStatus {
+        let worker = self.wiring.board.workers().remove(name);
+        SourceStatus {
+            kind: source.kind().to_owned(),
+            from: mountpoint.and_then(Mountpoint::publisher).map(|publisher| publisher.from),
+            activity: snapshot.children.get(&ChildKey::Source(name.to_owned())).cloned(),
+            encoder: worker.and_then(|worker| encoder_status(&worker)),
+        }
+    }
+
+    fn workers(&self, snapshot: &Snapshot) -> BTreeMap<String, WorkerStatus> {
+        let workers = self.wiring.board.workers().into_iter();
+        workers
+            .map(|(name, worker)| {
+                let activity =
+                    snapshot.children.get(&ChildKey::Source(name.clone())).cloned().unwrap_or_default();
+                let gaps = worker.report.status.sandbox.iter().filter(|guard| !guard.on);
+                let status = WorkerStatus {
+                    pid: worker.report.pid,
+                    activity,
+                    memory_bytes: worker.report.usage.pss_bytes,
+                    pulse_age: Span::from_millis(
+                        u64::try_from(worker.at.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    ),
+                    sandbox_gaps: gaps.map(|guard| format!("{}: {}", guard.name, guard.note)).collect(),
+                };
+                (name, status)
+            })
+            .collect()
+    }
+}
+
+fn encoder_status(worker: &WorkerView) -> Option<EncoderStatus> {
+    let trials = &worker.report.status.encoders;
+    let chosen = trials.iter().find(|trial| trial.chosen)?;
+    let tried = trials.iter().filter(|trial| !trial.chosen);
+    Some(EncoderStatus {
+        name: chosen.name.clone(),
+        hardware: chosen.hardware,
+        reason: chosen.reason.clone(),
+        tried: tried.map(|trial| (trial.name.clone(), trial.reason.clone())).collect(),
+    })
+}
+
+fn stream_status(mountpoint: &Mountpoint, pace: &Pace) -> Option<StreamStatus> {
+    let live = matches!(*mountpoint.state().borrow(), StreamState::Live(_));
+    let publisher = mountpoint.publisher().filter(|_| live)?;
+    let tracks = mountpoint.ring().tracks();
+    let tracks = tracks.iter().map(|track| TrackStatus {
+        kind: match track.kind() {
+            TrackKind::Video => "video".to_owned(),
+            TrackKind::Audio => "audio".to_owned(),
+        },
+        codec: track.codec.name().to_owned(),
+        width: track.video.width,
+        height: track.video.height,
+        frame_rate: track.video.frame_rate,
+        sample_rate: track.audio.sample_rate,
+        channels: track.audio.channels,
+    });
+    Some(StreamStatus {
+        publisher: publisher.from,
+        since: Timestamp::from_unix_millis(publisher.since_unix_micros / 1000),
+        tracks: tracks.collect(),
+        bitrate: pace.bitrate,
+        newest_unit_age: Span::from_millis(u64::try_from(pace.idle.as_millis()).unwrap_or(u64::MAX)),
+    })
+}
+
+fn push_status(
+    push: &Push,
+    name: &str,
+    activity: Option<&Activity>,
+    report: Option<&Arc<PushReport>>,
+) -> PushStatus {
+    let mut activity = activity.cloned().unwrap_or_default();
+    if activity.state == State::Running {
+        activity.state = match report.map(|report| report.phase()) {
+            Some(PushPhase::Delivering) => State::Running,
+            Some(PushPhase::Connecting) => State::Starting,
+            Some(PushPhase::Waiting) | None => State::Waiting,
+        };
+    }
+    PushStatus {
+        url: push.url.redacted().replace("{name}", name),
+        enabled: push.enabled,
+        activity,
+        counters: report.map_or_else(Counters::default, |report| Counters {
+            units: report.sent_units(),
+            bytes: report.sent_bytes(),
+            dropped_units: report.dropped_units(),
+            ..Counters::default()
+        }),
+    }
+}
+
+/// How often rates are taken.
+pub const METER_EVERY: Duration = Duration::from_secs(1);

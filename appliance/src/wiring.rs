@@ -1,0 +1,121 @@
+//! What each child of the supervisor does: the one place that knows the hub, the network and the workers.
+
+mod admission;
+mod board;
+mod listeners;
+mod mountpoints;
+mod pushes;
+mod sources;
+
+pub use admission::Admission;
+pub use board::{Board, WorkerView};
+
+use crate::admin::api::AdminApi;
+use crate::admin::{Admin, Settings as AdminSettings};
+use crate::supervisor::{ChildContext, ChildError, ChildFuture, ChildKey, ChildSettings, Retry, Start};
+use fieldgate_hub::{Context, Mountpoint, Shard};
+use fieldgate_net::{ConnectionLimits, RtmpServerCounters, RtmpServerSettings};
+use fieldgate_worker::Spawner;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use tokio::sync::watch;
+
+/// What all children share.
+#[derive(Clone)]
+pub struct Wiring {
+    /// The hub and its shards.
+    pub context: Context,
+    /// Starts worker processes.
+    pub spawner: Spawner,
+    /// Connections over all RTMP listeners.
+    pub limits: ConnectionLimits,
+    /// Totals over all RTMP listeners.
+    pub rtmp_counters: Arc<RtmpServerCounters>,
+    /// How RTMP peers are served, as the config says now.
+    pub rtmp_settings: watch::Receiver<Arc<RtmpServerSettings>>,
+    /// Where children leave what the status shows.
+    pub board: Arc<Board>,
+    /// The supervisor and the config, for those that look them up.
+    pub admission: Arc<Admission>,
+    /// Fulfils the admin plane; set once the steward runs, before the first child starts.
+    pub admin_api: Arc<OnceLock<Arc<dyn AdminApi>>>,
+    /// A folder for the admin plane's private socket.
+    pub socket_folder: PathBuf,
+}
+
+impl Start for Wiring {
+    fn start(&self, key: &ChildKey, settings: &ChildSettings, context: ChildContext) -> ChildFuture {
+        let wiring = self.clone();
+        match (key, settings) {
+            (ChildKey::Admin, ChildSettings::Admin(listen)) => {
+                let listen = listen.clone();
+                Box::pin(async move { wiring.admin(listen, context).await })
+            }
+            (ChildKey::RtmpListener { address, .. }, _) => {
+                let (address, key) = (*address, key.clone());
+                Box::pin(async move { wiring.rtmp_listener(key, address, None, context).await })
+            }
+            (
+                ChildKey::RtmpsListener { address, .. },
+                ChildSettings::RtmpsListener { cert, key: private },
+            ) => {
+                let (address, key, files) = (*address, key.clone(), (cert.clone(), private.clone()));
+                Box::pin(async move { wiring.rtmp_listener(key, address, Some(files), context).await })
+            }
+            (ChildKey::Mountpoint(name), ChildSettings::Mountpoint(settings)) => {
+                let (name, settings) = (name.clone(), settings.clone());
+                Box::pin(async move { wiring.mountpoint(name, settings, context).await })
+            }
+            (ChildKey::Source(name), ChildSettings::Source(source, _)) => {
+                let (name, source) = (name.clone(), source.as_ref().clone());
+                Box::pin(async move { wiring.source(name, source, context).await })
+            }
+            (ChildKey::Push { mountpoint, .. }, ChildSettings::Push(push, _)) => {
+                let (key, name, push) = (key.clone(), mountpoint.clone(), push.as_ref().clone());
+                Box::pin(async move { wiring.push(key, name, push, context).await })
+            }
+            (key, _) => {
+                let text = format!("{key} has settings of another kind");
+                Box::pin(async move { Err(ChildError::new(Retry::Never, text)) })
+            }
+        }
+    }
+}
+
+impl Wiring {
+    async fn admin(
+        &self,
+        listen: Vec<std::net::SocketAddr>,
+        context: ChildContext,
+    ) -> Result<(), ChildError> {
+        let api = self.admin_api.get().cloned().expect("the admin API is set before the first child starts");
+        let settings =
+            AdminSettings { listen, host_names: Vec::new(), socket_folder: self.socket_folder.clone() };
+        let admin = Admin::bind(&settings, api).map_err(|error| ChildError::of(Retry::Backoff, &error))?;
+        self.board.set_addresses(ChildKey::Admin, admin.addresses().to_vec());
+        context.ready.ready();
+        admin.run(context.cancel).await;
+        self.board.forget(&ChildKey::Admin);
+        Ok(())
+    }
+
+    /// A mountpoint that the supervisor has started before whatever hangs on it.
+    fn existing(&self, name: &str) -> Result<Arc<Mountpoint>, ChildError> {
+        let missing = || ChildError::new(Retry::Backoff, format!("mountpoint {name} is not there yet"));
+        self.context.registry.get(name).ok_or_else(missing)
+    }
+
+    fn shard_of(&self, mountpoint: &Mountpoint) -> Result<Shard, ChildError> {
+        let missing = || ChildError::new(Retry::Never, "its media thread does not exist");
+        self.context.shards.get(mountpoint.shard()).cloned().ok_or_else(missing)
+    }
+}
+
+/// What the libraries advise, in the supervisor's words.
+fn retry_of(retry: fieldgate_net::Retry) -> Retry {
+    match retry {
+        fieldgate_net::Retry::Now => Retry::Now,
+        fieldgate_net::Retry::Backoff => Retry::Backoff,
+        fieldgate_net::Retry::Never => Retry::Never,
+    }
+}

@@ -1,0 +1,79 @@
+//! Where children leave what the status and the metrics show of them.
+
+use crate::supervisor::ChildKey;
+use fieldgate_net::PushReport;
+use fieldgate_worker::Report;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::time::Instant;
+
+/// A worker as its driver last saw it.
+#[derive(Clone, Debug)]
+pub struct WorkerView {
+    /// What it reported.
+    pub report: Report,
+    /// When that was.
+    pub at: Instant,
+}
+
+#[derive(Default)]
+struct Notes {
+    addresses: BTreeMap<ChildKey, Vec<SocketAddr>>,
+    pushes: BTreeMap<ChildKey, Arc<PushReport>>,
+    workers: BTreeMap<String, WorkerView>,
+}
+
+/// Notes of the children that run, by child.
+#[derive(Default)]
+pub struct Board {
+    notes: Mutex<Notes>,
+}
+
+impl Board {
+    /// Where a listener really listens.
+    pub fn set_addresses(&self, key: ChildKey, addresses: Vec<SocketAddr>) {
+        self.lock().addresses.insert(key, addresses);
+    }
+
+    /// The report of a push; the same over all its tries.
+    pub fn push_report(&self, key: &ChildKey) -> Arc<PushReport> {
+        self.lock().pushes.entry(key.clone()).or_default().clone()
+    }
+
+    /// What a source's worker is like.
+    pub fn set_worker(&self, mountpoint: &str, report: Report, now: Instant) {
+        self.lock().workers.insert(mountpoint.to_owned(), WorkerView { report, at: now });
+    }
+
+    /// A worker has ended.
+    pub fn remove_worker(&self, mountpoint: &str) {
+        self.lock().workers.remove(mountpoint);
+    }
+
+    /// A child has ended for good.
+    pub fn forget(&self, key: &ChildKey) {
+        let mut notes = self.lock();
+        notes.addresses.remove(key);
+        notes.pushes.remove(key);
+    }
+
+    /// All listeners.
+    pub fn addresses(&self) -> BTreeMap<ChildKey, Vec<SocketAddr>> {
+        self.lock().addresses.clone()
+    }
+
+    /// All pushes.
+    pub fn pushes(&self) -> BTreeMap<ChildKey, Arc<PushReport>> {
+        self.lock().pushes.clone()
+    }
+
+    /// All workers, by mountpoint.
+    pub fn workers(&self) -> BTreeMap<String, WorkerView> {
+        self.lock().workers.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
