@@ -45,7 +45,7 @@ pub(crate) fn prove(
     for candidate in &CANDIDATES {
         let refused = refusal(candidate, wish);
         let (hardware, name) = (candidate.hardware, candidate.name.to_owned());
-        let reason = refused.map_or_else(|| "being tried".to_owned(), str::to_owned);
+        let reason = refused.unwrap_or(EncoderTrial::UNDER_WAY).to_owned();
         trials.push(EncoderTrial { name, hardware, chosen: false, works: false, reason });
         if refused.is_some() {
             continue;

@@ -27,10 +27,19 @@ fn glyph(c: char) -> [u8; 7] {
     }
 }
 
+/// How many rows at the top of a picture the text and the space around it take.
+pub(crate) fn strip_height(width: usize) -> usize {
+    17 * dot_side(width)
+}
+
+fn dot_side(width: usize) -> usize {
+    (width / 320).max(1)
+}
+
 /// Draws `text` in a black box at the top left of a brightness plane of `stride` bytes per row; what does not fit is
 /// left out.
 pub(crate) fn draw(plane: &mut [u8], stride: usize, width: usize, text: &str) {
-    let scale = (width / 320).max(1);
+    let scale = dot_side(width);
     let (left, top) = (4 * scale, 4 * scale);
     for (column, glyph) in text.chars().map(glyph).enumerate() {
         let x0 = left + column * 6 * scale;

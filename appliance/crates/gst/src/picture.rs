@@ -45,11 +45,16 @@ impl Painter {
         let stride = (width / 2).next_multiple_of(4);
         let blue = Plane { at: luma.stride * height, stride, width: width / 2, height: height / 2, scale: 2 };
         let red = Plane { at: blue.at + stride * (height / 2), ..blue };
+        let strip = glyphs::strip_height(width);
         let mut background = vec![0; red.at + stride * (height / 2)];
         for (which, plane) in [luma, blue, red].into_iter().enumerate() {
-            for row in background[plane.at..].chunks_exact_mut(plane.stride).take(plane.height) {
+            let rows = background[plane.at..].chunks_exact_mut(plane.stride).take(plane.height);
+            for (y, row) in rows.enumerate() {
                 for (x, dot) in row[..plane.width].iter_mut().enumerate() {
-                    *dot = BARS[x * BARS.len() / plane.width][which];
+                    // A black strip behind the clock, so that its characters have no colour.
+                    let bar =
+                        if y * plane.scale < strip { BARS.len() - 1 } else { x * BARS.len() / plane.width };
+                    *dot = BARS[bar][which];
                 }
             }
         }

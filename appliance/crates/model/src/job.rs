@@ -266,6 +266,11 @@ pub struct EncoderTrial {
     pub reason: String,
 }
 
+impl EncoderTrial {
+    /// The `reason` of one whose trial has begun and not ended: what a worker that hung or crashed was at.
+    pub const UNDER_WAY: &str = "being tried";
+}
+
 /// Why a worker cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {

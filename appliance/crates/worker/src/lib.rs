@@ -12,12 +12,14 @@
 
 pub mod child;
 mod exit;
+mod probe;
 pub mod sandbox;
 mod source;
 mod spawner;
 mod usage;
 
 pub use exit::Exit;
+pub use probe::{Probed, probe_encoders};
 pub use source::{Deadlines, Deliver, Report, Retry, WorkerError, WorkerSource, WorkerSpec};
 pub use spawner::{Abandoned, Program, SpawnError, Spawner};
 pub use usage::Usage;

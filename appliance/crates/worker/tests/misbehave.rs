@@ -9,12 +9,14 @@ mod child;
 
 use fieldgate_hub::link::{Limits, LinkError};
 use fieldgate_media::{Draft, Ticks, Tracks};
-use fieldgate_model::job::{Job, Sandbox, TestCamera, Work, WorkerCommand};
+use fieldgate_model::job::{EncoderWish, Job, Sandbox, TestCamera, Work, WorkerCommand};
 use fieldgate_worker::{
     Deadlines, Deliver, Exit, Program, Report, Retry, Spawner, WorkerError, WorkerSource, WorkerSpec,
+    probe_encoders,
 };
 use std::cell::RefCell;
-use std::process::ExitCode;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -25,7 +27,10 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|arg| arg == "worker") {
         return child::main();
     }
-    let tests: [(&str, fn()); 11] = [
+    if args.first().is_some_and(|arg| arg == "gateway") {
+        return gateway(&args[1]);
+    }
+    let tests: [(&str, fn()); 13] = [
         ("a_crash_is_named_by_its_signal", a_crash_is_named_by_its_signal),
         ("a_worker_that_hangs_is_killed", a_worker_that_hangs_is_killed),
         ("a_worker_that_leaks_ends_at_its_own_limit", a_worker_that_leaks_ends_at_its_own_limit),
@@ -38,6 +43,8 @@ fn main() -> ExitCode {
             commands_reach_a_worker_and_stop_ends_it_cleanly,
         ),
         ("a_dropped_driver_leaves_no_process", a_dropped_driver_leaves_no_process),
+        ("workers_end_with_a_gateway_that_is_killed", workers_end_with_a_gateway_that_is_killed),
+        ("an_encoder_that_hangs_or_crashes_is_left_out", an_encoder_that_hangs_or_crashes_is_left_out),
         ("a_program_that_is_not_there_is_an_error", a_program_that_is_not_there_is_an_error),
         ("the_sandbox_denies_what_a_worker_does_not_need", the_sandbox_denies_what_a_worker_does_not_need),
     ];
@@ -348,4 +355,70 @@ fn the_sandbox_denies_what_a_worker_does_not_need() {
     for what in ["tcp-camera-port", "thread", "read-library"] {
         assert!(report.contains(&format!("{what}=allowed")), "{what}: {report}");
     }
+}
+
+/// A gateway of one worker; prints the worker's process id.
+fn gateway(how: &str) -> ExitCode {
+    block_on(async {
+        let (_keep, commands) = mpsc::channel(1);
+        let spawner = Spawner::start().unwrap();
+        let source = WorkerSource::new(spec(how), spawner, commands, CancellationToken::new());
+        let seen = Seen::default();
+        let tell = async {
+            while seen.0.borrow().dts.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            println!("worker {}", seen.0.borrow().report.pid);
+        };
+        let mut deliver = seen.clone();
+        let _ = tokio::join!(source.run(&mut deliver), tell);
+    });
+    ExitCode::SUCCESS
+}
+
+fn workers_end_with_a_gateway_that_is_killed() {
+    // The healthy one sees the end of its link; the one that hangs is ended by the kernel.
+    for how in ["healthy", "hang"] {
+        let mut gateway = Command::new("/proc/self/exe")
+            .args(["gateway", how])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(gateway.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let worker: u32 = line.trim().strip_prefix("worker ").unwrap().parse().unwrap();
+        assert!(!is_gone(worker));
+        gateway.kill().unwrap();
+        gateway.wait().unwrap();
+        block_on(async {
+            while !is_over(worker) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+    }
+}
+
+/// Gone, or a zombie that whoever inherited it has not reaped.
+fn is_over(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_none_or(|(_, fields)| fields.trim_start().starts_with(['Z', 'X']))
+}
+
+fn an_encoder_that_hangs_or_crashes_is_left_out() {
+    block_on(async {
+        let spawner = Spawner::start().unwrap();
+        let deadlines = spec("").deadlines;
+        let wish = EncoderWish::default();
+        let cancel = CancellationToken::new();
+        let program = Program::this_binary();
+        let probed = probe_encoders(&spawner, program, wish, Vec::new(), deadlines, cancel).await;
+        let words: Vec<&str> = probed.trials.iter().map(|trial| &trial.reason[..]).collect();
+        assert!(words[0].contains("no pulse"), "{words:?}");
+        assert!(words[1].contains("SIGSEGV"), "{words:?}");
+        assert_eq!(words[2], "works");
+        let wish = probed.wish.unwrap();
+        assert_eq!((&wish.name[..], wish.skip), ("third", vec!["first".to_owned(), "second".to_owned()]));
+        assert!(probed.error.is_none());
+    });
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use fieldgate_hub::link::{Outbox, OutboxBound};
 use fieldgate_media::{Codec, Ticks, Track, TrackId, Tracks, UnitHead};
-use fieldgate_model::job::{Failure, Guard, Phase, WorkerCommand, WorkerStatus};
+use fieldgate_model::job::{EncoderTrial, Failure, Guard, Phase, Work, WorkerCommand, WorkerStatus};
 use fieldgate_worker::child::{Entered, enter, next_command};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io::{IoSlice, Write};
@@ -32,6 +32,10 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let mut worker = Worker { link, outbox: Outbox::new(OutboxBound::default()), next: 0, guards };
+    if let Work::ProbeEncoders(wish) = &job.work {
+        worker.prove(&wish.skip);
+        return ExitCode::SUCCESS;
+    }
     match job.name.as_str() {
         "no-pulse-at-all" => sleep_for_ever(),
         "healthy" | "ignores-stop" => {
@@ -146,6 +150,35 @@ impl Worker {
         loop {
             self.pulse();
             std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Three encoders: one whose driver hangs, one that crashes, one that works.
+    fn prove(&mut self, skip: &[String]) {
+        self.pulse();
+        let trial = |name: &str, reason: &str| EncoderTrial {
+            name: name.into(),
+            hardware: true,
+            chosen: reason == "works",
+            works: reason == "works",
+            reason: reason.into(),
+        };
+        let mut trials = Vec::new();
+        for name in ["first", "second", "third"] {
+            let skipped = skip.iter().any(|skip| skip == name);
+            let reason = match name {
+                "third" => "works",
+                _ if skipped => "left out",
+                _ => EncoderTrial::UNDER_WAY,
+            };
+            trials.push(trial(name, reason));
+            let phase = if name == "third" { Phase::Done } else { Phase::Starting };
+            self.status(&WorkerStatus { encoders: trials.clone(), phase, ..WorkerStatus::default() });
+            match name {
+                "first" if !skipped => sleep_for_ever(),
+                "second" if !skipped => _ = overflow(0),
+                _ => {}
+            }
         }
     }
 
