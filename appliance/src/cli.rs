@@ -1,0 +1,243 @@
+//! The command line.
+
+use crate::boot::{Overrides, RunOptions, machine_memory_bytes};
+use crate::devices;
+use crate::logging::{self, LogFormat};
+use crate::plan::Plan;
+use clap::{Args, Parser, Subcommand};
+use fieldgate_model::Config;
+use fieldgate_model::config::{Path as ConfigPath, Problem, Span, validate_on};
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What only `main` knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings {
+    /// Whether standard error goes to systemd's journal (`JOURNAL_STREAM` is set).
+    pub journald: bool,
+    /// The inside of a worker process; none in a build without cameras.
+    pub worker: Option<fn() -> ExitCode>,
+}
+
+#[derive(Parser, Debug)]
+#[command(
+    name = "fieldgate",
+    version,
+    about = "Camera gateway: takes local cameras and RTMP encoders in, serves players, pushes upstream",
+    after_help = "Publish to and play from rtmp://HOST/live/NAME?key=KEY. Start with:\n  \
+        fieldgate check config.json\n  fieldgate run --state ./state --config config.json"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the gateway until it is told to stop (SIGTERM, SIGINT)
+    Run(Run),
+    /// Say everything that is wrong with a config; exit code 1 if anything is
+    Check(Inspect),
+    /// Say what a config would run: sources, what is encoded and why, outputs, memory
+    Plan(Inspect),
+    /// List local cameras with the names that stay the same
+    Devices {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say which version this is and what is built in
+    Version,
+    /// The inside of a worker process; started by the gateway alone
+    #[command(hide = true)]
+    Worker,
+}
+
+#[derive(Args, Debug)]
+struct Run {
+    /// Folder that keeps the confirmed config; one gateway each
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/fieldgate")]
+    state: PathBuf,
+    /// First config, taken if the state folder has none
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Take the file of --config even if the state folder has a config
+    #[arg(long, requires = "config")]
+    replace: bool,
+    /// Listen here for RTMP instead of where the config says; may be repeated
+    #[arg(long, value_name = "ADDR:PORT", visible_alias = "listen")]
+    rtmp_listen: Vec<SocketAddr>,
+    /// Listen here for the admin API instead of where the config says (loopback); may be repeated
+    #[arg(long, value_name = "ADDR:PORT")]
+    admin_listen: Vec<SocketAddr>,
+    /// Time in which a change of what is running must be confirmed before it is undone
+    #[arg(long, value_name = "TIME", default_value = "90s")]
+    confirm_within: Span,
+    /// What to log: error, warn, info, debug, trace, or a filter such as info,fieldgate_net=debug
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: String,
+    /// How log lines look [default: text, or journald when started by systemd]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+#[derive(Args, Debug)]
+struct Inspect {
+    /// The config, or - for standard input
+    config: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Reads the command line and does what it says.
+pub fn main(surroundings: Surroundings) -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(run) => return start(surroundings, run),
+        Command::Worker => match surroundings.worker {
+            Some(worker) => return worker(),
+            None => return complain("this build has no cameras (feature gst)"),
+        },
+        Command::Check(inspect) => check(&inspect, &mut io::stdout()),
+        Command::Plan(inspect) => plan(&inspect, &mut io::stdout()),
+        Command::Devices { json } => list_devices(json, &mut io::stdout()),
+        Command::Version => {
+            version(surroundings.worker.is_some(), &mut io::stdout()).map(|()| ExitCode::SUCCESS)
+        }
+    };
+    match outcome {
+        Ok(code) => code,
+        // Whoever reads us may stop reading.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => complain(&error.to_string()),
+    }
+}
+
+fn start(surroundings: Surroundings, run: Run) -> ExitCode {
+    let by_default = if surroundings.journald { LogFormat::Journald } else { LogFormat::Text };
+    if let Err(error) = logging::start(&run.log, run.log_format.unwrap_or(by_default)) {
+        return complain(&error.to_string());
+    }
+    let options = RunOptions {
+        state: run.state,
+        config: run.config,
+        replace: run.replace,
+        overrides: Overrides { rtmp_listen: run.rtmp_listen, admin_listen: run.admin_listen },
+        confirm_within: run.confirm_within.get(),
+    };
+    match crate::run::run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&crate::steward::chain(&error)),
+    }
+}
+
+fn complain(text: &str) -> ExitCode {
+    // Nothing is left to tell it to if standard error is closed.
+    writeln!(io::stderr(), "fieldgate: {text}").ok();
+    ExitCode::FAILURE
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("cannot read {}: {error}", file.display()));
+    let mut text = String::new();
+    if file == Path::new("-") {
+        io::stdin().read_to_string(&mut text).map_err(named)?;
+    } else {
+        text = std::fs::read_to_string(file).map_err(named)?;
+    }
+    Ok(text)
+}
+
+fn load(file: &Path) -> io::Result<Result<Config, Vec<Problem>>> {
+    let config = Config::parse(&read(file)?);
+    Ok(config.and_then(|config| {
+        let problems = validate_on(&config, machine_memory_bytes());
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
+    }))
+}
+
+fn check(inspect: &Inspect, out: &mut dyn Write) -> io::Result<ExitCode> {
+    match load(&inspect.config)? {
+        Ok(config) => {
+            if inspect.json {
+                writeln!(out, "{}", serde_json::json!({"problems": []}))?;
+            } else {
+                writeln!(
+                    out,
+                    "{}: no problems, {} mountpoints",
+                    inspect.config.display(),
+                    config.mountpoints.len()
+                )?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(problems) => report(&problems, inspect.json, out),
+    }
+}
+
+fn plan(inspect: &Inspect, out: &mut dyn Write) -> io::Result<ExitCode> {
+    match load(&inspect.config)? {
+        Ok(config) => {
+            let plan = Plan::of(&config, machine_memory_bytes());
+            if inspect.json {
+                serde_json::to_writer_pretty(&mut *out, &plan)?;
+                writeln!(out)?;
+            } else {
+                write!(out, "{plan}")?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(problems) => report(&problems, inspect.json, out),
+    }
+}
+
+fn report(problems: &[Problem], json: bool, out: &mut dyn Write) -> io::Result<ExitCode> {
+    if json {
+        serde_json::to_writer_pretty(&mut *out, &serde_json::json!({ "problems": problems }))?;
+        writeln!(out)?;
+    } else {
+        for problem in problems {
+            writeln!(out, "{}", in_file(problem))?;
+        }
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+/// A problem of the whole says so; others begin with their path.
+fn in_file(problem: &Problem) -> String {
+    if problem.path == ConfigPath::root().to_string() {
+        format!("config: {problem}")
+    } else {
+        problem.to_string()
+    }
+}
+
+fn list_devices(json: bool, out: &mut dyn Write) -> io::Result<ExitCode> {
+    let devices = devices::list()?;
+    if json {
+        serde_json::to_writer_pretty(&mut *out, &devices)?;
+        writeln!(out)?;
+    } else if devices.is_empty() {
+        writeln!(out, "no cameras: there is no /dev/videoN")?;
+    }
+    if !json {
+        for device in &devices {
+            writeln!(out, "{device}")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn version(has_cameras: bool, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "fieldgate {}", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "target    {}-{}", std::env::consts::ARCH, std::env::consts::OS)?;
+    let cameras = if has_cameras { ", cameras and encoders (GStreamer)" } else { "" };
+    writeln!(out, "built in  RTMP, RTMPS{cameras}")?;
+    writeln!(out, "schema    {}", fieldgate_model::config::SCHEMA)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+use super::*;
+use clap::CommandFactory;
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn help_explains_every_command_and_flag() {
+    let mut command = Cli::command();
+    let help = command.render_long_help().to_string();
+    for word in ["run", "check", "plan", "devices", "version", "rtmp://HOST/live/NAME?key=KEY"] {
+        assert!(help.contains(word), "{word} is not in {help}");
+    }
+    assert!(!help.contains("worker"));
+    for command in command.get_subcommands() {
+        assert!(command.get_about().is_some(), "{} has no help", command.get_name());
+        for argument in command
+            .get_arguments()
+            .filter(|argument| !matches!(argument.get_id().as_str(), "help" | "version"))
+        {
+            assert!(
+                argument.get_help().is_some(),
+                "{} {} has no help",
+                command.get_name(),
+                argument.get_id()
+            );
+        }
+    }
+}
+
+#[test]
+fn run_takes_what_it_documents() {
+    let cli = Cli::try_parse_from([
+        "fieldgate",
+        "run",
+        "--state",
+        "/s",
+        "--config",
+        "/c.json",
+        "--replace",
+        "--rtmp-listen",
+        "127.0.0.1:0",
+        "--listen",
+        "[::1]:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+        "--confirm-within",
+        "5s",
+        "--log",
+        "debug",
+        "--log-format",
+        "json",
+    ])
+    .unwrap();
+    let Command::Run(run) = cli.command else { panic!("not run") };
+    assert_eq!(run.rtmp_listen.len(), 2);
+    assert_eq!(run.confirm_within, Span::from_secs(5));
+    assert!(Cli::try_parse_from(["fieldgate", "run", "--replace"]).is_err(), "--replace needs a file");
+    let Command::Run(run) = Cli::try_parse_from(["fieldgate", "run"]).unwrap().command else {
+        panic!("not run")
+    };
+    assert_eq!(run.state, Path::new("/var/lib/fieldgate"));
+}
+
+/// A config file of its own, removed at the end.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("fieldgate-cli-{name}-{}.json", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        File(path)
+    }
+
+    fn inspect(&self, json: bool) -> Inspect {
+        Inspect { config: self.0.clone(), json }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).ok();
+    }
+}
+
+fn shown(work: impl FnOnce(&mut dyn Write) -> io::Result<ExitCode>) -> (String, bool) {
+    let mut out = Vec::new();
+    let code = work(&mut out).unwrap();
+    (String::from_utf8(out).unwrap(), format!("{code:?}") == format!("{:?}", ExitCode::SUCCESS))
+}
+
+#[test]
+fn check_says_all_problems_with_their_paths() {
+    let file =
+        File::new("bad", r#"{"rtmp": {"lisen": []}, "mountpoints": {"a": {"source": {"kind": "rtsp"}}}}"#);
+    let (text, ok) = shown(|out| check(&file.inspect(false), out));
+    assert!(!ok);
+    assert_eq!(
+        text,
+        "mountpoints.a.source.url: is missing\nrtmp.lisen: there is no such setting (did you mean listen?)\n"
+    );
+    let (json, _) = shown(|out| check(&file.inspect(true), out));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["problems"][0]["path"], "mountpoints.a.source.url");
+}
+
+#[test]
+fn check_and_plan_take_a_good_config() {
+    let file = File::new("good", r#"{"mountpoints": {"demo": {"source": {"kind": "test"}}}}"#);
+    let (text, ok) = shown(|out| check(&file.inspect(false), out));
+    assert!(ok && text.ends_with("no problems, 1 mountpoints\n"), "{text}");
+    let (text, ok) = shown(|out| plan(&file.inspect(false), out));
+    assert!(ok && text.contains("video    encode: the test picture is drawn here"), "{text}");
+    let (json, _) = shown(|out| plan(&file.inspect(true), out));
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&json).unwrap()["mountpoints"][0]["video"]["action"],
+        "encode"
+    );
+}
+
+#[test]
+fn what_is_no_json_and_no_file_is_said() {
+    let file = File::new("torn", "{");
+    let (text, ok) = shown(|out| check(&file.inspect(false), out));
+    assert!(!ok && text.starts_with("config: is no JSON"), "{text}");
+    let gone = Inspect { config: PathBuf::from("/nowhere/config.json"), json: false };
+    let error = check(&gone, &mut Vec::new()).unwrap_err();
+    assert!(error.to_string().starts_with("cannot read /nowhere/config.json: "), "{error}");
+}
+
+#[test]
+fn version_says_what_is_built_in() {
+    let mut out = Vec::new();
+    version(true, &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.starts_with("fieldgate ") && text.contains("GStreamer"), "{text}");
+}
