@@ -19,6 +19,8 @@ use std::time::Instant;
 const TURN: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 const TURNS_PER_PULSE: u32 = 5;
 const COMMANDS: usize = 16;
+/// Warnings passed on between two pulses; elements may repeat them for every buffer.
+const WARNINGS_PER_PULSE: u32 = 3;
 
 /// Does `job` until it is done, cannot go on, or the gateway asks to stop or goes away.
 ///
@@ -33,8 +35,12 @@ pub fn main(link: UnixStream, commands: Inbound, job: &Job, guards: Vec<Guard>, 
         return ExitCode::FAILURE;
     }
     outlet.pulse();
-    let mut worker =
-        Worker { outlet, inbox, status: WorkerStatus { sandbox: guards, ..WorkerStatus::default() } };
+    let mut worker = Worker {
+        outlet,
+        inbox,
+        status: WorkerStatus { sandbox: guards, ..WorkerStatus::default() },
+        warnings: 0,
+    };
     worker.outlet.status(&worker.status);
     let outcome = worker.work(job);
     let code = match outcome {
@@ -58,6 +64,7 @@ struct Worker {
     outlet: Outlet,
     inbox: Receiver<WorkerCommand>,
     status: WorkerStatus,
+    warnings: u32,
 }
 
 impl Worker {
@@ -95,6 +102,7 @@ impl Worker {
         loop {
             if turns.is_multiple_of(TURNS_PER_PULSE) {
                 self.outlet.pulse();
+                self.warnings = 0;
             }
             turns = turns.wrapping_add(1);
             if self.outlet.is_closed() || !self.obey(&camera.pipeline) {
@@ -106,12 +114,15 @@ impl Worker {
         }
     }
 
-    fn listen(&self, message: &gst::Message) -> Result<(), WorkError> {
+    fn listen(&mut self, message: &gst::Message) -> Result<(), WorkError> {
         match message.view() {
             gst::MessageView::Error(error) => Err(element_error(error)),
             gst::MessageView::Eos(_) => Err(WorkError::Ended),
             gst::MessageView::Warning(warning) => {
-                self.outlet.log(LogLevel::Warn, warning.error().message());
+                self.warnings = self.warnings.saturating_add(1);
+                if self.warnings <= WARNINGS_PER_PULSE {
+                    self.outlet.log(LogLevel::Warn, warning.error().message());
+                }
                 Ok(())
             }
             _ => Ok(()),

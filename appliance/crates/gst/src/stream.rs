@@ -63,7 +63,7 @@ impl Stream {
         // Sound is never reordered.
         let learning = times == DecodeTimes::Made && id == TrackId::VIDEO;
         let held = learning.then(Vec::new);
-        let mut feed = Feed { id, timeline: Timeline::new(times), caps: None, held };
+        let mut feed = Feed { id, times, timeline: Timeline::new(times), caps: None, held };
         let new_sample = move |sink: &gst_app::AppSink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             // A panic must not unwind into C code. Whatever broke is ours: end the stream, the gateway starts anew.
@@ -88,7 +88,7 @@ impl Stream {
             time.and_then(|time| segment.to_running_time_full(time)).map(signed_nanos)
         };
         let (pts, dts) = (running(buffer.pts()), running(buffer.dts()));
-        let captured = captured(&buffer, sink, pts.or(dts));
+        let captured = captured(&buffer, sink, pts.or(dts).filter(|_| feed.times == DecodeTimes::Given));
         let timed = Timed { pts, dts, captured, buffer };
         let Some(held) = &mut feed.held else { return self.forward(feed, sink, timed) };
         held.push(timed);
@@ -182,6 +182,7 @@ impl State {
 /// What one appsink remembers.
 struct Feed {
     id: TrackId,
+    times: DecodeTimes,
     timeline: Timeline,
     caps: Option<gst::Caps>,
     /// The first units, until their order has shown how decode times are to be made.
@@ -204,7 +205,8 @@ fn signed_nanos(time: gst::Signed<gst::ClockTime>) -> i64 {
     }
 }
 
-/// The wall clock at capture: as the camera said it, else now minus the age of the buffer.
+/// The wall clock at capture: as the camera said it, else now minus the age of the buffer. Without a running time
+/// (network cameras: theirs follow another clock, which drifts from ours) it is the time of arrival.
 fn captured(buffer: &gst::BufferRef, sink: &gst_app::AppSink, running_ns: Option<i64>) -> Option<Captured> {
     for meta in buffer.iter_meta::<gst::ReferenceTimestampMeta>() {
         if meta.reference().structure(0).is_some_and(|s| s.name() == "timestamp/x-ntp") {
@@ -212,8 +214,8 @@ fn captured(buffer: &gst::BufferRef, sink: &gst_app::AppSink, running_ns: Option
             return Some(Captured { unix_micros: micros - NTP_TO_UNIX_MICROS, by: ClockSource::Camera });
         }
     }
-    let now = sink.current_running_time()?;
-    let age_ns = i64::try_from(now.nseconds()).ok()?.saturating_sub(running_ns?).max(0);
+    let now_ns = sink.current_running_time().and_then(|now| i64::try_from(now.nseconds()).ok());
+    let age_ns = now_ns.zip(running_ns).map_or(0, |(now, then)| now.saturating_sub(then).max(0));
     Some(Captured { unix_micros: gst::glib::real_time() - age_ns / 1000, by: ClockSource::Arrival })
 }
 

@@ -8,10 +8,12 @@ mod rtsp;
 
 use common::{Taken, run, spec};
 use fieldgate_media::{Codec, TrackId, TrackKind};
-use fieldgate_model::job::{EncoderWish, Phase, Sandbox, TestCamera, Work};
+use fieldgate_model::job::{EncoderWish, Sandbox, TestCamera, Work};
+use fieldgate_worker::{Deadlines, Program, Spawner, probe_encoders};
 use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     common::main(&[
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         ("rtsp_hevc_passes_unchanged", rtsp::hevc_passes_unchanged),
         ("rtsp_refusals_are_named", rtsp::refusals_are_named),
         ("rtsp_session_that_goes_silent_is_noticed", rtsp::session_that_goes_silent_is_noticed),
+        ("code_made_at_run_time_is_refused", code_made_at_run_time_is_refused),
         ("a_missing_capture_device_is_named", a_missing_capture_device_is_named),
     ])
 }
@@ -142,18 +145,33 @@ fn the_test_camera_delivers_decodable_pictures_and_sound() {
 }
 
 fn encoders_are_proven_by_encoding_and_every_refusal_says_why() {
-    let mut spec = spec(Work::ProbeEncoders(EncoderWish::default()), Sandbox::default());
-    spec.deadlines.first_unit = None;
-    let (taken, outcome) = run(spec, |_| false);
-    outcome.unwrap();
-    let status = &taken.report.status;
-    assert_eq!(status.phase, Phase::Done);
-    assert!(taken.units.is_empty());
-    let chosen = status.encoders.iter().find(|trial| trial.chosen).unwrap();
-    assert!(chosen.reason.starts_with("encoded "), "{chosen:?}");
-    for trial in &status.encoders {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let probed = runtime.block_on(async {
+        let spawner = Spawner::start().unwrap();
+        let (program, cancel) = (Program::this_binary(), CancellationToken::new());
+        let wish = EncoderWish::default();
+        probe_encoders(&spawner, program, wish, Vec::new(), Deadlines::default(), cancel).await
+    });
+    assert!(probed.error.is_none(), "{:?}", probed.error);
+    for trial in &probed.trials {
         println!("  {}: {}", trial.name, trial.reason);
         assert!(!trial.reason.is_empty());
+    }
+    let chosen = probed.trials.iter().find(|trial| trial.chosen).unwrap();
+    assert!(chosen.reason.starts_with("encoded "), "{chosen:?}");
+    assert_eq!(probed.wish.unwrap().name, chosen.name);
+}
+
+/// The sandbox forbids memory that is writable and executable; Orc's own code generator is what would ask for it.
+fn code_made_at_run_time_is_refused() {
+    let mut spec = spec(Work::Test(TestCamera::default()), Sandbox::default());
+    spec.program.env.retain(|(name, _)| name != "ORC_CODE");
+    let (taken, outcome) = run(spec, |taken| taken.of(TrackId::VIDEO).count() > 10);
+    let guarded = taken.report.status.sandbox.iter().any(|guard| guard.name == "system calls" && guard.on);
+    match outcome {
+        Err(error) => println!("  {error}"),
+        Ok(()) if guarded => panic!("Orc made code inside the sandbox"),
+        Ok(()) => println!("skipped: no system call filter here"),
     }
 }
 

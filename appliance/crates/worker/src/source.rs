@@ -31,6 +31,8 @@ const TICK: Duration = Duration::from_millis(200);
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// After so many bytes the others on this thread get their turn.
 const TURN_BYTES: usize = 256 << 10;
+/// Log lines of a worker that are passed on between two reports.
+const LOG_LINES: u32 = 10;
 const STDERR_TAIL: usize = 600;
 const STDERR_PER_TICK: usize = 16 << 10;
 
@@ -148,6 +150,8 @@ impl WorkerSource {
             report: Report { pid, ..Report::default() },
             reported_at: None,
             tracks: None,
+            name: process.name.clone(),
+            log_lines: 0,
             stderr: Stderr { pipe: Some(stderr), tail: Vec::new(), budget: STDERR_PER_TICK },
             deliver,
         };
@@ -227,6 +231,8 @@ struct Run<'a, D> {
     report: Report,
     reported_at: Option<Instant>,
     tracks: Option<Tracks>,
+    name: String,
+    log_lines: u32,
     stderr: Stderr,
     deliver: &'a mut D,
 }
@@ -316,11 +322,9 @@ impl<D: Deliver> Run<'_, D> {
                 self.report_if_due();
             }
             Frame::Log(level, line) => {
-                let worker = self.report.pid;
-                match level {
-                    LogLevel::Warn => tracing::warn!(worker, "{line}"),
-                    LogLevel::Info => tracing::info!(worker, "{line}"),
-                    LogLevel::Debug => tracing::debug!(worker, "{line}"),
+                self.log_lines = self.log_lines.saturating_add(1);
+                if self.log_lines <= LOG_LINES {
+                    log(&self.name, level, &line);
                 }
             }
             Frame::Command(_) => {}
@@ -334,11 +338,23 @@ impl<D: Deliver> Run<'_, D> {
             return;
         }
         self.reported_at = Some(now);
+        if self.log_lines > LOG_LINES {
+            tracing::warn!(worker = self.name, left_out = self.log_lines - LOG_LINES, "worker logs too much");
+        }
+        self.log_lines = 0;
         // One that has just ended uses nothing any more; its last figures say more.
         let usage = Usage::of(self.report.pid).filter(|usage| usage.rss_bytes > 0);
         self.report.usage = usage.unwrap_or(self.report.usage);
         self.report.uptime = self.watch.uptime(now.into_std());
         self.deliver.report(&self.report);
+    }
+}
+
+fn log(worker: &str, level: LogLevel, line: &str) {
+    match level {
+        LogLevel::Warn => tracing::warn!(worker, "{line}"),
+        LogLevel::Info => tracing::info!(worker, "{line}"),
+        LogLevel::Debug => tracing::debug!(worker, "{line}"),
     }
 }
 
