@@ -7,12 +7,11 @@
 //! ```
 
 use crate::admin::api::{AdminApi, Gateway};
-use crate::boot::{BootError, Booted, Overrides, boot, machine_memory_bytes};
+use crate::boot::{BootError, Booted, Overrides, RunOptions, boot, machine_memory_bytes};
 use crate::clock::{timestamp, wall_clock};
-use crate::health::{Notifier, Watch, status_line};
+use crate::health::{Notifier, Watch, status_line, watchdog_from_env};
 use crate::status::{Meter, StatusBoard};
 use crate::steward::{Reconcile, Steward, StewardHandle};
-use crate::store::{DirFs, StoreError};
 use crate::supervisor::{ChildKey, Supervised, Supervisor, SupervisorHandle, random_jitter};
 use crate::wiring::{Admission, Board, Wiring};
 use fieldgate_hub::{Context, Pulses, Registry, Shard, ShardError, StreamState};
@@ -24,7 +23,6 @@ use fieldgate_worker::Spawner;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,33 +38,10 @@ const STOP_WITHIN: Duration = Duration::from_secs(25);
 /// Time from the supervisor's end to that of the media threads.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// How long a provisional change waits for its confirmation.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(90);
-
-/// What `fieldgate run` was asked for.
-#[derive(Clone, Debug)]
-pub struct RunOptions {
-    /// The state folder.
-    pub state: PathBuf,
-    /// The first config, or with `replace` the new one.
-    pub config: Option<Config>,
-    /// `config` takes the place of what the state folder holds.
-    pub replace: bool,
-    /// Listens here instead of where the config says.
-    pub rtmp_listen: Vec<SocketAddr>,
-    /// Likewise for the admin plane.
-    pub admin_listen: Vec<SocketAddr>,
-    /// Within which time systemd wants a sign of life.
-    pub watchdog: Option<Duration>,
-}
-
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The state folder.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The config.
+    /// The state folder or the config.
     #[error(transparent)]
     Boot(#[from] BootError),
     /// A media thread.
@@ -91,17 +66,12 @@ pub fn run(options: RunOptions) -> Result<(), RunError> {
 
 async fn serve(options: RunOptions) -> Result<(), RunError> {
     let memory = machine_memory_bytes();
-    let fs = Box::new(DirFs::open(&options.state)?);
-    let now = timestamp(&wall_clock(None));
-    let Booted { store, confirmed, notices } =
-        boot(fs, options.config.clone(), options.replace, memory, now)?;
+    let Booted { store, confirmed, notices } = boot(&options, memory, timestamp(&wall_clock(None)))?;
     for notice in &notices {
         warn!(code = notice.code, "{}", notice.text);
     }
     let clock = wall_clock(Some(confirmed.meta.at));
-    let overrides =
-        Overrides { rtmp_listen: options.rtmp_listen.clone(), admin_listen: options.admin_listen.clone() };
-    let first = overrides.apply(&confirmed.config);
+    let first = options.overrides.apply(&confirmed.config);
 
     let cancel = CancellationToken::new();
     let media_cancel = CancellationToken::new();
@@ -122,10 +92,10 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
         store,
         running: Overridden {
             inner: Supervised::new(supervisor.clone(), delivers(&wiring)),
-            overrides,
+            overrides: options.overrides.clone(),
         },
         pulse: pulses.watch("steward", OWNER_SILENCE),
-        confirm_within: CONFIRM_WITHIN,
+        confirm_within: options.confirm_within,
         machine_memory_bytes: memory,
         clock: clock.clone(),
         confirmed,
@@ -150,7 +120,7 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     };
     critical.spawn(named("the supervisor", Box::new(Box::pin(supervising))));
     critical.spawn(named("the steward", Box::new(Box::pin(stewarding))));
-    let health = Watch::new(pulses.clone(), notifier.clone(), options.watchdog, {
+    let health = Watch::new(pulses.clone(), notifier.clone(), watchdog_from_env(), {
         let status = status.clone();
         move || status_line(&status())
     });
