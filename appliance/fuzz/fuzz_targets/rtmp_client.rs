@@ -1,0 +1,8 @@
+//! An upstream that says anything.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    fieldgate_proto::rtmp::fuzz::client_session(bytes);
+});

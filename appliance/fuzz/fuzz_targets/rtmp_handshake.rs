@@ -1,0 +1,8 @@
+//! Both sides of the handshake.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    fieldgate_proto::rtmp::fuzz::handshake(bytes);
+});

@@ -1,0 +1,8 @@
+//! A client that says anything.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    fieldgate_proto::rtmp::fuzz::server_session(bytes);
+});
