@@ -45,8 +45,9 @@ impl Config {
 
     /// Like [`Config::parse`], from JSON that is parsed already.
     pub fn from_value(value: Value) -> Result<Config, Vec<Problem>> {
-        let problems = shape::check(&shape::schema(), &value);
+        let mut problems = shape::check(&shape::schema(), &value);
         if !problems.is_empty() {
+            problems.extend(check_rest(value, &problems));
             return Err(problems);
         }
         serde_json::from_value(value).map_err(|error| {
@@ -59,6 +60,42 @@ impl Config {
     pub fn memory_budget(&self, machine_memory_bytes: Option<u64>) -> Option<u64> {
         self.media.memory_bytes.or(machine_memory_bytes.map(|bytes| bytes / 4))
     }
+}
+
+/// What is wrong with the sense of those parts whose shape is right, so that all is told at once.
+fn check_rest(mut value: Value, shape_problems: &[Problem]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let is_faulty = |path: &Path| {
+        let path = path.to_string();
+        shape_problems.iter().any(|problem| {
+            problem
+                .path
+                .strip_prefix(&path)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    };
+    let Some(root) = value.as_object_mut() else { return problems };
+    if let Some(mountpoints) = root.get_mut("mountpoints").and_then(Value::as_object_mut) {
+        mountpoints.retain(|name, _| {
+            let path = Path::mountpoint(name);
+            let is_faulty = is_faulty(&path);
+            if is_faulty {
+                problems.extend(mountpoints::check_name(name, &path));
+            }
+            !is_faulty
+        });
+    }
+    root.retain(|name, value| {
+        let at = Path::root().field(name);
+        (name == "mountpoints" && value.is_object()) || !is_faulty(&at)
+    });
+    // What still does not read has a fault that was told already.
+    if let Ok(rest) = serde_json::from_value::<Config>(value) {
+        listeners::check(&rest, &mut problems);
+        mountpoints::check(&rest, &mut problems);
+        loops::check(&rest, &mut problems);
+    }
+    problems
 }
 
 /// A template counts as one stream: it permits up to `max`, and each that comes is held against the budget again.

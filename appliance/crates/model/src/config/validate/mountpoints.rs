@@ -34,7 +34,7 @@ pub fn is_stream_name(name: &str) -> bool {
     name.len() <= NAME_MAX && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain)
 }
 
-fn check_name(name: &str, path: &Path) -> Option<Problem> {
+pub(super) fn check_name(name: &str, path: &Path) -> Option<Problem> {
     let stem = name.strip_suffix('*').unwrap_or(name);
     if (stem.is_empty() && name == "*") || (is_stream_name(stem) && name.len() <= NAME_MAX) {
         return None;

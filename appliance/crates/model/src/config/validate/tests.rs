@@ -249,3 +249,26 @@ fn any_bytes_are_survived() {
         }
     }
 }
+
+#[test]
+fn faults_of_shape_do_not_hide_faults_of_sense() {
+    let text = r#"{
+        "rtmp": {"lisen": []},
+        "admin": {"listen": ["10.0.0.1:80"]},
+        "mountpoints": {
+            "a b": {"source": {"kind": "tst"}},
+            "c": {"source": {"kind": "rtsp", "url": "http://cam/"}}
+        }}"#;
+    let found = Config::parse(text).unwrap_err();
+    let paths: Vec<&str> = found.iter().map(|problem| problem.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            r#"mountpoints["a b"].source.kind"#,
+            "rtmp.lisen",
+            r#"mountpoints["a b"]"#,
+            "admin.listen[0]",
+            "mountpoints.c.source.url",
+        ]
+    );
+}
