@@ -7,6 +7,7 @@ use super::{
     START_WITHIN, STOP_WITHIN, Stage, Supervisor,
 };
 use crate::clock::timestamp;
+use crate::logging::RateLimit;
 use fieldgate_model::Config;
 use fieldgate_model::config::{Mountpoint, Path, Problem};
 use fieldgate_model::status::{Activity, State};
@@ -18,7 +19,10 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
+
+/// How often a fault that lasts is logged again.
+const REPEAT_AFTER: Duration = Duration::from_secs(300);
 
 pub(super) enum Ask {
     Reconcile(Arc<Config>, oneshot::Sender<Result<(), Vec<Problem>>>),
@@ -50,6 +54,23 @@ struct Child {
     phase: Phase,
     backoff: Backoff,
     activity: Activity,
+    /// The fault that was logged last, and how often it may be said again.
+    complaint: (String, RateLimit),
+}
+
+impl Child {
+    /// Logs a failure: each new fault at once, one that lasts now and then.
+    fn complain(&mut self, key: &ChildKey, error: &ChildError, attempt: u32, wait: Duration, now: Instant) {
+        let text = error.to_string();
+        let (last, limit) = &mut self.complaint;
+        if *last != text {
+            *limit = RateLimit::new(REPEAT_AFTER);
+            *last = text;
+        }
+        if let Some(unsaid) = limit.pass(now) {
+            warn!(child = %key, attempt, unsaid, retry_in = ?wait, error = %error, "failed");
+        }
+    }
 }
 
 /// A task that was told to end.
@@ -260,7 +281,9 @@ impl Desk {
     fn add(&mut self, key: ChildKey, settings: ChildSettings, after: BTreeSet<TaskId>) {
         let backoff = Backoff::new(settings.backoff_cap());
         let activity = Activity { since: timestamp(&self.with.clock), ..Activity::default() };
-        self.children.insert(key, Child { settings, phase: Phase::Held(after), backoff, activity });
+        let complaint = (String::new(), RateLimit::new(REPEAT_AFTER));
+        self.children
+            .insert(key, Child { settings, phase: Phase::Held(after), backoff, activity, complaint });
     }
 
     /// Takes a child out and tells its task to end.
@@ -324,9 +347,7 @@ impl Desk {
                 && run.is_ready.load(Ordering::Acquire)
             {
                 run.ready_at = Some(now);
-                if child.backoff.attempts() > 0 {
-                    info!(child = %key, after = child.backoff.attempts(), "ready again");
-                }
+                debug!(child = %key, attempts = child.backoff.attempts(), "ready");
                 child.activity.state = State::Running;
                 child.activity.since = timestamp(&self.with.clock);
             }
@@ -373,7 +394,7 @@ impl Desk {
         } else {
             let wait = if at_once { Duration::ZERO } else { child.backoff.next(ran, jitter) };
             let attempt = child.backoff.attempts();
-            warn!(child = %key, attempt, retry_in = ?wait, error = %error, "failed");
+            child.complain(key, error, attempt, wait, now);
             child.phase = Phase::Waiting(now + wait);
             child.activity.state = State::Retrying;
             child.activity.attempts = attempt;
