@@ -4,6 +4,7 @@
 //! form with secrets is [`Config::stored`], for the store alone.
 
 mod diff;
+mod json;
 mod listen;
 mod mountpoint;
 mod network;

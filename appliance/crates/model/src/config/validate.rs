@@ -8,6 +8,7 @@ mod mountpoints;
 
 pub use mountpoints::is_stream_name;
 
+use super::json::Strict;
 use super::{Config, Path, Problem, shape};
 use serde_json::Value;
 
@@ -38,7 +39,7 @@ impl Config {
     ///
     /// Secrets may be there in full or as "as it was": call [`Config::keep_secrets`], then [`validate`].
     pub fn parse(text: &str) -> Result<Config, Vec<Problem>> {
-        let value: Value = serde_json::from_str(text)
+        let Strict(value) = serde_json::from_str(text)
             .map_err(|error| vec![Problem::new(&Path::root(), format!("is no JSON: {error}"))])?;
         Config::from_value(value)
     }
