@@ -23,7 +23,7 @@ pub enum StoredError {
 impl Config {
     /// The form **with all secrets**, for the store alone.
     ///
-    /// Checked by reading it back: a secret that [`visit`] forgets is an error here, never a loss on flash.
+    /// Checked by reading it back: a secret that `visit` forgets is an error here, never a loss on flash.
     pub fn stored(&self) -> Result<Value, StoredError> {
         let mut value = serde_json::to_value(self)?;
         let mut kept = None;
