@@ -1,0 +1,173 @@
+//! Cameras in their worker processes.
+
+use crate::common::fixture::Fixture;
+use crate::common::flv::{AUDIO, Tag, VIDEO};
+use crate::common::gateway::Gateway;
+use crate::common::healthy::Player;
+use crate::common::nginx::Nginx;
+use crate::common::rtmp::Client;
+use crate::common::rtsp::{RtspServer, nal_units};
+use crate::common::scratch::Scratch;
+use crate::common::take::Take;
+use crate::common::tools::Recorder;
+use crate::common::wait::{self, secs};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+/// Panics unless keyframes come at least every `keyframe_ms`, and pictures and sound without a gap.
+fn assert_steady(take: &Take, picture_ms: i64, keyframe_ms: i64, who: &str) {
+    let video = &take.video.frames;
+    assert!(video[0].keyframe, "{who}: starts with a keyframe");
+    let keyframes: Vec<_> = video.iter().filter(|frame| frame.keyframe).map(|frame| frame.dts).collect();
+    let apart = |times: &[i64]| times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
+    assert!(keyframes.len() >= 2 && apart(&keyframes) <= keyframe_ms, "{who}: keyframes at {keyframes:?}");
+    let times: Vec<_> = video.iter().map(|frame| frame.dts).collect();
+    assert!(times.is_sorted(), "{who}: pictures in order");
+    assert!(apart(&times) <= picture_ms, "{who}: a gap of {} ms between pictures", apart(&times));
+    if !take.audio.headers.is_empty() {
+        let times: Vec<_> = take.audio.frames.iter().map(|frame| frame.dts).collect();
+        assert!(times.len() > 20 && times.is_sorted(), "{who}: {} sounds in order", times.len());
+        assert!(apart(&times) <= 50, "{who}: a gap of {} ms between sounds", apart(&times));
+    }
+}
+
+#[test]
+fn test_camera_plays_with_keyframes_and_sound() {
+    let nginx = Nginx::start();
+    let gateway = Gateway::with_mountpoints(json!({
+        "demo": { "source": { "kind": "test" }, "push": [{ "url": nginx.url("demo") }] },
+    }));
+    let scratch = Scratch::new();
+    let player = Player::start(gateway.rtmp, "demo");
+    let mut ffmpeg = Recorder::ffmpeg(&gateway.url("demo"), scratch.join("demo.flv"));
+    nginx.wait_for_publisher("demo");
+    player.wait_for_more(450);
+    ffmpeg.wait_for_media();
+    let status = gateway.status();
+    let source = &status["mountpoints"]["demo"]["source"];
+    assert_eq!(source["kind"], "test");
+    assert!(source["encoder"]["name"].as_str().is_some_and(|name| !name.is_empty()), "{source:#}");
+    assert!(source["encoder"]["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{source:#}");
+    drop(gateway);
+    let take = player.finish();
+    assert!(!take.audio.headers.is_empty(), "there is sound");
+    assert_steady(&take, 100, 2_200, "own player");
+    assert_steady(&ffmpeg.finish(), 100, 2_200, "ffmpeg");
+    take.assert_overlaps(&nginx.recorded("demo"), "the push");
+}
+
+/// What a camera sends by RTSP is what a player gets by RTMP.
+fn rtsp_camera_passes_unchanged(transport: &str) {
+    let fixture = Fixture::h264_aac(6);
+    let server = RtspServer::start(&fixture);
+    let gateway = Gateway::with_mountpoints(json!({
+        "gate": { "source": { "kind": "rtsp", "url": server.url(), "transport": transport } },
+    }));
+    let player = Player::start(gateway.rtmp, "gate");
+    player.wait_for_more(400);
+    drop(gateway);
+    let (sent, got) = (fixture.take(), player.finish());
+
+    // The player has come within the first group of pictures, so it has them all; the recording's end may be missing,
+    // or its beginning come once more, as the camera is asked anew.
+    let pictures: Vec<_> = got.video.frames.iter().map(nal_units).collect();
+    let count = pictures.len().min(sent.video.frames.len());
+    assert!(count >= 120, "only {count} pictures");
+    for (index, frame) in sent.video.frames.iter().take(count).enumerate() {
+        assert_eq!(nal_units(frame), pictures[index], "picture {index}");
+    }
+    let from = sent.audio.frames.iter().position(|frame| frame.payload == got.audio.frames[0].payload);
+    let from = from.expect("the first sound is one that was sent");
+    assert!(from < 100, "sound from the beginning");
+    let sounds = got.audio.frames.len().min(sent.audio.frames.len() - from);
+    for (index, frame) in sent.audio.frames[from..].iter().take(sounds).enumerate() {
+        assert!(frame.payload == got.audio.frames[index].payload, "sound {index}");
+    }
+    let shown = |take: &Take, at: usize| take.video.frames[at].dts + take.video.frames[at].offset;
+    let before = shown(&sent, 60) - sent.audio.frames[from + 60].dts;
+    let after = shown(&got, 60) - got.audio.frames[60].dts;
+    assert!((before - after).abs() <= 40, "sound moved {} ms against the picture", after - before);
+    let times: Vec<_> = got.video.frames.iter().map(|frame| frame.dts).collect();
+    assert!(
+        times[0] < 10_000 && times.is_sorted(),
+        "decode times start near zero and go on: {:?}",
+        &times[..10]
+    );
+    // Until the camera's first sender reports have come, sound and picture may move once against each other.
+    for at in 31..count {
+        let step = shown(&got, at) - shown(&got, at - 1);
+        let wanted = shown(&sent, at) - shown(&sent, at - 1);
+        assert!(
+            (step - wanted).abs() <= 2,
+            "picture {at} stands {step} ms after the one before, not {wanted}"
+        );
+    }
+}
+
+#[test]
+fn rtsp_camera_over_tcp_passes_unchanged() {
+    rtsp_camera_passes_unchanged("tcp");
+}
+
+#[test]
+fn rtsp_camera_over_udp_passes_unchanged() {
+    rtsp_camera_passes_unchanged("udp");
+}
+
+#[test]
+fn killed_camera_comes_back_and_another_loses_nothing() {
+    let gateway = Gateway::with_mountpoints(json!({
+        "one": { "source": { "kind": "test", "width": 320, "height": 180 } },
+        "two": { "source": { "kind": "test", "width": 320, "height": 180 } },
+    }));
+    let [one, two] = ["one", "two"].map(|name| Player::start(gateway.rtmp, name));
+    one.wait_for_more(100);
+    two.wait_for_more(100);
+    let pid_of = |name: &str| {
+        let status = gateway.status();
+        let workers = status["workers"].as_object().expect("workers").clone();
+        let worker =
+            workers.iter().find(|(key, _)| key.contains(name)).map(|(_, worker)| worker["pid"].clone());
+        worker.and_then(|pid| pid.as_i64()).filter(|pid| *pid > 0)
+    };
+    let killed = pid_of("one").expect("camera one has a worker");
+    kill_process(Pid::from_raw(killed as i32).unwrap(), Signal::KILL).unwrap();
+    wait::until_true("another worker for camera one", secs(20), || {
+        pid_of("one").is_some_and(|pid| pid != killed)
+    });
+    let got = one.got();
+    wait::until_true("camera one's pictures to go on", secs(20), || one.got() > got + 100);
+    assert!(!one.is_closed(), "its player has kept its connection");
+    drop(gateway);
+    let tags = one.tags();
+    for kind in [AUDIO, VIDEO] {
+        let times: Vec<_> = tags.iter().filter(|tag: &&Tag| tag.kind == kind).map(|tag| tag.ts).collect();
+        assert!(times.is_sorted(), "camera one's timeline goes on");
+    }
+    assert_steady(&two.finish(), 100, 2_200, "camera two");
+}
+
+#[test]
+fn camera_that_is_added_and_removed_leaves_the_others_alone() {
+    let gateway = Gateway::with_mountpoints(json!({
+        "one": { "source": { "kind": "test", "width": 320, "height": 180 } },
+    }));
+    let player = Player::start(gateway.rtmp, "one");
+    player.wait_for_more(60);
+    let (mut config, tag) = gateway.config();
+    config["mountpoints"]["two"] =
+        json!({ "source": { "kind": "test", "width": 320, "height": 180, "audio": false } });
+    let answer = gateway.put_config(&config, Some(&tag));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let second = Player::start(gateway.rtmp, "two");
+    second.wait_for_more(60);
+    let (mut config, tag) = gateway.config();
+    config["mountpoints"].as_object_mut().unwrap().remove("two");
+    let answer = gateway.put_config(&config, Some(&tag));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    wait::until_true("the player of the removed camera to be closed", secs(20), || second.is_closed());
+    assert!(Client::playing(gateway.rtmp, "two").is_err(), "it is gone");
+    player.wait_for_more(60);
+    drop(gateway);
+    assert_steady(&player.finish(), 100, 2_200, "camera one");
+}

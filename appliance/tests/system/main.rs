@@ -1,0 +1,20 @@
+//! The whole program against real peers: ffmpeg, GStreamer, rtmpdump, nginx-rtmp, curl-like HTTP, and hostile ones.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+#![allow(clippy::disallowed_methods, reason = "real peers run in real time")]
+#![allow(clippy::print_stdout, clippy::missing_panics_doc, reason = "tests tell what they saw")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod admission;
+#[cfg(feature = "gst")]
+mod cameras;
+mod config;
+mod continuity;
+mod harness;
+mod hostile;
+mod relay;
+mod systemd;
+mod tls;
+mod uplink;
+mod upstream;
