@@ -4,10 +4,7 @@ use fieldgate::cli::{self, Surroundings};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main(Surroundings {
-        journald: std::env::var_os("JOURNAL_STREAM").is_some(),
-        worker: worker(),
-    })
+    cli::main(Surroundings { journald: std::env::var_os("JOURNAL_STREAM").is_some(), worker: worker() })
 }
 
 #[cfg(not(feature = "gst"))]
