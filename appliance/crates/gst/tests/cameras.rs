@@ -6,9 +6,9 @@ mod common;
 #[path = "cameras/rtsp.rs"]
 mod rtsp;
 
-use common::{Taken, run, spec};
+use common::{Taken, run, run_with, spec};
 use fieldgate_media::{Codec, TrackId, TrackKind};
-use fieldgate_model::job::{EncoderWish, Sandbox, TestCamera, Work};
+use fieldgate_model::job::{EncoderWish, Sandbox, TestCamera, Work, WorkerCommand};
 use fieldgate_worker::{Deadlines, Program, Spawner, probe_encoders};
 use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
@@ -38,6 +38,8 @@ fn main() -> ExitCode {
         ("rtsp_refusals_are_named", rtsp::refusals_are_named),
         ("rtsp_session_that_goes_silent_is_noticed", rtsp::session_that_goes_silent_is_noticed),
         ("code_made_at_run_time_is_refused", code_made_at_run_time_is_refused),
+        ("a_keyframe_comes_when_asked_for", a_keyframe_comes_when_asked_for),
+        ("measure_the_test_camera", measure_the_test_camera),
         ("a_missing_capture_device_is_named", a_missing_capture_device_is_named),
     ])
 }
@@ -202,4 +204,46 @@ fn a_missing_capture_device_is_named() {
     assert!(error.to_string().contains(device), "{error}");
     assert_eq!(error.retry(), fieldgate_worker::Retry::Backoff);
     println!("  {error}");
+}
+
+fn a_keyframe_comes_when_asked_for() {
+    // By itself there would be none for a minute.
+    let encoder = EncoderWish { gop_seconds: 60, name: "openh264enc".into(), ..EncoderWish::default() };
+    let camera = TestCamera { width: 320, height: 240, encoder, ..TestCamera::default() };
+    let (commands, inbox) = std::sync::mpsc::sync_channel(1);
+    let asked = std::cell::Cell::new(false);
+    let enough = move |taken: &Taken| {
+        if taken.of(TrackId::VIDEO).count() > 20 && !asked.replace(true) {
+            let commands: tokio::sync::mpsc::Sender<WorkerCommand> = inbox.recv().unwrap();
+            commands.try_send(WorkerCommand::Bitrate(300_000)).unwrap();
+            commands.try_send(WorkerCommand::Keyframe).unwrap();
+        }
+        taken.of(TrackId::VIDEO).filter(|(head, _)| head.keyframe).count() >= 2
+    };
+    let work = spec(Work::Test(camera), Sandbox::default());
+    let (taken, outcome) = run_with(work, enough, |sender| commands.send(sender).unwrap());
+    outcome.unwrap();
+    let pictures: Vec<_> = taken.of(TrackId::VIDEO).collect();
+    assert!(pictures.last().unwrap().0.keyframe && pictures.len() > 20);
+    assert!(pictures.windows(2).all(|pair| (pair[1].0.dts - pair[0].0.dts).get() <= 3001), "none lost by it");
+}
+
+/// Ten seconds of the test camera; with one processor's time in milliseconds per second of stream.
+fn measure_the_test_camera() {
+    let encoder = EncoderWish { name: "openh264enc".into(), ..EncoderWish::default() };
+    let camera = TestCamera { encoder, ..TestCamera::default() };
+    let (taken, outcome) =
+        run(spec(Work::Test(camera), Sandbox::default()), |taken| taken.of(TrackId::VIDEO).count() >= 400);
+    outcome.unwrap();
+    let report = &taken.report;
+    let seconds = report.uptime.as_secs_f64();
+    println!(
+        "  first unit after {:?}; rss {} MB, pss {} MB, {} threads; {:.0} ms/s, {} units",
+        report.first_unit_after.unwrap(),
+        report.usage.rss_bytes >> 20,
+        report.usage.pss_bytes >> 20,
+        report.usage.threads,
+        report.usage.cpu.as_secs_f64() * 1000.0 / seconds,
+        report.units,
+    );
 }

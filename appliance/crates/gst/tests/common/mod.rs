@@ -2,7 +2,7 @@
 
 use fieldgate_hub::link::Limits;
 use fieldgate_media::{Draft, TrackId, Tracks, UnitHead};
-use fieldgate_model::job::{Job, Sandbox, Work};
+use fieldgate_model::job::{Job, Sandbox, Work, WorkerCommand};
 use fieldgate_worker::{Deadlines, Deliver, Program, Report, Spawner, WorkerError, WorkerSource, WorkerSpec};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -22,7 +22,9 @@ pub(crate) fn main(tests: &[(&str, fn())]) -> ExitCode {
     let filters: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     let mut failed = 0;
     for (name, test) in tests {
-        if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
+        // What only measures runs only when asked for.
+        let by_default = filters.is_empty() && !name.starts_with("measure_");
+        if !by_default && !filters.iter().any(|filter| name.contains(filter.as_str())) {
             continue;
         }
         let passed = std::panic::catch_unwind(test).is_ok();
@@ -102,11 +104,21 @@ pub(crate) fn run(
     spec: WorkerSpec,
     enough: impl Fn(&Taken) -> bool + 'static,
 ) -> (Taken, Result<(), WorkerError>) {
+    run_with(spec, enough, |_| ())
+}
+
+/// The same; `ask` gets the way to send commands.
+pub(crate) fn run_with(
+    spec: WorkerSpec,
+    enough: impl Fn(&Taken) -> bool + 'static,
+    ask: impl FnOnce(mpsc::Sender<WorkerCommand>),
+) -> (Taken, Result<(), WorkerError>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let cancel = CancellationToken::new();
         let spawner = Spawner::start().unwrap();
-        let (_commands, inbox) = mpsc::channel(4);
+        let (commands, inbox) = mpsc::channel(4);
+        ask(commands.clone());
         let source = WorkerSource::new(spec, spawner, inbox, cancel.clone());
         let mut taken = Taken { enough: Some((Box::new(enough), cancel)), ..Taken::default() };
         let outcome = tokio::time::timeout(Duration::from_secs(60), source.run(&mut taken)).await;
