@@ -139,6 +139,11 @@ impl Client {
 
     /// `connect`, with the codecs of Enhanced RTMP.
     pub(crate) fn connect(&mut self, app: &str) -> Result<(), Refusal> {
+        self.connect_answer(app).map(|_| ())
+    }
+
+    /// As [`Client::connect`], with all that the peer answers.
+    pub(crate) fn connect_answer(&mut self, app: &str) -> Result<Vec<Amf>, Refusal> {
         let address = self.address.clone();
         let properties = Amf::object([
             ("app", Amf::text(app)),
@@ -154,7 +159,7 @@ impl Client {
         self.transaction += 1.0;
         let transaction = self.transaction;
         self.command(0, &[Amf::text("connect"), Amf::Number(transaction), properties]).unwrap();
-        self.result(transaction).map(|_| ())
+        self.result(transaction)
     }
 
     /// `createStream`.

@@ -123,17 +123,10 @@ fn killed_camera_comes_back_and_another_loses_nothing() {
     let [one, two] = ["one", "two"].map(|name| Player::start(gateway.rtmp, name));
     one.wait_for_more(100);
     two.wait_for_more(100);
-    let pid_of = |name: &str| {
-        let status = gateway.status();
-        let workers = status["workers"].as_object().expect("workers").clone();
-        let worker =
-            workers.iter().find(|(key, _)| key.contains(name)).map(|(_, worker)| worker["pid"].clone());
-        worker.and_then(|pid| pid.as_i64()).filter(|pid| *pid > 0)
-    };
-    let killed = pid_of("one").expect("camera one has a worker");
-    kill_process(Pid::from_raw(killed as i32).unwrap(), Signal::KILL).unwrap();
+    let killed = worker_of(&gateway, "one").expect("camera one has a worker");
+    kill_process(Pid::from_raw(killed).unwrap(), Signal::KILL).unwrap();
     wait::until_true("another worker for camera one", secs(20), || {
-        pid_of("one").is_some_and(|pid| pid != killed)
+        worker_of(&gateway, "one").is_some_and(|pid| pid != killed)
     });
     let got = one.got();
     wait::until_true("camera one's pictures to go on", secs(20), || one.got() > got + 100);
@@ -145,6 +138,49 @@ fn killed_camera_comes_back_and_another_loses_nothing() {
         assert!(times.is_sorted(), "camera one's timeline goes on");
     }
     assert_steady(&two.finish(), 100, 2_200, "camera two");
+}
+
+/// The process of the worker that feeds a mountpoint.
+fn worker_of(gateway: &Gateway, name: &str) -> Option<i32> {
+    let status = gateway.status();
+    let workers = status["workers"].as_object()?;
+    let (_, worker) = workers.iter().find(|(key, _)| key.contains(name))?;
+    worker["pid"].as_i64().filter(|pid| *pid > 0).map(|pid| pid as i32)
+}
+
+#[test]
+fn hung_camera_is_started_anew_and_another_loses_nothing() {
+    let gateway = Gateway::with_mountpoints(json!({
+        "one": { "source": { "kind": "test", "width": 320, "height": 180 } },
+        "two": { "source": { "kind": "test", "width": 320, "height": 180 } },
+    }));
+    let [one, two] = ["one", "two"].map(|name| Player::start(gateway.rtmp, name));
+    one.wait_for_more(60);
+    two.wait_for_more(60);
+    let hung = worker_of(&gateway, "one").expect("camera one has a worker");
+    kill_process(Pid::from_raw(hung).unwrap(), Signal::STOP).unwrap();
+    wait::until_true("another worker for camera one", secs(60), || {
+        worker_of(&gateway, "one").is_some_and(|pid| pid != hung)
+    });
+    let got = one.got();
+    wait::until_true("camera one's pictures to go on", secs(20), || one.got() > got + 60);
+    drop(gateway);
+    drop(one);
+    assert_steady(&two.finish(), 100, 2_200, "camera two");
+}
+
+#[test]
+fn workers_end_with_the_gateway() {
+    let mut gateway = Gateway::with_mountpoints(
+        json!({ "one": { "source": { "kind": "test", "width": 320, "height": 180 } } }),
+    );
+    let player = Player::start(gateway.rtmp, "one");
+    player.wait_for_more(30);
+    let worker = worker_of(&gateway, "one").expect("the camera has a worker");
+    let lives = || std::path::Path::new(&format!("/proc/{worker}/exe")).exists();
+    assert!(lives());
+    gateway.process().kill();
+    wait::until_true("the worker to end", secs(10), || !lives());
 }
 
 #[test]

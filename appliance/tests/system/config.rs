@@ -5,10 +5,12 @@ use crate::common::healthy::Healthy;
 use crate::common::http;
 use crate::common::nginx::{Nginx, free_address};
 use crate::common::rtmp::Client;
+use crate::common::scratch::Scratch;
 use crate::common::wait::{self, secs};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 
 fn plain() -> Value {
     json!({ "source": { "kind": "publish" } })
@@ -121,6 +123,31 @@ fn change_of_an_existing_upstream_waits_for_its_confirmation() {
     assert_eq!(gateway.status()["config"]["phase"], "confirmed");
     assert_eq!(gateway.config().0["mountpoints"]["yard"]["push"][0]["url"], json!(two.url("yard")));
     wait::until_true("the old upstream to be left", secs(10), || !one.is_publishing("yard"));
+    healthy.assert_unharmed();
+}
+
+#[test]
+fn change_that_nobody_confirms_is_undone() {
+    let (one, two) = (Nginx::start(), Nginx::start());
+    let config = json!({ "mountpoints": {
+        "yard": { "source": { "kind": "publish" }, "push": [{ "id": "up", "url": one.url("yard") }] },
+    } });
+    let gateway = Gateway::start_in(Arc::new(Scratch::new()), config, |command| {
+        command.args(["--confirm-within", "3s"]);
+    });
+    let healthy = Healthy::start(gateway.rtmp, "yard");
+    one.wait_for_publisher("yard");
+    let (before, tag) = gateway.config();
+    let mut wanted = before.clone();
+    wanted["mountpoints"]["yard"]["push"][0]["url"] = json!(two.url("yard"));
+    assert_eq!(gateway.put_config(&wanted, Some(&tag)).status, 202);
+    two.wait_for_publisher("yard");
+    wait::until_true("the change to be undone", secs(30), || {
+        gateway.status()["config"]["phase"] == "confirmed"
+    });
+    one.wait_for_publisher("yard");
+    assert_eq!(gateway.config().0, before, "the config before runs again");
+    assert!(gateway.status()["config"]["rolled_back"]["causes"].is_array(), "the status says so");
     healthy.assert_unharmed();
 }
 

@@ -9,6 +9,7 @@ mod common;
 mod admission;
 #[cfg(feature = "gst")]
 mod cameras;
+mod cli;
 mod config;
 mod continuity;
 mod harness;

@@ -109,3 +109,38 @@ fn dead_pushes_delay_no_other() {
     drop(gateway);
     sent.assert_same(&nginx.recorded("good"), "nginx's recording");
 }
+
+#[test]
+fn kmp_push_says_that_it_is_not_there_yet_and_hinders_no_other() {
+    let nginx = Nginx::start();
+    let gateway = Gateway::with_mountpoints(json!({
+        "yard": { "source": { "kind": "publish" }, "push": [
+            { "id": "kmp", "url": "kmp://127.0.0.1:6543", "channel_id": "yard" },
+            { "id": "rtmp", "url": nginx.url("yard") },
+        ] },
+    }));
+    let healthy = Healthy::start(gateway.rtmp, "yard");
+    nginx.wait_for_publisher("yard");
+    let status = gateway.status();
+    let kmp = &status["mountpoints"]["yard"]["pushes"]["kmp"];
+    assert_eq!(kmp["state"], "failed", "{kmp:#}");
+    assert!(kmp["cause"].as_str().is_some_and(|cause| cause.contains("KMP")), "{kmp:#}");
+    healthy.assert_unharmed();
+}
+
+#[test]
+fn gathering_and_small_chunks_change_nothing_but_the_rhythm() {
+    let (nginx, scratch, fixture) = (Nginx::start(), Scratch::new(), Fixture::h264_aac(6));
+    let gateway = Gateway::with_mountpoints(json!({
+        "yard": { "source": { "kind": "publish" }, "grace": "0s", "play": { "gather": "50ms", "chunk_len": 128 },
+                  "push": [{ "url": nginx.url("up"), "gather": "100ms", "chunk_len": 512 }] },
+    }));
+    let ffmpeg = Recorder::ffmpeg(&gateway.url("yard"), scratch.join("ffmpeg.flv"));
+    let own = Player::start(gateway.rtmp, "yard");
+    gateway.wait_for_players("yard", 2);
+    assert!(ffmpeg_publish(&fixture, &gateway.url("yard")).end_within(secs(30)).success());
+    let sent = fixture.take();
+    sent.assert_same(&own.finish(), "own player");
+    sent.assert_same(&ffmpeg.finish(), "ffmpeg");
+    sent.assert_same(&nginx.recorded("up"), "nginx's recording");
+}
