@@ -142,20 +142,18 @@ impl Ring {
         self.lock().bound = bound;
     }
 
-    /// Appends a unit. Units of tracks that were never announced are refused (returns false).
-    pub fn publish(&self, draft: Draft) -> bool {
-        let tracks = self.tracks();
-        let Some(track) = tracks.get(draft.head.track) else { return false };
-        let (head, len) = (draft.head, draft.payload().len());
+    /// Appends a unit and returns its entry. Units of tracks that were never announced are refused (`None`).
+    pub fn publish(&self, draft: Draft) -> Option<Arc<Entry>> {
+        let mut state = self.lock();
+        let track = state.tracks.get(draft.head.track)?;
+        let (head, len, kind) = (draft.head, draft.payload().len(), track.kind());
         let (unit, wire) = draft.finish(|room| self.wire.write_head(room, &head, track, len));
-        let kind = track.kind();
-        self.lock().push_unit(unit, wire, kind);
-        true
+        Some(state.push_unit(unit, wire, kind))
     }
 
     /// Announces tracks or a codec header.
-    pub fn announce(&self, tracks: Tracks) {
-        self.lock().push_tracks(tracks);
+    pub fn announce(&self, tracks: Tracks) -> Arc<Entry> {
+        self.lock().push_tracks(tracks)
     }
 
     /// Wakes subscribers that wait in [`Subscriber::changed`].
@@ -214,6 +212,12 @@ impl Subscriber {
     /// After a jump, and at the very start, the first entry is the tracks as they are at that keyframe.
     pub fn take(&mut self, out: &mut Vec<Arc<Entry>>, max_entries: usize, max_bytes: usize) -> Taken {
         self.ring.lock().take(self.slot, out, max_entries, max_bytes)
+    }
+
+    /// Takes all of `turn`, the newest entries of the ring, if this reader has had everything before them: then they are
+    /// what a [`Subscriber::take`] would give, and need not be handed out one by one. False: nothing was taken.
+    pub fn follow(&mut self, turn: &[Arc<Entry>]) -> bool {
+        self.ring.lock().follow(self.slot, turn)
     }
 
     /// Whether a take would give something (also a jump that is due).

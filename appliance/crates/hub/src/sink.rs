@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 /// A subscriber on the publisher's shard, written to within the publisher's turn.
 pub trait Sink {
-    /// Takes what is new in the ring and writes it without waiting. `batch` is empty scratch space, and is cleared after.
-    /// A socket that would block is left to the sink's own task.
-    fn flush(&self, batch: &mut Vec<Arc<Entry>>);
+    /// Writes what is new without waiting. `turn` is what was published in this turn, for those who have had all before
+    /// it; `batch` is empty scratch space for those who have not. A socket that would block is left to the sink's own
+    /// task.
+    fn flush(&self, turn: &[Arc<Entry>], batch: &mut Vec<Arc<Entry>>);
 }
 
 /// All sinks of one mountpoint on one shard.
@@ -42,14 +43,14 @@ impl SinkList {
         SinkGuard { list: self.clone(), slot }
     }
 
-    /// Lets every sink write what is new.
-    pub fn flush(&self) {
+    /// Lets every sink write what is new, `turn` being what was published since the last time.
+    pub fn flush(&self, turn: &[Arc<Entry>]) {
         let mut batch = self.batch.borrow_mut();
         let mut slot = 0;
         // A sink may add or remove sinks while it is flushed: no borrow is held over its call.
         while let Some(sink) = self.at(slot) {
             if let Some(sink) = sink {
-                sink.flush(&mut batch);
+                sink.flush(turn, &mut batch);
                 batch.clear();
             }
             slot += 1;
@@ -89,7 +90,8 @@ pub struct Publisher {
     timeline: Timeline,
     kicked: CancellationToken,
     generation: u64,
-    dirty: bool,
+    /// Published since the last flush.
+    turn: Vec<Arc<Entry>>,
 }
 
 impl Publisher {
@@ -100,13 +102,13 @@ impl Publisher {
         kicked: CancellationToken,
         generation: u64,
     ) -> Self {
-        Publisher { mountpoint, sinks, timeline, kicked, generation, dirty: false }
+        Publisher { mountpoint, sinks, timeline, kicked, generation, turn: Vec::new() }
     }
 
     /// Announces tracks or a repeated codec header.
     pub fn announce(&mut self, tracks: Tracks) {
-        self.mountpoint.ring().announce(tracks);
-        self.dirty = true;
+        let entry = self.mountpoint.ring().announce(tracks);
+        self.turn.push(entry);
     }
 
     /// Appends a unit; its times are put on the stream's clean timeline. Never waits.
@@ -114,14 +116,18 @@ impl Publisher {
     /// Returns false, and drops it, if its track was not announced.
     pub fn publish(&mut self, mut draft: Draft) -> bool {
         self.timeline.clean(&mut draft.head, Instant::now());
-        self.dirty = true;
-        self.mountpoint.ring().publish(draft)
+        match self.mountpoint.ring().publish(draft) {
+            Some(entry) => self.turn.push(entry),
+            None => return false,
+        }
+        true
     }
 
     /// Ends a turn: every subscriber may write what was published in it.
     pub fn flush(&mut self) {
-        if std::mem::take(&mut self.dirty) {
-            self.sinks.flush();
+        if !self.turn.is_empty() {
+            self.sinks.flush(&self.turn);
+            self.turn.clear();
             self.mountpoint.ring().wake();
         }
     }

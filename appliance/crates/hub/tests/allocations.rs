@@ -38,9 +38,15 @@ struct Reader {
 }
 
 impl Sink for Reader {
-    fn flush(&self, batch: &mut Vec<Arc<Entry>>) {
-        while self.subscriber.borrow_mut().take(batch, 64, 1 << 20).more {}
-        for entry in batch.iter() {
+    fn flush(&self, turn: &[Arc<Entry>], batch: &mut Vec<Arc<Entry>>) {
+        let mut subscriber = self.subscriber.borrow_mut();
+        let new = if subscriber.follow(turn) {
+            turn
+        } else {
+            while subscriber.take(batch, 64, 1 << 20).more {}
+            batch.as_slice()
+        };
+        for entry in new {
             if let Item::Unit { unit, .. } = &entry.item {
                 self.units.set(self.units.get() + 1);
                 self.last_payload.set(unit.payload.as_ptr());

@@ -22,6 +22,8 @@ use tokio::time::Instant;
 const BATCH_ENTRIES: usize = 64;
 /// Bytes taken from the ring at once (one unit may be longer).
 const BATCH_BYTES: usize = 256 << 10;
+/// Units of one turn that go the short way.
+const TURN_SLICES: usize = 8;
 /// Slices per vectored write.
 const SLICES: usize = 64;
 /// Protocol answers that may wait for a peer that does not read them.
@@ -258,17 +260,7 @@ impl Outbox {
             return;
         }
         let result = state.drain_now(batch);
-        match result {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                state.blocked_since = Some(Instant::now());
-                state.wake();
-            }
-            Err(error) => {
-                state.failed = Some(error);
-                state.wake();
-            }
-        }
+        state.settle(result);
     }
 
     /// Writes what was gathered, if it is time.
@@ -280,7 +272,15 @@ impl Outbox {
 }
 
 impl Sink for Outbox {
-    fn flush(&self, batch: &mut Vec<Arc<Entry>>) {
+    fn flush(&self, turn: &[Arc<Entry>], batch: &mut Vec<Arc<Entry>>) {
+        // The task that holds the state is writing itself.
+        let Ok(mut state) = self.state.try_borrow_mut() else { return };
+        if state.is_idle()
+            && let Some(result) = state.write_turn(turn)
+        {
+            return state.settle(result);
+        }
+        drop(state);
         self.write_with(batch, false);
     }
 }
@@ -289,6 +289,74 @@ impl State {
     fn wake(&mut self) {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
+        }
+    }
+
+    /// Nothing waits, nothing hinders: what comes can go straight to the socket.
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+            && self.answers.is_empty()
+            && self.blocked_since.is_none()
+            && self.failed.is_none()
+    }
+
+    /// The way of nearly every unit: from the publisher's turn to the socket. `None`: this turn needs the long way, and
+    /// nothing was done.
+    fn write_turn(&mut self, turn: &[Arc<Entry>]) -> Option<io::Result<()>> {
+        let reading = self.reading.as_mut()?;
+        if reading.paused || !reading.gather.is_zero() || turn.len() > TURN_SLICES {
+            return None;
+        }
+        let framing = reading.framing;
+        let mut slices = [IoSlice::new(&[]); TURN_SLICES];
+        let mut total = 0;
+        for (slot, entry) in slices.iter_mut().zip(turn) {
+            match &entry.item {
+                Item::Unit { wire, .. } if is_one_chunk(wire, framing) => {
+                    *slot = IoSlice::new(wire);
+                    total += wire.len();
+                }
+                _ => return None,
+            }
+        }
+        if !reading.subscriber.follow(turn) {
+            return None;
+        }
+        let (written, result) = match self.socket.write_now(slices.get(..turn.len()).unwrap_or_default()) {
+            Ok(written) => (written, Ok(())),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (0, Ok(())),
+            Err(error) => (0, Err(error)),
+        };
+        self.written_bytes += written as u64;
+        if written == total {
+            self.written_units += turn.len() as u64;
+            return Some(self.flush_now());
+        }
+        self.queue.extend(turn.iter().map(|entry| Piece::Unit(entry.clone(), framing)));
+        self.advance(written);
+        // A short write means that the socket is full: its task goes on.
+        Some(result.and(Err(io::ErrorKind::WouldBlock.into())))
+    }
+
+    /// Notes how a direct write ended.
+    fn settle(&mut self, result: io::Result<()>) {
+        match result {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.blocked_since = Some(Instant::now());
+                self.wake();
+            }
+            Err(error) => {
+                self.failed = Some(error);
+                self.wake();
+            }
+        }
+    }
+
+    fn flush_now(&mut self) -> io::Result<()> {
+        match self.socket.poll_flush(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -321,10 +389,7 @@ impl State {
         while self.refill(batch) {
             self.write_once(None)?;
         }
-        match self.socket.poll_flush(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
+        self.flush_now()
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Arc<Entry>>) -> Poll<io::Result<()>> {

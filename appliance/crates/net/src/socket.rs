@@ -51,7 +51,11 @@ impl Socket {
     /// Writes what it takes at once; `WouldBlock` if that is nothing.
     pub(crate) fn write_now(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
-            Socket::Plain(stream) => stream.try_write_vectored(slices),
+            // One slice is the rule, and plain write is the cheaper call.
+            Socket::Plain(stream) => match slices {
+                [one] => stream.try_write(one),
+                several => stream.try_write_vectored(several),
+            },
             Socket::Wrapped { .. } => {
                 // The connection's own task registers its waker when it finds itself blocked.
                 match self.poll_write(&mut Context::from_waker(Waker::noop()), slices) {

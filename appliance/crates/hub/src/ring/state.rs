@@ -82,7 +82,7 @@ impl State {
         }
     }
 
-    pub(super) fn push_unit(&mut self, unit: Unit, wire: Bytes, kind: TrackKind) {
+    pub(super) fn push_unit(&mut self, unit: Unit, wire: Bytes, kind: TrackKind) -> Arc<Entry> {
         let joinable = match kind {
             TrackKind::Video => unit.head.keyframe,
             // Without pictures any sound is a place to begin.
@@ -103,25 +103,27 @@ impl State {
         let units_before = self.totals.units;
         self.totals.units += 1;
         self.totals.bytes += wire.len() as u64;
-        self.append(Entry { seq: self.head, units_before, item: Item::Unit { unit, wire } });
+        self.append(Entry { seq: self.head, units_before, item: Item::Unit { unit, wire } })
     }
 
-    pub(super) fn push_tracks(&mut self, tracks: Tracks) {
+    pub(super) fn push_tracks(&mut self, tracks: Tracks) -> Arc<Entry> {
         let same = tracks == self.tracks;
         if !same {
             self.tracks = tracks.clone();
         }
         let at = self.newest_dts.unwrap_or_default();
         let units_before = self.totals.units;
-        self.append(Entry { seq: self.head, units_before, item: Item::Tracks { tracks, same, at } });
+        self.append(Entry { seq: self.head, units_before, item: Item::Tracks { tracks, same, at } })
     }
 
-    fn append(&mut self, entry: Entry) {
+    fn append(&mut self, entry: Entry) -> Arc<Entry> {
         self.trim();
         self.bytes += entry.bytes();
         self.head += 1;
-        self.entries.push_back(Arc::new(entry));
+        let entry = Arc::new(entry);
+        self.entries.push_back(entry.clone());
         self.enforce_bound();
+        entry
     }
 
     /// Lets go of what nobody needs: all before the newest GOP that every cursor has passed.
@@ -204,6 +206,18 @@ impl State {
         if let Some(cursor) = self.cursors.get_mut(slot) {
             *cursor = None;
         }
+    }
+
+    pub(super) fn follow(&mut self, slot: usize, turn: &[Arc<Entry>]) -> bool {
+        let (Some(first), Some(last)) = (turn.first(), turn.last()) else { return false };
+        let Some(Some(cursor)) = self.cursors.get_mut(slot) else { return false };
+        let at_head = cursor.next == first.seq && cursor.tell.is_none() && !cursor.awaits_keyframe;
+        if at_head && last.seq + 1 == self.head {
+            cursor.next = self.head;
+            cursor.units_before = self.totals.units;
+            return true;
+        }
+        false
     }
 
     pub(super) fn has_more(&self, slot: usize) -> bool {

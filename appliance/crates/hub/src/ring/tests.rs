@@ -25,7 +25,7 @@ fn ring(bytes: usize) -> Arc<Ring> {
 /// One GOP: a keyframe at `start_millis`, then a picture every 100 ms.
 fn publish_gop(ring: &Ring, start_millis: i64, pictures: i64) {
     for index in 0..pictures {
-        assert!(ring.publish(draft(TrackId::VIDEO, start_millis + index * 100, index == 0, 1000)));
+        assert!(ring.publish(draft(TrackId::VIDEO, start_millis + index * 100, index == 0, 1000)).is_some());
     }
 }
 
@@ -192,8 +192,29 @@ fn audio_alone_can_be_joined_at_any_unit() {
 #[test]
 fn units_of_unannounced_tracks_are_refused() {
     let ring = ring(1 << 20);
-    assert!(!ring.publish(draft(TrackId(7), 0, true, 10)));
+    assert!(ring.publish(draft(TrackId(7), 0, true, 10)).is_none());
     assert_eq!(ring.counters().units, 0);
+}
+
+#[test]
+fn who_has_had_everything_follows_the_turn_and_others_do_not() {
+    let ring = ring(1 << 20);
+    publish_gop(&ring, 0, 3);
+    let mut reader = ring.subscribe(Start::Keyframe, LAG);
+    let mut late = ring.subscribe(Start::Keyframe, LAG);
+    let turn = |millis| vec![ring.publish(draft(TrackId::VIDEO, millis, false, 10)).unwrap()];
+    assert!(!reader.follow(&turn(300)), "it has not been told the tracks yet");
+    assert_eq!(times(&take_all(&mut reader).0), [0, 100, 200, 300]);
+    let next = turn(400);
+    assert!(reader.follow(&next));
+    assert!(!reader.follow(&next), "once only");
+    assert!(!reader.has_more());
+    let old = turn(500);
+    let newest = turn(600);
+    assert!(!reader.follow(&newest) && !reader.follow(&old), "something lies between, or came after");
+    assert_eq!(times(&take_all(&mut reader).0), [500, 600]);
+    assert_eq!(times(&take_all(&mut late).0).len(), 7);
+    assert_eq!((reader.dropped_units(), late.dropped_units()), (0, 0));
 }
 
 #[tokio::test]
