@@ -99,6 +99,16 @@ impl Gateway {
         http::request(self.admin, "PUT", "/api/v1/config", &headers, &body)
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Files and sockets that it holds open.
+    pub(crate) fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.pid())).unwrap().count()
+    }
+
     /// Memory held now, in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
         self.memory("VmRSS:")

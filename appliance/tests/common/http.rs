@@ -1,6 +1,6 @@
 //! HTTP/1.1, one request per connection.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -37,6 +37,11 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Response {
     request(address, "GET", path, &[], b"")
 }
 
+/// `GET path`; `None` where no whole answer comes within a few seconds.
+pub(crate) fn try_get(address: SocketAddr, path: &str) -> Option<Response> {
+    exchange(address, "GET", path, &[], b"", Duration::from_secs(5)).ok().and_then(|answer| parse(&answer))
+}
+
 /// One request; panics where no answer comes.
 pub(crate) fn request(
     address: SocketAddr,
@@ -45,8 +50,20 @@ pub(crate) fn request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Response {
-    let mut socket = TcpStream::connect(address).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    let answer = exchange(address, method, path, headers, body, Duration::from_secs(120)).unwrap();
+    parse(&answer).unwrap_or_else(|| panic!("no HTTP answer: {:?}", String::from_utf8_lossy(&answer)))
+}
+
+fn exchange(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    within: Duration,
+) -> io::Result<Vec<u8>> {
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(within))?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
@@ -55,10 +72,10 @@ pub(crate) fn request(
         head += &format!("Content-Length: {}\r\n", body.len());
     }
     head += "\r\n";
-    socket.write_all(&[head.as_bytes(), body].concat()).unwrap();
+    socket.write_all(&[head.as_bytes(), body].concat())?;
     let mut answer = Vec::new();
-    socket.read_to_end(&mut answer).unwrap();
-    parse(&answer).unwrap_or_else(|| panic!("no HTTP answer: {:?}", String::from_utf8_lossy(&answer)))
+    socket.read_to_end(&mut answer)?;
+    Ok(answer)
 }
 
 fn parse(answer: &[u8]) -> Option<Response> {

@@ -7,7 +7,9 @@ use crate::common::fixture::Fixture;
 use crate::common::flv::{AUDIO, DATA, Tag, VIDEO};
 use crate::common::gateway::Gateway;
 use crate::common::healthy::{Healthy, Player};
+use crate::common::http;
 use crate::common::nginx::Nginx;
+use crate::common::process::Process;
 use crate::common::rtmp::{Client, Silence};
 use crate::common::take::Take;
 use crate::common::wait::secs;
@@ -470,21 +472,72 @@ fn publish_and_media_before_connect_are_not_taken() {
 #[test]
 fn message_that_never_ends_is_closed_in_time() {
     let arena = Arena::with(json!({ "idle_timeout": "3s", "handshake_timeout": "3s" }));
-    let (mut client, stream) = Client::publishing(arena.address(), "spare").unwrap();
-    client.raw(&head(6, 0, 4_000_000, VIDEO, stream)).unwrap();
+    let (mut publisher, stream) = Client::publishing(arena.address(), "spare").unwrap();
+    publisher.raw(&head(6, 0, 4_000_000, VIDEO, stream)).unwrap();
     let mut stranger = Client::open(arena.address());
     stranger.raw(&head(3, 0, 60_000, 20, 0)).unwrap();
+    let mut connected = Client::connected(arena.address(), "live");
+    connected.raw(&head(3, 0, 60_000, 20, 0)).unwrap();
+    let mut chatty = Client::connected(arena.address(), "live");
+    let ping = cut(2, &message(4, 0, vec![0, 6, 0, 0, 0, 1]), 128);
+    // A drop now and then keeps no door open: no message comes whole, or none that is a reason to stay.
+    let mut peers: Vec<(&str, &mut Client, &[u8])> = vec![
+        ("a publisher's endless message", &mut publisher, &[0]),
+        ("a stranger's endless command before connect", &mut stranger, &[0]),
+        ("an endless command after connect", &mut connected, &[0]),
+        ("one that only pings", &mut chatty, &ping),
+    ];
     let start = Instant::now();
-    // A drop now and then keeps no door open: no message has come whole.
-    let (mut client_closed, mut stranger_closed) = (false, false);
-    while start.elapsed() < secs(40) && !(client_closed && stranger_closed) {
-        client_closed |= client.raw(&[0]).is_err() || client.is_closed_within(Duration::from_millis(100));
-        stranger_closed |=
-            stranger.raw(&[0]).is_err() || stranger.is_closed_within(Duration::from_millis(100));
-        std::thread::sleep(Duration::from_millis(300));
+    while start.elapsed() < secs(30) && !peers.is_empty() {
+        peers.retain_mut(|(_, client, drop)| {
+            client.raw(drop).is_ok() && !client.is_closed_within(Duration::from_millis(50))
+        });
+        std::thread::sleep(Duration::from_millis(200));
     }
-    assert!(stranger_closed, "a stranger's endless command");
-    assert!(client_closed, "a publisher's endless message");
+    let open: Vec<_> = peers.iter().map(|(what, ..)| *what).collect();
+    assert!(open.is_empty(), "still open after {:?}: {open:?}", start.elapsed());
+    arena.assert_unharmed();
+}
+
+#[test]
+fn short_connections_leave_nothing_behind() {
+    let arena = Arena::new();
+    let tags: Vec<_> = Fixture::h264_aac(6).tags().into_iter().take(20).collect();
+    let cycle = |count: u32| {
+        for _ in 0..count {
+            let (mut client, stream) = crate::common::wait::until("the place to be free", secs(10), || {
+                Client::publishing(arena.address(), "spare").ok()
+            });
+            for tag in &tags {
+                client.media(stream, tag).unwrap();
+            }
+            drop(Client::playing(arena.address(), "spare"));
+            drop(TcpStream::connect(arena.address()));
+        }
+        std::thread::sleep(secs(1));
+        (arena.gateway.open_files(), arena.gateway.resident_bytes())
+    };
+    let (files, memory) = cycle(50);
+    let (files_after, memory_after) = cycle(250);
+    println!("files {files} to {files_after}, memory {} to {} KiB", memory >> 10, memory_after >> 10);
+    assert!(files_after <= files + 3, "open files went from {files} to {files_after}");
+    assert!(memory_after <= memory + (4 << 20), "memory went from {memory} to {memory_after}");
+    arena.assert_unharmed();
+}
+
+#[test]
+fn running_out_of_files_passes() {
+    let arena = Arena::new();
+    let pid = arena.gateway.pid().to_string();
+    let limit = arena.gateway.open_files() + 30;
+    Process::run("prlimit", &["--pid", &pid, &format!("--nofile={limit}:{limit}")], secs(10));
+    let rtmp: Vec<_> = (0..120).map(|_| TcpStream::connect(arena.address())).collect();
+    let admin: Vec<_> = (0..40).map(|_| TcpStream::connect(arena.gateway.admin)).collect();
+    arena.healthy.wait_for_more(150);
+    drop((rtmp, admin));
+    crate::common::wait::until_true("the API to answer again", secs(30), || {
+        http::try_get(arena.gateway.admin, "/healthz").is_some_and(|answer| answer.status == 200)
+    });
     arena.assert_unharmed();
 }
 
