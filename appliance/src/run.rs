@@ -13,6 +13,7 @@ use crate::health::{Notifier, Watch, status_line, watchdog_from_env};
 use crate::status::{Meter, StatusBoard};
 use crate::steward::{Reconcile, Steward, StewardHandle};
 use crate::supervisor::{ChildKey, Supervised, Supervisor, SupervisorHandle, random_jitter};
+use crate::wiring::encoders::Encoders;
 use crate::wiring::{Admission, Board, Wiring};
 use fieldgate_hub::{Context, Pulses, Registry, Shard, ShardError, StreamState};
 use fieldgate_model::Config;
@@ -216,9 +217,12 @@ fn wire(
         cancel: CancellationToken::new(),
     };
     let (total, per_address) = connection_limits_of(config);
+    let spawner = Spawner::start()?;
     let wiring = Wiring {
         context,
-        spawner: Spawner::start()?,
+        encoders: Arc::new(Encoders::new(spawner.clone())),
+        transports: Arc::default(),
+        spawner,
         limits: ConnectionLimits::new(total, per_address),
         rtmp_counters: Arc::new(RtmpServerCounters::default()),
         rtmp_settings,

@@ -7,7 +7,7 @@ pub use meter::{Meter, Pace};
 use crate::clock::timestamp;
 use crate::steward::View;
 use crate::supervisor::{ChildKey, Snapshot};
-use crate::wiring::{Wiring, WorkerView};
+use crate::wiring::{Wiring, WorkerView, encoders};
 use fieldgate_hub::{Mountpoint, StreamState};
 use fieldgate_media::TrackKind;
 use fieldgate_model::config::{self, Config, Source, Span};
@@ -49,6 +49,8 @@ impl StatusBoard {
                 worker.pid, worker.name
             ),
         }));
+        let encoders = &self.wiring.encoders;
+        notices.extend(encoders.notices());
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             at: timestamp(&self.wiring.context.clock),
@@ -56,6 +58,7 @@ impl StatusBoard {
             config: view.status.clone(),
             listeners: self.listeners(snapshot),
             mountpoints: self.mountpoints(&view.running, snapshot),
+            encoder: encoders.found().map(|found| found.status()),
             workers: self.workers(snapshot),
             notices,
         }
@@ -153,8 +156,15 @@ impl StatusBoard {
             kind: source.kind().to_owned(),
             from: mountpoint.and_then(Mountpoint::publisher).map(|publisher| publisher.from),
             activity: snapshot.children.get(&ChildKey::Source(name.to_owned())).cloned(),
-            encoder: worker.and_then(|worker| encoder_status(&worker)),
+            encoder: worker.and_then(|worker| self.encoder(&worker)),
         }
+    }
+
+    /// The encoder that a worker uses, with what was seen when it was found.
+    fn encoder(&self, worker: &WorkerView) -> Option<EncoderStatus> {
+        let used = encoders::status_of(&worker.report.status.encoders)?;
+        let found = self.wiring.encoders.found().filter(|found| found.name == used.name);
+        Some(found.map_or(used, |found| found.status()))
     }
 
     fn workers(&self, snapshot: &Snapshot) -> BTreeMap<String, WorkerStatus> {
@@ -177,18 +187,6 @@ impl StatusBoard {
             })
             .collect()
     }
-}
-
-fn encoder_status(worker: &WorkerView) -> Option<EncoderStatus> {
-    let trials = &worker.report.status.encoders;
-    let chosen = trials.iter().find(|trial| trial.chosen)?;
-    let tried = trials.iter().filter(|trial| !trial.chosen);
-    Some(EncoderStatus {
-        name: chosen.name.clone(),
-        hardware: chosen.hardware,
-        reason: chosen.reason.clone(),
-        tried: tried.map(|trial| (trial.name.clone(), trial.reason.clone())).collect(),
-    })
 }
 
 fn stream_status(mountpoint: &Mountpoint, pace: &Pace) -> Option<StreamStatus> {

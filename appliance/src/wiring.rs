@@ -2,17 +2,21 @@
 
 mod admission;
 mod board;
+pub mod encoders;
 mod listeners;
 mod mountpoints;
 mod pushes;
 mod sources;
+mod transports;
 
 pub use admission::Admission;
 pub use board::{Board, WorkerView};
+pub use transports::Transports;
 
 use crate::admin::api::AdminApi;
 use crate::admin::{Admin, Settings as AdminSettings};
 use crate::supervisor::{ChildContext, ChildError, ChildFuture, ChildKey, ChildSettings, Retry, Start};
+use encoders::Encoders;
 use fieldgate_hub::{Context, Mountpoint, Shard};
 use fieldgate_net::{ConnectionLimits, RtmpServerCounters, RtmpServerSettings};
 use fieldgate_worker::Spawner;
@@ -27,6 +31,10 @@ pub struct Wiring {
     pub context: Context,
     /// Starts worker processes.
     pub spawner: Spawner,
+    /// What is known about the machine's encoders.
+    pub encoders: Arc<Encoders>,
+    /// How RTSP cameras are asked next.
+    pub transports: Arc<Transports>,
     /// Connections over all RTMP listeners.
     pub limits: ConnectionLimits,
     /// Totals over all RTMP listeners.

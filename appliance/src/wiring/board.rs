@@ -46,9 +46,9 @@ impl Board {
         self.lock().workers.insert(mountpoint.to_owned(), WorkerView { report, at: now });
     }
 
-    /// A worker has ended.
-    pub fn remove_worker(&self, mountpoint: &str) {
-        self.lock().workers.remove(mountpoint);
+    /// A worker has ended; what it was like at last.
+    pub fn remove_worker(&self, mountpoint: &str) -> Option<WorkerView> {
+        self.lock().workers.remove(mountpoint)
     }
 
     /// A child has ended for good.

@@ -1,5 +1,6 @@
 //! What feeds a mountpoint from our side: workers with a camera, and pulls.
 
+use super::encoders::{EncoderError, Encoders, devices_of, encoder_devices};
 use super::pushes::{client_tls, dial_options};
 use super::{Board, Wiring, retry_of};
 use crate::supervisor::{ChildContext, ChildError, Ready, Retry};
@@ -12,13 +13,14 @@ use fieldgate_net::{RtmpEndpoint, RtmpPull};
 use fieldgate_proto::rtmp::{Limits, RtmpUrl};
 use fieldgate_worker::{Deadlines, Deliver, Program, Report, WorkerError, WorkerSource, WorkerSpec};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 /// Commands that may wait for a worker.
 const COMMANDS: usize = 8;
@@ -34,19 +36,19 @@ impl Wiring {
         source: Source,
         child: ChildContext,
     ) -> Result<(), ChildError> {
-        let (from, job, silence) = match &source {
-            Source::Pull(pull) => return self.pull(name, pull, child).await,
-            Source::Publish(_) => {
+        if let Source::Pull(pull) = &source {
+            return self.pull(name, pull, child).await;
+        }
+        let job = tokio::select! {
+            job = self.job(&name, &source, &child.cancel) => job?,
+            () = child.cancel.cancelled() => return Ok(()),
+        };
+        let (from, silence) = match &source {
+            Source::Test(_) => ("test picture".to_owned(), None),
+            Source::V4l2(v4l2) => (v4l2.device.display().to_string(), None),
+            Source::Rtsp(rtsp) => (rtsp.url.redacted(), Some(rtsp.stall_timeout.get())),
+            Source::Publish(_) | Source::Pull(_) => {
                 return Err(ChildError::new(Retry::Never, "publishers feed it, no source of ours"));
-            }
-            Source::Test(test) => ("test picture".to_owned(), test_job(&name, test), None),
-            Source::V4l2(v4l2) => (v4l2.device.display().to_string(), v4l2_job(&name, v4l2), None),
-            Source::Rtsp(rtsp) => {
-                let job = tokio::select! {
-                    job = rtsp_job(&name, rtsp) => job?,
-                    () = child.cancel.cancelled() => return Ok(()),
-                };
-                (rtsp.url.redacted(), job, Some(rtsp.stall_timeout.get()))
             }
         };
         let mountpoint = self.existing(&name)?;
@@ -55,20 +57,87 @@ impl Wiring {
         if let Some(silence) = silence {
             deadlines.between_units = silence;
         }
+        let transport = match &job.work {
+            Work::Rtsp(camera) if is_auto(&source) => Some(camera.transport),
+            _ => None,
+        };
+        let tries_encoders = matches!(&job.work, Work::V4l2(camera) if camera.encoder.name.is_empty());
+        let learning = tries_encoders.then(|| self.encoders.clone());
         let spec = WorkerSpec { program: Program::this_binary(), job, limits: LinkLimits::CAMERA, deadlines };
         // The sender stays here: a closed command channel is not the worker's concern.
         let (_commands, inbox) = mpsc::channel(COMMANDS);
         let worker = WorkerSource::new(spec, self.spawner.clone(), inbox, child.cancel.clone());
         let info =
             PublisherInfo { kind: source.kind(), from, since_unix_micros: self.context.clock.unix_micros() };
-        let (board, ready) = (self.board.clone(), child.ready.clone());
-        let ended =
-            shard.run(move |local| feed_from_worker(worker, mountpoint, info, board, ready, local)).await;
-        self.board.remove_worker(&name);
+        let notes = Notes { board: self.board.clone(), ready: child.ready.clone(), learning };
+        let ended = shard.run(move |local| feed_from_worker(worker, mountpoint, info, notes, local)).await;
+        let last = self.board.remove_worker(&name).map(|worker| worker.report).unwrap_or_default();
+        if child.cancel.is_cancelled() {
+            self.transports.forget(&name);
+        }
         match ended {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(ChildError::of(retry_of_worker(&error), &error)),
+            Ok(Err(error)) => {
+                if let Some(used) = transport {
+                    self.transports.note_end(&name, used, last.units, &error);
+                }
+                let is_next_encoder = self.encoders.note_end(&last.status.encoders, &error);
+                // What was wrong with the one that is left out says nothing about the next.
+                let retry = if is_next_encoder { Retry::Backoff } else { retry_of_worker(&error) };
+                Err(ChildError::of(retry, &error))
+            }
             Err(error) => Err(ChildError::of(Retry::Backoff, &error)),
+        }
+    }
+
+    /// What this source's worker shall do. Waits for the encoder or the camera's name only where it needs one.
+    async fn job(&self, name: &str, source: &Source, cancel: &CancellationToken) -> Result<Job, ChildError> {
+        match source {
+            Source::Test(test) => {
+                let (encoder, devices) = self.proven(cancel).await?;
+                Ok(test_job(name, test, encoder, devices))
+            }
+            Source::V4l2(v4l2) => {
+                let (encoder, devices) = match v4l2.format {
+                    V4l2Format::H264 => (EncoderWish::default(), Vec::new()),
+                    // The device may encode by itself, so it does not wait for what it may not need.
+                    V4l2Format::Auto => self.known_or_untried(),
+                    V4l2Format::Mjpeg | V4l2Format::Raw => self.proven(cancel).await?,
+                };
+                Ok(v4l2_job(name, v4l2, encoder, devices))
+            }
+            Source::Rtsp(rtsp) => rtsp_job(name, rtsp, self.transports.next(name, rtsp.transport)).await,
+            Source::Publish(_) | Source::Pull(_) => {
+                Err(ChildError::new(Retry::Never, "this source needs no worker"))
+            }
+        }
+    }
+
+    /// The encoder that works, and its device files.
+    async fn proven(&self, cancel: &CancellationToken) -> Result<(EncoderWish, Vec<PathBuf>), ChildError> {
+        let found = self.encoders.find(cancel).await.map_err(|error| {
+            let retry = match &error {
+                EncoderError::Worker(error) => retry_of_worker(error),
+                // One may be plugged in or installed.
+                EncoderError::NoneWorks(_) => Retry::Backoff,
+            };
+            ChildError::of(retry, &error)
+        })?;
+        let devices = devices_of(&found.name, Path::new("/"));
+        Ok((EncoderWish { name: found.name, ..EncoderWish::default() }, devices))
+    }
+
+    /// The encoder that works; if that is not known the worker tries them itself, with the device files of all.
+    fn known_or_untried(&self) -> (EncoderWish, Vec<PathBuf>) {
+        match self.encoders.found() {
+            Some(found) => {
+                let devices = devices_of(&found.name, Path::new("/"));
+                (EncoderWish { name: found.name, ..EncoderWish::default() }, devices)
+            }
+            None => {
+                let skip = self.encoders.left_out();
+                (EncoderWish { skip, ..EncoderWish::default() }, encoder_devices(Path::new("/")))
+            }
         }
     }
 
@@ -110,13 +179,11 @@ async fn feed_from_worker(
     worker: WorkerSource,
     mountpoint: Arc<Mountpoint>,
     info: PublisherInfo,
-    board: Arc<Board>,
-    ready: Ready,
+    notes: Notes,
     local: Rc<LocalShard>,
 ) -> Result<(), WorkerError> {
     let kicked = CancellationToken::new();
-    let mut feed =
-        Feed { mountpoint, info, board, ready, local, publisher: None, told: String::new(), kicked };
+    let mut feed = Feed { mountpoint, info, notes, local, publisher: None, kicked };
     let refused = feed.kicked.clone();
     tokio::select! {
         ended = worker.run(&mut feed) => ended,
@@ -127,16 +194,21 @@ async fn feed_from_worker(
     }
 }
 
+/// Where is told how a worker does.
+struct Notes {
+    board: Arc<Board>,
+    ready: Ready,
+    /// Given when the worker tries encoders by itself.
+    learning: Option<Arc<Encoders>>,
+}
+
 /// Hands a worker's units to its mountpoint.
 struct Feed {
     mountpoint: Arc<Mountpoint>,
     info: PublisherInfo,
-    board: Arc<Board>,
-    ready: Ready,
+    notes: Notes,
     local: Rc<LocalShard>,
     publisher: Option<Publisher>,
-    /// The encoder that was last logged.
-    told: String,
     kicked: CancellationToken,
 }
 
@@ -151,7 +223,7 @@ impl Deliver for Feed {
                     return;
                 }
             }
-            self.ready.ready();
+            self.notes.ready.ready();
         }
         if let Some(publisher) = &mut self.publisher {
             publisher.announce(tracks);
@@ -171,24 +243,10 @@ impl Deliver for Feed {
     }
 
     fn report(&mut self, report: &Report) {
-        let chosen = report.status.encoders.iter().find(|trial| trial.chosen);
-        if let Some(chosen) = chosen.filter(|chosen| chosen.name != self.told) {
-            let tried: Vec<String> = report
-                .status
-                .encoders
-                .iter()
-                .map(|trial| format!("{}: {}", trial.name, trial.reason))
-                .collect();
-            info!(
-                mountpoint = self.mountpoint.name(),
-                encoder = chosen.name,
-                hardware = chosen.hardware,
-                tried = tried.join("; "),
-                "encoder chosen"
-            );
-            self.told.clone_from(&chosen.name);
+        if let Some(encoders) = &self.notes.learning {
+            encoders.learn(&report.status.encoders);
         }
-        self.board.set_worker(self.mountpoint.name(), report.clone(), Instant::now());
+        self.notes.board.set_worker(self.mountpoint.name(), report.clone(), Instant::now());
     }
 }
 
@@ -196,23 +254,24 @@ fn job(name: &str, sandbox: Sandbox, work: Work) -> Job {
     Job { name: name.to_owned(), sandbox, work }
 }
 
-fn wish(bitrate: u32, keyframe_interval: config::Span) -> EncoderWish {
-    let seconds = keyframe_interval.get().as_secs_f64().round().clamp(1.0, 60.0);
-    EncoderWish { bitrate, gop_seconds: seconds as u32, ..EncoderWish::default() }
+/// The encoder with what the settings ask of it.
+fn wish(encoder: EncoderWish, bitrate: u32, keyframe_interval: config::Span) -> EncoderWish {
+    let gop_ms = u32::try_from(keyframe_interval.get().as_millis()).unwrap_or(u32::MAX);
+    EncoderWish { bitrate, gop_ms, ..encoder }
 }
 
-fn test_job(name: &str, test: &TestPicture) -> Job {
+fn test_job(name: &str, test: &TestPicture, encoder: EncoderWish, devices: Vec<PathBuf>) -> Job {
     let camera = TestCamera {
         width: test.width,
         height: test.height,
         frame_rate: test.frame_rate,
         sound: test.audio,
-        encoder: wish(test.bitrate, test.keyframe_interval),
+        encoder: wish(encoder, test.bitrate, test.keyframe_interval),
     };
-    job(name, Sandbox::default(), Work::Test(camera))
+    job(name, Sandbox { devices, ..Sandbox::default() }, Work::Test(camera))
 }
 
-fn v4l2_job(name: &str, v4l2: &V4l2) -> Job {
+fn v4l2_job(name: &str, v4l2: &V4l2, encoder: EncoderWish, mut devices: Vec<PathBuf>) -> Job {
     let camera = V4l2Camera {
         device: v4l2.device.clone(),
         width: v4l2.width.unwrap_or(0),
@@ -224,15 +283,21 @@ fn v4l2_job(name: &str, v4l2: &V4l2) -> Job {
             V4l2Format::Mjpeg => job::V4l2Format::Mjpeg,
             V4l2Format::Raw => job::V4l2Format::Raw,
         },
-        encoder: wish(v4l2.bitrate, v4l2.keyframe_interval),
+        encoder: wish(encoder, v4l2.bitrate, v4l2.keyframe_interval),
     };
-    let sandbox = Sandbox { devices: vec![v4l2.device.clone()], ..Sandbox::default() };
-    job(name, sandbox, Work::V4l2(camera))
+    devices.retain(|device| *device != v4l2.device);
+    devices.insert(0, v4l2.device.clone());
+    job(name, Sandbox { devices, ..Sandbox::default() }, Work::V4l2(camera))
 }
 
 /// Names are resolved here: the worker may talk to the camera's port alone.
-async fn rtsp_job(name: &str, rtsp: &Rtsp) -> Result<Job, ChildError> {
+async fn rtsp_job(name: &str, rtsp: &Rtsp, transport: job::RtspTransport) -> Result<Job, ChildError> {
     let parts = rtsp.url.parts().map_err(|error| ChildError::of(Retry::Never, &error))?;
+    if parts.scheme != "rtsp" {
+        // Never without TLS instead: the password would go in the clear.
+        let text = format!("{}:// cameras are not in this version yet; use an rtsp:// address", parts.scheme);
+        return Err(ChildError::new(Retry::Never, text));
+    }
     let (host, port) = (parts.host, parts.port.unwrap_or(RTSP_PORT));
     let unresolved = |cause: String| {
         let text =
@@ -243,20 +308,41 @@ async fn rtsp_job(name: &str, rtsp: &Rtsp) -> Result<Job, ChildError> {
     let mut found =
         found.map_err(|_| unresolved("no answer".into()))?.map_err(|e| unresolved(e.to_string()))?;
     let address: SocketAddr = found.next().ok_or_else(|| unresolved("no address".into()))?;
+    let path = if parts.path.is_empty() { "/" } else { parts.path };
     let query = parts.query.map(|query| format!("?{query}")).unwrap_or_default();
     let camera = RtspCamera {
         address,
-        path: format!("{}{query}", parts.path),
-        transport: match rtsp.transport {
-            RtspTransport::Udp => job::RtspTransport::Udp,
-            RtspTransport::Auto | RtspTransport::Tcp => job::RtspTransport::Tcp,
-        },
-        user: parts.user.unwrap_or_default().to_owned(),
-        password: job::Secret(parts.password.unwrap_or_default().to_owned()),
+        path: format!("{path}{query}"),
+        transport,
+        user: percent_decoded(parts.user.unwrap_or_default()),
+        password: job::Secret(percent_decoded(parts.password.unwrap_or_default())),
         latency_ms: u32::try_from(rtsp.latency.get().as_millis()).unwrap_or(u32::MAX),
         sound: true,
     };
-    let udp = rtsp.transport != RtspTransport::Tcp;
+    let udp = transport == job::RtspTransport::Udp;
     let sandbox = Sandbox { tcp_connect: vec![port], udp, ..Sandbox::default() };
     Ok(job(name, sandbox, Work::Rtsp(camera)))
 }
+
+fn is_auto(source: &Source) -> bool {
+    matches!(source, Source::Rtsp(rtsp) if rtsp.transport == RtspTransport::Auto)
+}
+
+/// A user name or password as it is meant. A `%` without two hexadecimal digits stands for itself, as cameras' own
+/// pages tell passwords unencoded.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = digits
+            .filter(|digits| *first == b'%' && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(code.unwrap_or(*first));
+        rest = if code.is_some() { tail.get(2..).unwrap_or_default() } else { tail };
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

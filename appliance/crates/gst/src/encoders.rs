@@ -172,7 +172,7 @@ pub(crate) fn encoder(
     pictures: Pictures,
 ) -> Result<Vec<gst::Element>, WorkError> {
     elements::require(&[name, "h264parse", "capsfilter"])?;
-    let frames = (wish.gop_seconds.max(1) * pictures.frame_rate.max(1)).to_string();
+    let frames = gop_frames(wish, pictures).to_string();
     let (bits, kilobits) = (wish.bitrate.to_string(), (wish.bitrate / 1000).max(1).to_string());
     let mut elements = Vec::new();
     match name {
@@ -224,6 +224,12 @@ pub(crate) fn encoder(
     Ok(elements)
 }
 
+/// Pictures from keyframe to keyframe, at least one.
+fn gop_frames(wish: &EncoderWish, pictures: Pictures) -> u32 {
+    let frames = u64::from(wish.gop_ms) * u64::from(pictures.frame_rate.max(1));
+    u32::try_from(frames.div_ceil(1_000)).unwrap_or(u32::MAX).max(1)
+}
+
 /// Sets a running encoder's rate; `false` when it has no such setting.
 pub(crate) fn set_bitrate(encoder: &gst::Element, bits_per_second: u32) -> bool {
     let name = encoder.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
@@ -271,6 +277,16 @@ mod tests {
         assert_eq!(level(1920, 1080, 60), "4.2");
         assert_eq!(level(3840, 2160, 30), "5.1");
         assert_eq!(level(3840, 2160, 60), "5.2");
+    }
+
+    #[test]
+    fn keyframes_come_as_often_as_wished() {
+        let frames = |gop_ms, frame_rate| {
+            let wish = EncoderWish { gop_ms, ..EncoderWish::default() };
+            gop_frames(&wish, Pictures { width: 640, height: 480, frame_rate })
+        };
+        assert_eq!((frames(2_000, 30), frames(100, 30), frames(1_500, 25)), (60, 3, 38));
+        assert_eq!((frames(100, 1), frames(0, 30), frames(u32::MAX, 240)), (1, 1, 1_030_792_151));
     }
 
     #[test]

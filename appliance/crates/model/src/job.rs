@@ -59,8 +59,8 @@ pub struct EncoderWish {
     pub skip: Vec<String>,
     /// Bits per second.
     pub bitrate: u32,
-    /// Seconds from keyframe to keyframe.
-    pub gop_seconds: u32,
+    /// Milliseconds from keyframe to keyframe.
+    pub gop_ms: u32,
     /// Whether software encoders may be used when no hardware works.
     pub allow_software: bool,
     /// Whether x264 (GPL) may be used; a matter of the build's licence.
@@ -73,7 +73,7 @@ impl Default for EncoderWish {
             name: String::new(),
             skip: Vec::new(),
             bitrate: 2_500_000,
-            gop_seconds: 2,
+            gop_ms: 2_000,
             allow_software: true,
             allow_x264: false,
         }

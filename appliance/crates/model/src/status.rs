@@ -21,6 +21,9 @@ pub struct Status {
     pub listeners: BTreeMap<String, ListenerStatus>,
     /// The mountpoints by name, and the streams that exist under templates by theirs.
     pub mountpoints: BTreeMap<String, MountpointStatus>,
+    /// The encoder that works on this machine, once a camera has needed one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<EncoderStatus>,
     /// The worker processes by name.
     pub workers: BTreeMap<String, WorkerStatus>,
     /// What somebody should know and do: a stuck worker, a config file that could not be read.

@@ -1,0 +1,156 @@
+use super::*;
+use std::sync::Arc;
+use std::time::Duration;
+
+fn trial(name: &str, hardware: bool, works: bool, reason: &str) -> EncoderTrial {
+    EncoderTrial { name: name.into(), hardware, chosen: works, works, reason: reason.into() }
+}
+
+/// A machine with these encoders; the wishes that came are kept.
+fn machine(works: &'static [(&'static str, bool)]) -> (Arc<Encoders>, Arc<Mutex<Vec<EncoderWish>>>) {
+    let wishes = Arc::new(Mutex::new(Vec::new()));
+    let seen = wishes.clone();
+    let encoders = Encoders::with_prover(Box::new(move |wish, _| {
+        seen.lock().unwrap().push(wish.clone());
+        Box::pin(async move {
+            // Others get their turn, as they do while a real worker tries.
+            tokio::task::yield_now().await;
+            let mut trials = vec![trial("v4l2h264enc", true, false, "not installed, or no such device")];
+            for (name, hardware) in works {
+                let is_skipped = wish.skip.iter().any(|skip| skip == name);
+                let reason = if is_skipped { "left out" } else { "encoded 8 of 8 pictures" };
+                trials.push(trial(name, *hardware, !is_skipped, reason));
+                if !is_skipped {
+                    break;
+                }
+            }
+            Probed { trials, wish: None, error: None }
+        })
+    }));
+    (Arc::new(encoders), wishes)
+}
+
+fn crash() -> WorkerError {
+    WorkerError::Ended { exit: Exit::Signal(11), stderr: String::new() }
+}
+
+const BOTH: &[(&str, bool)] = &[("vah264enc", true), ("openh264enc", false)];
+
+#[tokio::test]
+async fn encoders_are_tried_once_for_all_cameras() {
+    let (encoders, wishes) = machine(BOTH);
+    assert_eq!(encoders.found(), None, "and not before one is needed");
+    let cancel = CancellationToken::new();
+    let (one, two) = tokio::join!(encoders.find(&cancel), encoders.find(&cancel));
+    assert_eq!((one.unwrap().name, two.unwrap().name), ("vah264enc".into(), "vah264enc".into()));
+    assert_eq!(encoders.find(&cancel).await.unwrap().name, "vah264enc");
+    assert_eq!(wishes.lock().unwrap().len(), 1);
+    let status = encoders.found().unwrap().status();
+    assert_eq!((status.name.as_str(), status.hardware), ("vah264enc", true));
+    assert_eq!(status.tried, [("v4l2h264enc".into(), "not installed, or no such device".into())]);
+    assert!(encoders.notices().is_empty());
+}
+
+#[tokio::test]
+async fn an_encoder_that_takes_a_worker_down_gives_way_to_the_next_and_somebody_is_told() {
+    let (encoders, wishes) = machine(BOTH);
+    let cancel = CancellationToken::new();
+    let first = encoders.find(&cancel).await.unwrap();
+    assert!(encoders.note_end(&first.trials, &crash()));
+    assert!(!encoders.note_end(&first.trials, &crash()), "a second camera that fell with it changes nothing");
+    let next = encoders.find(&cancel).await.unwrap();
+    assert_eq!(next.name, "openh264enc");
+    assert_eq!(wishes.lock().unwrap().last().unwrap().skip, ["vah264enc"]);
+    let notices = encoders.notices();
+    assert_eq!((notices.len(), notices[0].code.as_str()), (1, "encoder_failed"));
+    let text = &notices[0].text;
+    assert!(text.contains("vah264enc") && text.contains("SIGSEGV") && text.contains("openh264enc"), "{text}");
+}
+
+#[tokio::test]
+async fn the_last_encoder_is_never_given_up() {
+    let (encoders, wishes) = machine(&[("openh264enc", false)]);
+    let cancel = CancellationToken::new();
+    let found = encoders.find(&cancel).await.unwrap();
+    assert!(encoders.note_end(&found.trials, &crash()));
+    assert_eq!(encoders.find(&cancel).await.unwrap().name, "openh264enc");
+    assert!(encoders.notices()[0].text.contains("no other works"));
+    assert!(!encoders.note_end(&found.trials, &crash()), "no use in trying the others each time");
+    assert_eq!(wishes.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_machine_without_encoders_says_what_was_tried_and_is_asked_again() {
+    let (encoders, wishes) = machine(&[]);
+    let cancel = CancellationToken::new();
+    let error = encoders.find(&cancel).await.unwrap_err().to_string();
+    assert_eq!(error, "no encoder works here: v4l2h264enc: not installed, or no such device");
+    encoders.find(&cancel).await.unwrap_err();
+    assert_eq!(wishes.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_worker_found_by_itself_is_kept() {
+    let (encoders, wishes) = machine(BOTH);
+    encoders.learn(&[trial("openh264enc", false, false, EncoderTrial::UNDER_WAY)]);
+    assert_eq!(encoders.found(), None);
+    encoders.learn(&[trial("openh264enc", false, true, "encoded 8 of 8 pictures")]);
+    assert_eq!(encoders.find(&CancellationToken::new()).await.unwrap().name, "openh264enc");
+    assert!(wishes.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_encoder_that_is_not_there_any_more_is_looked_for_again() {
+    let (encoders, _) = machine(BOTH);
+    encoders.find(&CancellationToken::new()).await.unwrap();
+    let trials = [trial("vah264enc", true, false, "not installed, or no such device")];
+    let error = WorkerError::Failed { cause: "cannot encode here".into(), permanent: false };
+    assert!(!encoders.note_end(&trials, &error));
+    assert_eq!(encoders.found(), None);
+    assert!(encoders.notices().is_empty(), "nobody fell");
+}
+
+#[test]
+fn only_what_looks_like_the_encoders_doing_is_blamed_on_it() {
+    let hardware = trial("vah264enc", true, true, "");
+    let software = trial("openh264enc", false, true, "");
+    let limit = Duration::from_secs(5);
+    let failed = |cause: &str| WorkerError::Failed { cause: cause.into(), permanent: false };
+    let killed = || WorkerError::Ended { exit: Exit::Signal(9), stderr: String::new() };
+    let stuck = || WorkerError::Stuck { pid: 7, after: Box::new(WorkerError::NoPulse { limit }) };
+    for (error, by_hardware, by_software) in [
+        (crash(), true, true),
+        (failed("encoder: Failed to encode"), true, true),
+        (failed("camera: device is gone"), false, false),
+        (killed(), false, false),
+        (WorkerError::NoPulse { limit }, true, false),
+        (WorkerError::NoFirstUnit { limit }, true, false),
+        (WorkerError::Silent { limit }, true, false),
+        (stuck(), true, false),
+        (WorkerError::BadStatus, false, false),
+    ] {
+        assert_eq!(is_to_blame(&hardware, &error), by_hardware, "hardware: {error}");
+        assert_eq!(is_to_blame(&software, &error), by_software, "software: {error}");
+    }
+}
+
+#[test]
+fn an_encoder_gets_the_device_files_that_it_needs_and_no_others() {
+    let root = std::env::temp_dir().join(format!("fg-encoders-{}", std::process::id()));
+    std::fs::create_dir_all(root.join("dev/dri")).unwrap();
+    for file in ["dev/video11", "dev/video2", "dev/videos", "dev/vcs", "dev/dri/renderD128", "dev/dri/card0"]
+    {
+        std::fs::write(root.join(file), "").unwrap();
+    }
+    let names = |files: Vec<PathBuf>| -> Vec<String> {
+        files.iter().map(|file| file.strip_prefix(&root).unwrap().display().to_string()).collect()
+    };
+    let video = ["dev/video2", "dev/video11"];
+    assert_eq!(names(devices_of("v4l2h264enc", &root)), video);
+    assert_eq!(names(devices_of("vah264lpenc", &root)), ["dev/dri/renderD128"]);
+    assert_eq!(names(devices_of("vaapih264enc", &root)), ["dev/dri/renderD128"]);
+    assert!(devices_of("openh264enc", &root).is_empty());
+    assert_eq!(names(encoder_devices(&root)), [&video[..], &["dev/dri/renderD128"]].concat());
+    std::fs::remove_dir_all(&root).unwrap();
+    assert!(encoder_devices(&root).is_empty(), "a machine without any");
+}
