@@ -9,6 +9,9 @@ use fieldgate_hub::{
 };
 use fieldgate_media::{Captured, ClockSource};
 use fieldgate_proto::rtmp::{Event, PublishRefusal, ServerSession, SessionError};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -80,14 +83,11 @@ async fn feed(
     mut publisher: Publisher,
     stream_id: u32,
 ) -> Result<bool, Error> {
-    let stall = connection.server.settings.idle_timeout;
     let clock = connection.server.context.clock.clone();
-    let stopping = connection.server.context.cancel.clone();
-    let kicked = publisher.kicked();
-    let (stopping, kicked) = (stopping.cancelled(), kicked.cancelled());
-    tokio::pin!(stopping, kicked);
-    let mut look = tokio::time::interval(LOOK);
-    let mut last_media = Instant::now();
+    let media_turns = Cell::new(0_u64);
+    let interrupt = interrupted(connection, &publisher, &media_turns);
+    // Asked only when it was woken: a turn of media shall not pay for timers and tokens.
+    let mut interrupts = FuturesUnordered::from_iter([interrupt]);
     let mut since_yield = 0;
     let mut batch = Vec::new();
 
@@ -112,20 +112,11 @@ async fn feed(
         let (turn, media) = tokio::select! {
             biased;
             turn = turn => turn?,
-            () = &mut stopping => return Err(Error::Stopping),
-            () = &mut kicked => return Err(Error::Removed(publisher.mountpoint().name().to_owned())),
-            _ = look.tick() => {
-                if last_media.elapsed() > stall {
-                    return Err(Error::Stalled(stall));
-                }
-                continue;
-            }
+            Some(error) = interrupts.next() => return Err(error),
         };
         publisher.flush();
         connection.send_answers(outbox)?;
-        if media {
-            last_media = Instant::now();
-        }
+        media_turns.set(media_turns.get() + u64::from(media));
         match turn {
             Turn::Closed => return Ok(false),
             Turn::Unpublished => return Ok(true),
@@ -135,6 +126,34 @@ async fn feed(
             // A flood is read at most this far at a time, so that it cannot starve its shard.
             since_yield = 0;
             tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Ends when the publisher has to go: the gateway stops, the mountpoint is taken from it, or no media comes any more.
+fn interrupted<'a>(
+    connection: &Connection,
+    publisher: &Publisher,
+    media_turns: &'a Cell<u64>,
+) -> impl Future<Output = Error> + use<'a> {
+    let stall = connection.server.settings.idle_timeout;
+    let stopping = connection.server.context.cancel.clone();
+    let (kicked, name) = (publisher.kicked(), publisher.mountpoint().name().to_owned());
+    async move {
+        let mut look = tokio::time::interval(LOOK);
+        let (mut seen, mut last_media) = (0, Instant::now());
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return Error::Stopping,
+                () = kicked.cancelled() => return Error::Removed(name),
+                _ = look.tick() => {
+                    if seen != media_turns.get() {
+                        (seen, last_media) = (media_turns.get(), Instant::now());
+                    } else if last_media.elapsed() > stall {
+                        return Error::Stalled(stall);
+                    }
+                }
+            }
         }
     }
 }
