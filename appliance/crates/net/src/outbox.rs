@@ -488,4 +488,6 @@ fn is_one_chunk(wire: &Bytes, framing: Framing) -> bool {
 }
 
 #[cfg(test)]
+mod allocations;
+#[cfg(test)]
 mod tests;

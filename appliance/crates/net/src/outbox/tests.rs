@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, DuplexStream};
 
 const AVCC: &[u8] = &[1, 0x42, 0xC0, 0x1E, 0xFF, 0xE0, 0];
 
-fn publisher(shard: &LocalShard, max_lag: Duration) -> (Arc<Mountpoint>, Publisher) {
+pub(super) fn publisher(shard: &LocalShard, max_lag: Duration) -> (Arc<Mountpoint>, Publisher) {
     let limits = Limits { max_lag, ..Limits::default() };
     let mountpoint = Mountpoint::new("yard".into(), 0, limits, Arc::new(RtmpForm));
     let info = PublisherInfo { kind: "test", from: "here".into(), since_unix_micros: 0 };
@@ -19,7 +19,7 @@ fn publisher(shard: &LocalShard, max_lag: Duration) -> (Arc<Mountpoint>, Publish
     (mountpoint, publisher)
 }
 
-fn publish(publisher: &mut Publisher, index: i64, len: usize) {
+pub(super) fn publish(publisher: &mut Publisher, index: i64, len: usize) {
     let dts = Ticks::from_millis(index * 40);
     let keyframe = index % 10 == 0;
     let head = UnitHead { track: TrackId::VIDEO, dts, pts: dts, source_dts: dts, keyframe, captured: None };
@@ -27,7 +27,7 @@ fn publish(publisher: &mut Publisher, index: i64, len: usize) {
     assert!(publisher.publish(Draft::copied(head, &payload)));
 }
 
-fn framing(chunk_len: u32, stream_id: u32) -> Framing {
+pub(super) fn framing(chunk_len: u32, stream_id: u32) -> Framing {
     Framing { chunk_len, stream_id, style: MetadataStyle::Plain }
 }
 
