@@ -41,6 +41,8 @@ pub const STOP_WITHIN: Duration = Duration::from_secs(5);
 pub const ABORT_WITHIN: Duration = Duration::from_secs(1);
 /// Time that a new or changed child has to be ready before a change counts as not started.
 pub const START_WITHIN: Duration = Duration::from_secs(10);
+/// Time that a source or push has to show how it does before a change goes on without it.
+pub const SETTLE_WITHIN: Duration = Duration::from_secs(2);
 /// How often an idle supervisor shows that it lives.
 const IDLE_BEAT: Duration = Duration::from_secs(2);
 /// Asks that may wait in the inbox.

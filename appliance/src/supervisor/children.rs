@@ -72,7 +72,8 @@ impl ChildKey {
         }
     }
 
-    /// Whether it is of no use until it is ready. Others may retry: an upstream that is down is no fault of a config.
+    /// Whether a change fails when it does not get ready. Sources and pushes depend on cameras and servers that may be
+    /// down, slow or of a kind that this build lacks: that is no fault of a config, and their status says it.
     pub fn must_be_ready(&self) -> bool {
         !matches!(self, ChildKey::Source(_) | ChildKey::Push { .. })
     }

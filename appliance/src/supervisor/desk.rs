@@ -4,7 +4,7 @@ use super::children::{children_of, stream_children_of};
 use super::handle::{InstantiateError, Snapshot};
 use super::{
     ABORT_WITHIN, Backoff, ChildContext, ChildError, ChildKey, ChildSettings, IDLE_BEAT, Ready, Retry,
-    START_WITHIN, STOP_WITHIN, Stage, Supervisor,
+    SETTLE_WITHIN, START_WITHIN, STOP_WITHIN, Stage, Supervisor,
 };
 use crate::clock::timestamp;
 use crate::logging::RateLimit;
@@ -90,9 +90,17 @@ struct Reconciling {
     /// Children that have not come up yet.
     waiting: BTreeSet<ChildKey>,
     problems: Vec<Problem>,
-    /// Set when the last of what had to stop has stopped.
-    deadline: Option<Instant>,
+    /// When the last of what had to stop had stopped.
+    since: Option<Instant>,
     reply: oneshot::Sender<Result<(), Vec<Problem>>>,
+}
+
+impl Reconciling {
+    /// When it is over for what still waits: those that must be ready have failed then, others go on by themselves.
+    fn deadline(&self) -> Option<Instant> {
+        let must = self.waiting.iter().any(ChildKey::must_be_ready);
+        self.since.map(|since| since + if must { START_WITHIN } else { SETTLE_WITHIN })
+    }
 }
 
 pub(super) struct Desk {
@@ -176,7 +184,7 @@ impl Desk {
             _ => None,
         });
         let leaving = self.leaving.values().map(|leaving| leaving.deadline);
-        let reconcile = self.reconciling.as_ref().and_then(|reconciling| reconciling.deadline);
+        let reconcile = self.reconciling.as_ref().and_then(Reconciling::deadline);
         children.chain(leaving).chain(reconcile).min().unwrap_or(far)
     }
 
@@ -243,7 +251,7 @@ impl Desk {
             kept = self.children.len() - waiting.len(),
             "reconcile"
         );
-        self.reconciling = Some(Reconciling { waiting, problems: Vec::new(), deadline: None, reply });
+        self.reconciling = Some(Reconciling { waiting, problems: Vec::new(), since: None, reply });
     }
 
     fn instantiate(&mut self, name: &str) -> Result<(), InstantiateError> {
@@ -402,7 +410,7 @@ impl Desk {
         }
         if let Some(reconciling) = &mut self.reconciling
             && reconciling.waiting.contains(key)
-            && (error.retry() == Retry::Never || key.must_be_ready())
+            && key.must_be_ready()
         {
             reconciling.waiting.remove(key);
             reconciling.problems.push(Problem::new(&key.path(), format!("{key} does not start: {error}")));
@@ -438,14 +446,15 @@ impl Desk {
         reconciling.waiting.retain(|key| match children.get(key).map(|child| &child.phase) {
             Some(Phase::Running(run)) => run.ready_at.is_none(),
             Some(Phase::Held(_)) => true,
-            // A source or push that is tried again counts as started; the others were taken out when they failed.
+            // A source or push that failed counts as started; the others were taken out when they failed.
             Some(Phase::Waiting(_) | Phase::Failed) | None => false,
         });
-        if reconciling.deadline.is_none() && !any_held {
-            reconciling.deadline = Some(now + START_WITHIN);
+        if reconciling.since.is_none() && !any_held {
+            reconciling.since = Some(now);
         }
-        if reconciling.deadline.is_some_and(|deadline| deadline <= now) {
-            for key in std::mem::take(&mut reconciling.waiting) {
+        if reconciling.deadline().is_some_and(|deadline| deadline <= now) {
+            let late = std::mem::take(&mut reconciling.waiting);
+            for key in late.into_iter().filter(ChildKey::must_be_ready) {
                 let text = format!("{key} is not ready after {} s", START_WITHIN.as_secs());
                 reconciling.problems.push(Problem::new(&key.path(), text));
             }

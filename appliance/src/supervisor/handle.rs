@@ -77,7 +77,8 @@ impl SupervisorHandle {
     }
 
     /// Makes the running side fit `to`: stops what is gone or differs, then starts what is new. Answers when all that
-    /// is new is ready or retrying, with one problem for each that is not. What failed stays, and is tried again.
+    /// must be ready is, or has failed: with one problem for each of those. What failed stays, and is tried again.
+    /// Sources and pushes are given a moment ([`super::SETTLE_WITHIN`]) and never fail the change.
     pub async fn reconcile(&self, to: Arc<Config>) -> Result<(), Vec<Problem>> {
         let stopping = || vec![Problem::new(&Path::root(), "the gateway is stopping")];
         let (reply, answer) = oneshot::channel();

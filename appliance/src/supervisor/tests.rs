@@ -228,14 +228,20 @@ async fn a_push_has_its_own_longest_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_only_other_settings_can_help_is_not_tried_again_and_fails_the_change() {
+async fn what_only_other_settings_can_help_is_not_tried_again_and_fails_no_change() {
     let bench = bench();
     bench.stage.act("source a", Act::Fail(Retry::Never));
-    let text = first(bench.reconcile(json!({"a": test_source(30), "b": test_source(30)})).await);
-    assert_eq!(text, "mountpoints.a.source: source a does not start: no luck");
+    bench.stage.act("push b/p", Act::Fail(Retry::Never));
+    let push = json!([{"url": "kmp://127.0.0.1:6543", "channel_id": "b", "id": "p"}]);
+    let mut b = test_source(30);
+    b["push"] = push;
+    bench.reconcile(json!({"a": test_source(30), "b": b})).await.expect("the status tells");
     sleep(Duration::from_secs(600)).await;
-    assert_eq!(bench.stage.starts("source a").len(), 1);
-    assert_eq!(bench.state("source a"), State::Failed);
+    for key in ["source a", "push b/p"] {
+        assert_eq!(bench.stage.starts(key).len(), 1);
+        assert_eq!(bench.state(key), State::Failed);
+        assert_eq!(bench.activity(key).cause.as_deref(), Some("no luck"));
+    }
     assert_eq!(bench.state("source b"), State::Running);
     bench.stage.act("source a", Act::Work);
     bench.reconcile(json!({"a": test_source(25), "b": test_source(30)})).await.unwrap();
@@ -254,13 +260,26 @@ async fn a_listener_that_cannot_bind_fails_the_change_but_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_child_that_is_not_ready_in_time_is_named() {
+async fn what_must_be_ready_and_is_not_in_time_is_named() {
     let bench = bench();
-    bench.stage.act("source a", Act::Slow(Duration::from_secs(9)));
-    bench.stage.act("source b", Act::Slow(Duration::from_secs(11)));
+    bench.stage.act("mountpoint a", Act::Slow(Duration::from_secs(9)));
+    bench.stage.act("mountpoint b", Act::Slow(Duration::from_secs(11)));
     let text = first(bench.reconcile(json!({"a": test_source(30), "b": test_source(30)})).await);
-    assert_eq!(text, "mountpoints.b.source: source b is not ready after 10 s");
-    assert_eq!(bench.state("source a"), State::Running);
+    assert_eq!(text, "mountpoints.b: mountpoint b is not ready after 10 s");
+    assert_eq!(bench.state("mountpoint a"), State::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_camera_neither_fails_nor_holds_up_a_change() {
+    let bench = bench();
+    bench.stage.act("source a", Act::Slow(Duration::from_secs(1)));
+    bench.stage.act("source b", Act::Slow(Duration::from_secs(30)));
+    let before = Instant::now();
+    bench.reconcile(json!({"a": test_source(30), "b": test_source(30)})).await.unwrap();
+    assert_eq!(before.elapsed(), SETTLE_WITHIN);
+    assert_eq!((bench.state("source a"), bench.state("source b")), (State::Running, State::Starting));
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!((bench.state("source b"), bench.activity("source b").starts), (State::Running, 1));
 }
 
 #[tokio::test(start_paused = true)]
