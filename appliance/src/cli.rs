@@ -4,6 +4,7 @@ use crate::boot::{Overrides, RunOptions, machine_memory_bytes};
 use crate::devices;
 use crate::logging::{self, LogFormat};
 use crate::plan::Plan;
+use crate::unbuilt;
 use clap::{Args, Parser, Subcommand};
 use fieldgate_model::Config;
 use fieldgate_model::config::{Path as ConfigPath, Problem, Span, validate_on};
@@ -162,9 +163,13 @@ fn load(file: &Path) -> io::Result<Result<Config, Vec<Problem>>> {
 fn check(inspect: &Inspect, out: &mut dyn Write) -> io::Result<ExitCode> {
     match load(&inspect.config)? {
         Ok(config) => {
+            let notices = unbuilt::all(&config);
             if inspect.json {
-                writeln!(out, "{}", serde_json::json!({"problems": []}))?;
+                writeln!(out, "{}", serde_json::json!({"problems": [], "notices": notices}))?;
             } else {
+                for notice in &notices {
+                    writeln!(out, "{}", in_file(notice))?;
+                }
                 writeln!(
                     out,
                     "{}: no problems, {} mountpoints",

@@ -14,4 +14,5 @@ pub mod status;
 pub mod steward;
 pub mod store;
 pub mod supervisor;
+pub mod unbuilt;
 pub mod wiring;

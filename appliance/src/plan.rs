@@ -1,5 +1,6 @@
 //! What a config would run, told without running it.
 
+use crate::unbuilt;
 use fieldgate_model::Config;
 use fieldgate_model::config::{Mountpoint, Source, V4l2Format};
 use serde::Serialize;
@@ -25,6 +26,9 @@ pub struct MountpointPlan {
     pub name: String,
     /// Where its stream comes from, secrets masked.
     pub source: String,
+    /// Why that would not work, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hindrance: Option<&'static str>,
     /// What happens to its pictures.
     pub video: Handling,
     /// Who may publish; only for `publish`.
@@ -46,6 +50,9 @@ pub struct PushPlan {
     pub url: String,
     /// Whether it would run.
     pub enabled: bool,
+    /// Why it would not work, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hindrance: Option<&'static str>,
 }
 
 /// Passed on or encoded, and why.
@@ -99,10 +106,12 @@ fn plan_mountpoint(name: &str, mountpoint: &Mountpoint) -> MountpointPlan {
         id: push.effective_id(),
         url: push.url.redacted(),
         enabled: push.enabled,
+        hindrance: unbuilt::push(push),
     };
     MountpointPlan {
         name: name.to_owned(),
         source,
+        hindrance: unbuilt::source(&mountpoint.source),
         video: handling(&mountpoint.source),
         publish,
         play: who(mountpoint.play.key.is_some(), &mountpoint.play.allow),
@@ -137,6 +146,10 @@ fn who(has_key: bool, allow: &[fieldgate_model::config::Network]) -> String {
     }
 }
 
+fn tell_hindrance(f: &mut fmt::Formatter<'_>, hindrance: Option<&str>) -> fmt::Result {
+    hindrance.map_or(Ok(()), |text| writeln!(f, "           would fail: {text}"))
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (kind, address) in &self.listen {
@@ -148,6 +161,7 @@ impl fmt::Display for Plan {
                 writeln!(f, "  template for up to {} streams", mountpoint.streams)?;
             }
             writeln!(f, "  source   {}", mountpoint.source)?;
+            tell_hindrance(f, mountpoint.hindrance)?;
             writeln!(f, "  video    {}: {}", mountpoint.video.action, mountpoint.video.reason)?;
             if let Some(publish) = &mountpoint.publish {
                 writeln!(f, "  publish  {publish}")?;
@@ -161,6 +175,7 @@ impl fmt::Display for Plan {
                     push.id,
                     if push.enabled { "" } else { ", off" }
                 )?;
+                tell_hindrance(f, push.hindrance)?;
             }
         }
         let mib = |bytes: u64| bytes / (1 << 20);
@@ -188,7 +203,8 @@ mod tests {
         let text = r#"{
             "rtmp": {"listen": ["127.0.0.1:1935"]}, "admin": {"listen": []},
             "mountpoints": {
-                "gate": {"source": {"kind": "rtsp", "url": "rtsp://user:SECRET@cam/main"}, "play": {"key": "SECRET"}},
+                "gate": {"source": {"kind": "rtsp", "url": "rtsp://user:SECRET@cam/main"}, "play": {"key": "SECRET"},
+                         "push": [{"url": "kmp://up:6543", "channel_id": "gate", "id": "k"}]},
                 "bay": {"source": {"kind": "v4l2", "device": "/dev/video0", "format": "raw"}},
                 "s*": {"source": {"kind": "publish", "allow": ["10.0.0.0/8"]}, "max": 64,
                        "push": [{"url": "rtmp://up/live/{name}", "id": "p", "enabled": false}]}
@@ -198,7 +214,8 @@ mod tests {
             \nbay\n  source   device /dev/video0\n  video    encode: raw pictures are too large to send\n  \
             play     this machine alone\n\
             \ngate\n  source   camera rtsp://user:***@cam/main\n  video    pass: the camera's H.264 or HEVC is handed on \
-            as it is\n  play     anybody with the key\n\
+            as it is\n  play     anybody with the key\n  push     kmp://up:6543 (k)\n           would fail: KMP pushes are not \
+            in this version yet; use an rtmp:// or rtmps:// address\n\
             \ns*\n  template for up to 64 streams\n  source   published to rtmp://HOST/live/s*\n  video    pass: the \
             encoder's pictures are handed on as they are\n  publish  this machine and 10.0.0.0/8\n  play     this \
             machine alone\n  push     rtmp://up/live/{name} (p, off)\n\

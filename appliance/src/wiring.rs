@@ -127,3 +127,6 @@ fn retry_of(retry: fieldgate_net::Retry) -> Retry {
         fieldgate_net::Retry::Never => Retry::Never,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use super::{Wiring, retry_of};
 use crate::supervisor::{ChildContext, ChildError, ChildKey, Retry};
+use crate::unbuilt;
 use fieldgate_model::config::Push;
 use fieldgate_net::{ClientTls, DialOptions, RtmpEndpoint, RtmpPush};
 use fieldgate_proto::rtmp::RtmpUrl;
@@ -40,8 +41,7 @@ impl Wiring {
         push: Push,
         child: ChildContext,
     ) -> Result<(), ChildError> {
-        if push.url.reveal().starts_with("kmp") {
-            let text = "KMP pushes are not in this version yet; use an rtmp:// or rtmps:// address";
+        if let Some(text) = unbuilt::push(&push) {
             return Err(ChildError::new(Retry::Never, text));
         }
         let url = RtmpUrl::parse(push.url.reveal()).map_err(|error| ChildError::of(Retry::Never, &error))?;

@@ -4,6 +4,7 @@ use super::encoders::{EncoderError, Encoders, devices_of, encoder_devices};
 use super::pushes::{client_tls, dial_options};
 use super::{Board, Wiring, retry_of};
 use crate::supervisor::{ChildContext, ChildError, Ready, Retry};
+use crate::unbuilt;
 use fieldgate_hub::link::Limits as LinkLimits;
 use fieldgate_hub::{LocalShard, Mountpoint, Publisher, PublisherInfo};
 use fieldgate_media::{Draft, Tracks};
@@ -36,6 +37,9 @@ impl Wiring {
         source: Source,
         child: ChildContext,
     ) -> Result<(), ChildError> {
+        if let Some(text) = unbuilt::source(&source) {
+            return Err(ChildError::new(Retry::Never, text));
+        }
         if let Source::Pull(pull) = &source {
             return self.pull(name, pull, child).await;
         }
@@ -293,11 +297,6 @@ fn v4l2_job(name: &str, v4l2: &V4l2, encoder: EncoderWish, mut devices: Vec<Path
 /// Names are resolved here: the worker may talk to the camera's port alone.
 async fn rtsp_job(name: &str, rtsp: &Rtsp, transport: job::RtspTransport) -> Result<Job, ChildError> {
     let parts = rtsp.url.parts().map_err(|error| ChildError::of(Retry::Never, &error))?;
-    if parts.scheme != "rtsp" {
-        // Never without TLS instead: the password would go in the clear.
-        let text = format!("{}:// cameras are not in this version yet; use an rtsp:// address", parts.scheme);
-        return Err(ChildError::new(Retry::Never, text));
-    }
     let (host, port) = (parts.host, parts.port.unwrap_or(RTSP_PORT));
     let unresolved = |cause: String| {
         let text =

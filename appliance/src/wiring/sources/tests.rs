@@ -28,14 +28,6 @@ async fn udp_is_permitted_only_where_it_is_used() {
     assert_eq!((camera.path.as_str(), camera.user.as_str()), ("/", ""));
 }
 
-#[tokio::test]
-async fn a_password_never_goes_without_the_encryption_that_was_asked_for() {
-    let refused = rtsp_job("gate", &rtsp("rtsps://u:p@127.0.0.1/main"), job::RtspTransport::Tcp).await;
-    let error = refused.unwrap_err();
-    assert_eq!(error.retry(), Retry::Never);
-    assert!(error.to_string().starts_with("rtsps:// cameras are not in this version yet"), "{error}");
-}
-
 #[test]
 fn what_is_not_percent_encoded_stands_for_itself() {
     for (text, meant) in

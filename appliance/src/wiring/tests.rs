@@ -1,0 +1,93 @@
+//! The real wiring under the real supervisor, without workers.
+
+use super::*;
+use crate::supervisor::{Supervisor, SupervisorHandle};
+use fieldgate_hub::{Admit as _, Pulses, Registry};
+use fieldgate_model::Config;
+use fieldgate_model::status::State;
+use fieldgate_net::RtmpForm;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+struct Bench {
+    wiring: Wiring,
+    supervisor: SupervisorHandle,
+    cancel: CancellationToken,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl Bench {
+    fn start() -> Self {
+        let cancel = CancellationToken::new();
+        let pulses = Pulses::default();
+        let shard = Shard::start(0, &pulses, cancel.clone()).unwrap();
+        let admission = Arc::new(Admission::default());
+        let clock = crate::clock::wall_clock(None);
+        let spawner = Spawner::start().unwrap();
+        let (_, rtmp_settings) = watch::channel(Arc::default());
+        let wiring = Wiring {
+            context: Context {
+                registry: Arc::new(Registry::new(1, Arc::new(RtmpForm))),
+                shards: vec![shard].into(),
+                admit: admission.clone(),
+                clock: clock.clone(),
+                pulses: pulses.clone(),
+                cancel: CancellationToken::new(),
+            },
+            encoders: Arc::new(Encoders::new(spawner.clone())),
+            transports: Arc::default(),
+            spawner,
+            limits: ConnectionLimits::new(64, 64),
+            rtmp_counters: Arc::default(),
+            rtmp_settings,
+            board: Arc::default(),
+            admission,
+            admin_api: Arc::default(),
+            socket_folder: std::env::temp_dir(),
+        };
+        let supervisor = Supervisor {
+            start: Arc::new(wiring.clone()),
+            clock,
+            pulse: pulses.watch("supervisor", Duration::from_secs(60)),
+            machine_memory_bytes: None,
+            jitter: Box::new(|| 0.5),
+        };
+        let (supervisor, running) = supervisor.run(cancel.clone());
+        wiring.admission.decide_by(supervisor.clone(), wiring.context.registry.clone());
+        Bench { wiring, supervisor, cancel, running: tokio::spawn(running) }
+    }
+
+    async fn apply(&self, mountpoints: Value) {
+        let config = json!({
+            "rtmp": {"listen": ["127.0.0.1:0"]}, "admin": {"listen": []}, "mountpoints": mountpoints
+        });
+        self.supervisor.reconcile(Arc::new(Config::from_value(config).unwrap())).await.unwrap();
+    }
+
+    async fn end(self) {
+        self.cancel.cancel();
+        self.running.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_push_that_this_version_lacks_fails_by_itself_and_says_why() {
+    let bench = Bench::start();
+    bench
+        .apply(json!({"yard": {"source": {"kind": "publish"}, "push": [
+            {"url": "rtmp://127.0.0.1:1/live/yard", "id": "r"},
+            {"url": "kmp://127.0.0.1:6543", "channel_id": "yard", "id": "k"},
+        ]}}))
+        .await;
+    let snapshot = bench.supervisor.snapshot();
+    let push = |id: &str| {
+        let key = ChildKey::Push { mountpoint: "yard".into(), id: id.into() };
+        snapshot.children[&key].clone()
+    };
+    assert_eq!(push("k").state, State::Failed);
+    assert!(push("k").cause.unwrap().starts_with("KMP pushes are not in this version yet"));
+    assert_eq!(push("r").state, State::Running);
+    assert!(bench.wiring.admission.knows_application("live"));
+    bench.end().await;
+}
