@@ -98,9 +98,10 @@ fn may(request: &Request, mountpoint: &Mountpoint) -> Result<(), String> {
     Ok(())
 }
 
-/// Without a key only this machine and listed addresses may; with a key a list narrows it further.
+/// Without a key only this machine and listed addresses may; with a key anybody may, unless a list narrows it.
 fn may_from(peer: IpAddr, has_key: bool, allow: &[Network]) -> bool {
-    peer.is_loopback() || allow.iter().any(|network| network.contains(peer)) || (has_key && allow.is_empty())
+    let listed = allow.iter().any(|network| network.contains(peer));
+    listed || if has_key { allow.is_empty() } else { peer.is_loopback() }
 }
 
 fn has_key(offered: Option<&str>, expected: Option<&Secret>) -> bool {
@@ -177,6 +178,7 @@ mod tests {
     async fn a_list_narrows_a_key() {
         assert!(allowed(&ask(Action::Publish, "10.1.2.3", "both", Some("k")).await));
         assert!(!allowed(&ask(Action::Publish, "10.9.2.3", "both", Some("k")).await));
+        assert!(!allowed(&ask(Action::Publish, "127.0.0.1", "both", Some("k")).await));
     }
 
     #[tokio::test]

@@ -83,6 +83,10 @@ impl StatusBoard {
                 listener.activity = activity.clone();
             }
             listener.addresses.extend(addresses.get(key).into_iter().flatten());
+            if kind == "admin" {
+                let load = self.wiring.board.admin_load();
+                (listener.connections, listener.refused) = (load.connections as u64, load.refused);
+            }
             if kind == "rtmp" {
                 listener.connections = counts.open as u64;
                 listener.refused = self.wiring.rtmp_counters.refused.load(Ordering::Relaxed);
@@ -236,6 +240,7 @@ fn push_status(
             units: report.sent_units(),
             bytes: report.sent_bytes(),
             dropped_units: report.dropped_units(),
+            jumps: report.jumps(),
             ..Counters::default()
         }),
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!  Idle --claim--> Live --publisher gone--> Interrupted --claim--> Live (same timeline, subscribers kept)
 //!   ^                |                          |
-//!   |                +--- grace is zero --------+-- grace over: ring cleared --> Idle
+//!   |                +--- grace is zero --------+-- grace over: stream ended --> Idle
 //! ```
 
 use crate::ring::{Bound, Ring, Start, Subscriber};
@@ -249,7 +249,7 @@ impl Mountpoint {
             return;
         }
         feed.timeline = Timeline::default();
-        self.ring.clear();
+        self.ring.end();
         self.state.send_if_modified(|state| {
             let ours = *state == StreamState::Interrupted(since);
             if ours {

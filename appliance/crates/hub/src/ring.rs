@@ -182,9 +182,9 @@ impl Ring {
         self.lock().newest_dts()
     }
 
-    /// Forgets all units (the stream has ended for good); subscribers stay and wait for the next keyframe.
-    pub(crate) fn clear(&self) {
-        self.lock().clear();
+    /// The stream has ended for good: nobody can join it any more, and who reads it may read on to its end.
+    pub(crate) fn end(&self) {
+        self.lock().end();
         self.wake();
     }
 

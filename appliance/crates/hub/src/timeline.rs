@@ -11,6 +11,9 @@ const MAX_AHEAD: Ticks = Ticks::from_millis(30_000);
 /// Spacing between the last unit before a new origin and the first after it, when no better is known.
 const SEAM: Ticks = Ticks::from_millis(40);
 
+/// Where a stream begins whose source begins below zero.
+const LEAD: Ticks = Ticks::from_millis(200);
+
 /// Maps source timestamps to the stream's clean timeline: one offset for all tracks, so that sound and picture stay together.
 #[derive(Debug, Default)]
 pub struct Timeline {
@@ -36,7 +39,12 @@ impl Timeline {
 
     /// Sets `dts` and `pts` from the source's values in `head`.
     pub fn clean(&mut self, head: &mut UnitHead, now: Instant) {
-        let mut dts = head.dts + self.offset;
+        if self.newest.is_none() && head.dts < Ticks::ZERO {
+            // B-frames and edit lists make first times below zero, which RTMP's unsigned ones can't hold; the lead is for
+            // the other track, which may begin a little earlier still.
+            self.offset = LEAD - head.dts;
+        }
+        let mut dts = (head.dts + self.offset).max(Ticks::ZERO);
         if let Some((newest, at)) = self.newest {
             let jumped = dts < newest - MAX_BACK || dts > newest + MAX_AHEAD;
             if self.restart || jumped {
@@ -96,6 +104,15 @@ mod tests {
         assert_eq!(clean(&mut timeline, unit(TrackId::VIDEO, 1000, 80), now), (1000, 1080));
         assert_eq!(clean(&mut timeline, unit(TrackId::AUDIO, 980, 0), now), (980, 980));
         assert_eq!(clean(&mut timeline, unit(TrackId::VIDEO, 1040, 0), now), (1040, 1040));
+        assert_eq!(timeline.jumps(), 0);
+    }
+
+    #[test]
+    fn a_source_that_begins_below_zero_is_moved_above_it_with_both_tracks() {
+        let (mut timeline, now) = (Timeline::default(), Instant::now());
+        assert_eq!(clean(&mut timeline, unit(TrackId::VIDEO, -10, 80), now), (200, 280));
+        assert_eq!(clean(&mut timeline, unit(TrackId::AUDIO, -21, 0), now), (189, 189));
+        assert_eq!(clean(&mut timeline, unit(TrackId::VIDEO, 30, 0), now), (240, 240));
         assert_eq!(timeline.jumps(), 0);
     }
 

@@ -103,6 +103,7 @@ struct State {
     waker: Option<Waker>,
     written_bytes: u64,
     written_units: u64,
+    jumps: u64,
 }
 
 /// One connection's sending side. Lives on one shard.
@@ -124,6 +125,7 @@ impl Outbox {
                 waker: None,
                 written_bytes: 0,
                 written_units: 0,
+                jumps: 0,
             }),
         }
     }
@@ -203,6 +205,11 @@ impl Outbox {
         self.state.borrow().written_units
     }
 
+    /// Times that units were left out because this peer was too slow.
+    pub(crate) fn jumps(&self) -> u64 {
+        self.state.borrow().jumps
+    }
+
     /// Units that this peer missed because it was too slow.
     pub(crate) fn dropped_units(&self) -> u64 {
         self.state.borrow().reading.as_ref().map_or(0, |reading| reading.subscriber.dropped_units())
@@ -240,7 +247,7 @@ impl Outbox {
     pub(crate) async fn close(&self, patience: Duration) {
         self.stop();
         let said = async {
-            poll_fn(|cx| self.state.borrow_mut().poll_drain(cx, &mut Vec::new())).await?;
+            self.drained().await?;
             poll_fn(|cx| self.state.borrow_mut().socket.poll_shutdown(cx)).await?;
             let mut unheard = [0; 1024];
             while poll_fn(|cx| self.poll_read(cx, &mut unheard)).await? > 0 {}
@@ -248,6 +255,16 @@ impl Outbox {
         };
         // The peer may be gone, read nothing or talk on: all are fine, it was told as far as it listened.
         let _ = tokio::time::timeout(patience, said).await;
+    }
+
+    /// Sends all that there is, gathered media and the rest of a stream included, within `patience` at most.
+    pub(crate) async fn drain(&self, patience: Duration) {
+        // Who takes it too slowly loses the rest, as it would by any other delay.
+        let _ = tokio::time::timeout(patience, self.drained()).await;
+    }
+
+    async fn drained(&self) -> io::Result<()> {
+        poll_fn(|cx| self.state.borrow_mut().poll_drain(cx, &mut Vec::new())).await
     }
 
     fn write_with(&self, batch: &mut Vec<Arc<Entry>>, now_at_any_rate: bool) {
@@ -415,7 +432,8 @@ impl State {
         }
         let Some(reading) = self.reading.as_mut().filter(|reading| !reading.paused) else { return false };
         batch.clear();
-        reading.subscriber.take(batch, BATCH_ENTRIES, BATCH_BYTES);
+        let taken = reading.subscriber.take(batch, BATCH_ENTRIES, BATCH_BYTES);
+        self.jumps += u64::from(taken.dropped_units > 0);
         for entry in batch.drain(..) {
             match &entry.item {
                 Item::Unit { .. } => self.queue.push_back(Piece::Unit(entry, reading.framing)),

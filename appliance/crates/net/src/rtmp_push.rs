@@ -24,6 +24,9 @@ use tokio_util::sync::CancellationToken;
 /// How often slow servers are looked for and counters brought up to date.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How long the rest of an ended stream may take.
+const LAST_UNITS: Duration = Duration::from_secs(2);
+
 /// What a push does now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -43,6 +46,7 @@ pub struct PushReport {
     sent_bytes: AtomicU64,
     sent_units: AtomicU64,
     dropped_units: AtomicU64,
+    jumps: AtomicU64,
     connections: AtomicU64,
 }
 
@@ -70,6 +74,11 @@ impl PushReport {
     /// is not in it.
     pub fn dropped_units(&self) -> u64 {
         self.dropped_units.load(Ordering::Relaxed)
+    }
+
+    /// Times that units were left out because the server was too slow.
+    pub fn jumps(&self) -> u64 {
+        self.jumps.load(Ordering::Relaxed)
     }
 
     /// Times that a server accepted.
@@ -157,16 +166,21 @@ impl RtmpPush {
         outbox.start(self.mountpoint.subscribe(Some(self.max_lag)), framing, self.gather, Instant::now());
         outbox.write_now();
         let listed = local.sinks(self.mountpoint.name()).add(outbox.clone());
-        let (mut sent, mut units, mut dropped) = (0, 0, 0);
+        let (mut sent, mut units, mut dropped, mut jumps) = (0, 0, 0, 0);
         let mut count = || {
             let (sent_now, units_now) = (outbox.written_bytes(), outbox.written_units());
-            let dropped_now = outbox.dropped_units();
+            let (dropped_now, jumps_now) = (outbox.dropped_units(), outbox.jumps());
             self.report.sent_bytes.fetch_add(sent_now - sent, Ordering::Relaxed);
             self.report.sent_units.fetch_add(units_now - units, Ordering::Relaxed);
             self.report.dropped_units.fetch_add(dropped_now - dropped, Ordering::Relaxed);
-            (sent, units, dropped) = (sent_now, units_now, dropped_now);
+            self.report.jumps.fetch_add(jumps_now - jumps, Ordering::Relaxed);
+            (sent, units, dropped, jumps) = (sent_now, units_now, dropped_now, jumps_now);
         };
         let outcome = self.follow(&mut accepted, local, &mut count).await;
+        if outcome.is_ok() {
+            // The stream's end may still be on its way.
+            outbox.drain(LAST_UNITS).await;
+        }
         count();
         drop(listed);
         if outcome.is_ok() {

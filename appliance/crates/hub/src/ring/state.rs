@@ -21,6 +21,8 @@ struct Cursor {
     units_before: u64,
     /// Nothing may be handed out before the next keyframe.
     awaits_keyframe: bool,
+    /// It was there before the stream's first unit: it begins with that, whatever it is.
+    from_start: bool,
     /// It has been given something: what it waits for before that is not a loss.
     joined: bool,
     /// The tracks to tell before the next unit: those in force where a join or a jump ended.
@@ -39,6 +41,7 @@ impl Cursor {
         self.next = seq;
         self.units_before = units_before;
         self.awaits_keyframe = false;
+        self.from_start = false;
         missed
     }
 }
@@ -93,11 +96,12 @@ impl State {
                 Some(Gop { seq: self.head, units_before: self.totals.units, tracks: self.tracks.clone() });
             self.gop_cut = false;
             self.totals.keyframes += 1;
-            let (seq, units_before) = (self.head, self.totals.units);
-            for cursor in self.cursors.iter_mut().flatten().filter(|cursor| cursor.awaits_keyframe) {
-                self.totals.count(cursor.jump(seq, units_before));
-                cursor.tell = Some(self.tracks.clone());
-            }
+        }
+        let (seq, units_before) = (self.head, self.totals.units);
+        let waiting = self.cursors.iter_mut().flatten().filter(|cursor| cursor.awaits_keyframe);
+        for cursor in waiting.filter(|cursor| joinable || cursor.from_start) {
+            self.totals.count(cursor.jump(seq, units_before));
+            cursor.tell = Some(self.tracks.clone());
         }
         self.newest_dts = Some(self.newest_dts.map_or(unit.head.dts, |newest| newest.max(unit.head.dts)));
         let units_before = self.totals.units;
@@ -169,17 +173,23 @@ impl State {
         self.head - self.entries.len() as u64
     }
 
-    pub(super) fn clear(&mut self) {
-        self.entries.clear();
-        self.bytes = 0;
+    /// The stream has ended: nobody can join it any more; who reads it may read on to its end.
+    pub(super) fn end(&mut self) {
         self.gop = None;
         self.newest_dts = None;
         self.tracks = Tracks::default();
-        for cursor in self.cursors.iter_mut().flatten() {
+        for cursor in self.cursors.iter_mut().flatten().filter(|cursor| cursor.awaits_keyframe) {
             let missed = cursor.jump(self.head, self.totals.units);
             self.totals.count(missed);
             cursor.awaits_keyframe = true;
+            cursor.from_start = true;
         }
+        self.trim();
+    }
+
+    /// Whether no unit of the present stream has come yet.
+    fn is_before_stream(&self) -> bool {
+        self.newest_dts.is_none()
     }
 
     pub(super) fn add_cursor(&mut self, start: Start, max_lag: Ticks) -> usize {
@@ -188,6 +198,7 @@ impl State {
             next: from.map_or(self.head, |gop| gop.seq),
             units_before: from.map_or(self.totals.units, |gop| gop.units_before),
             awaits_keyframe: from.is_none(),
+            from_start: self.is_before_stream(),
             joined: false,
             tell: from.map(|gop| gop.tracks.clone()),
             max_lag,

@@ -57,15 +57,47 @@ fn late_subscriber_starts_at_newest_keyframe_with_its_tracks() {
 }
 
 #[test]
-fn a_subscriber_before_the_first_keyframe_waits_and_loses_nothing_by_it() {
+fn who_waited_for_the_stream_gets_it_from_its_first_unit() {
     let ring = ring(1 << 20);
     let mut early = ring.subscribe(Start::Keyframe, LAG);
-    ring.publish(draft(TrackId::AUDIO, 0, true, 10));
     assert!(!early.has_more());
     assert!(take_all(&mut early).0.is_empty());
+    ring.publish(draft(TrackId::AUDIO, 480, true, 10));
     publish_gop(&ring, 500, 2);
     let (entries, dropped) = take_all(&mut early);
+    assert!(matches!(&entries[0].item, Item::Tracks { tracks: told, .. } if *told == tracks()));
+    assert_eq!(
+        (times(&entries), dropped),
+        (vec![480, 500, 600], 0),
+        "also the sound before the first picture"
+    );
+}
+
+#[test]
+fn who_came_before_the_first_keyframe_waits_for_it_and_loses_nothing_by_that() {
+    let ring = ring(1 << 20);
+    ring.publish(draft(TrackId::AUDIO, 0, true, 10));
+    let mut late = ring.subscribe(Start::Keyframe, LAG);
+    ring.publish(draft(TrackId::AUDIO, 20, true, 10));
+    assert!(!late.has_more());
+    publish_gop(&ring, 500, 2);
+    let (entries, dropped) = take_all(&mut late);
     assert_eq!((times(&entries), dropped), (vec![500, 600], 0));
+}
+
+#[test]
+fn the_end_of_a_stream_can_still_be_read_but_not_joined() {
+    let ring = ring(1 << 20);
+    let mut reader = ring.subscribe(Start::Keyframe, LAG);
+    publish_gop(&ring, 0, 5);
+    ring.end();
+    assert!(!ring.subscribe(Start::Keyframe, LAG).has_more());
+    assert_eq!(times(&take_all(&mut reader).0), [0, 100, 200, 300, 400]);
+    ring.announce(tracks());
+    publish_gop(&ring, 0, 2);
+    assert_eq!(times(&take_all(&mut reader).0), [0, 100], "and the next stream from its start");
+    assert_eq!(reader.dropped_units(), 0);
+    assert_eq!(ring.counters().held_units, 3, "tracks and two pictures: the old stream is gone");
 }
 
 #[test]

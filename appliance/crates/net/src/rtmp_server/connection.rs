@@ -202,6 +202,9 @@ impl Connection {
     async fn negotiate(&mut self, outbox: &Outbox, local: &LocalShard) -> Result<Option<Role>, Error> {
         let idle = self.server.settings.idle_timeout;
         let cancel = self.server.context.cancel.clone();
+        // One deadline for all of it: a byte now and then keeps no place.
+        let deadline = tokio::time::sleep(idle);
+        tokio::pin!(deadline);
         loop {
             while let Some(event) = self.next_event()? {
                 let role = match event {
@@ -219,7 +222,7 @@ impl Connection {
                 more = self.read_more(outbox, local) => if !more? {
                     return Ok(None);
                 },
-                () = tokio::time::sleep(idle) => {
+                () = &mut deadline => {
                     self.session.close("idle for too long");
                     self.say_last_words(outbox).await;
                     return Err(Error::Idle(idle));

@@ -20,6 +20,9 @@ use tracing::info;
 /// How often slow peers are looked for.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long the rest of an ended stream may take.
+const LAST_UNITS: Duration = Duration::from_secs(2);
+
 /// Sends `mountpoint` until the peer ends. True: it may begin another stream.
 pub(super) async fn run(
     connection: &mut Connection,
@@ -103,7 +106,7 @@ async fn follow(
                 return Ok(false);
             },
             () = sleep_until(due) => outbox.write_gathered(Instant::now()),
-            changed = state.changed() => if changed.is_err() || !tell_state(connection, &mut state, stream_id, terms)? {
+            changed = state.changed() => if changed.is_err() || !tell_state(connection, outbox, &mut state, stream_id, terms).await? {
                 connection.send_answers(outbox)?;
                 return Ok(true);
             },
@@ -120,14 +123,18 @@ async fn follow(
 }
 
 /// Tells the player that its stream ended or came back. False: it shall not wait for another.
-fn tell_state(
+async fn tell_state(
     connection: &mut Connection,
+    outbox: &Outbox,
     state: &mut watch::Receiver<StreamState>,
     stream_id: u32,
     terms: &Terms,
 ) -> Result<bool, Error> {
-    match *state.borrow_and_update() {
+    let now = *state.borrow_and_update();
+    match now {
         StreamState::Idle => {
+            // Many players stop reading at the notice: the stream's end comes first.
+            outbox.drain(LAST_UNITS).await;
             connection.session.notify_unpublish(stream_id);
             Ok(terms.wait_for_publisher)
         }
