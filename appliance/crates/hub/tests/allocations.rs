@@ -1,6 +1,7 @@
 //! What one more subscriber costs: no copy of a payload, no allocation per unit.
 
 #![allow(unsafe_code, reason = "a counting allocator cannot be written without it")]
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use bytes::Bytes;
 use fieldgate_hub::{Entry, Item, Limits, LocalShard, Mountpoint, PublisherInfo, Sink, Subscriber};
