@@ -24,12 +24,14 @@ mod routes;
 
 use api::AdminApi;
 use backend::Handlers;
+pub use front::Load;
 use front::{Limits, Shared};
 use guard::Guard;
 use keeper::{Keeper, Rhythm};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -37,10 +39,13 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 /// Longest path that a Unix socket's address can hold, with room for the generation's number.
 const MAX_FOLDER_LEN: usize = 80;
+
+/// What private folders' names begin with.
+const PRIVATE_PREFIX: &str = "admin-";
 
 /// Where the admin plane listens.
 #[derive(Clone, Debug)]
@@ -70,6 +75,9 @@ pub enum AdminError {
         /// What the system said.
         source: io::Error,
     },
+    /// It answers elsewhere, not here.
+    #[error("the admin plane does not answer on {0}")]
+    Deaf(SocketAddr),
     /// The private socket could not be made.
     #[error("the admin plane's private socket in {folder:?} failed: {source}")]
     Private {
@@ -129,18 +137,25 @@ impl Admin {
         &self.addresses
     }
 
-    /// Serves until cancelled; then answers what is under way and returns within seconds.
-    pub async fn run(self, cancel: CancellationToken) {
+    /// How busy it is, also while it runs.
+    pub fn watch_load(&self) -> impl Fn() -> Load + Send + Sync + use<> {
+        let shared = self.shared.clone();
+        move || shared.load()
+    }
+
+    /// Serves until cancelled; then answers what is under way and returns within seconds. Fails when it does not answer
+    /// on one of its addresses any more: then it must be bound anew.
+    pub async fn run(self, cancel: CancellationToken) -> Result<(), AdminError> {
         let mut tasks = JoinSet::new();
+        let stop = cancel.child_token();
         for (listener, address) in self.listeners.into_iter().zip(&self.addresses) {
             info!(%address, "admin plane listens");
-            tasks.spawn(front::accept(listener, self.shared.clone(), cancel.clone()));
+            tasks.spawn(front::accept(listener, self.shared.clone(), stop.clone()));
         }
-        match self.addresses.first() {
-            Some(&address) => self.keeper.run(address, self.shared, self.rhythm, cancel).await,
-            None => cancel.cancelled().await,
-        }
+        let deaf = self.keeper.run(&self.addresses, self.shared, self.rhythm, cancel).await;
+        stop.cancel();
         while tasks.join_next().await.is_some() {}
+        deaf.map_or(Ok(()), |address| Err(AdminError::Deaf(address)))
     }
 }
 
@@ -153,7 +168,8 @@ fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
 
 /// A new folder that only this user can enter.
 fn private_folder(wanted: &Path) -> io::Result<PathBuf> {
-    let mut folder = wanted.join(format!("admin-{}", random_name()?));
+    remove_left_over(wanted);
+    let mut folder = wanted.join(format!("{PRIVATE_PREFIX}{}", random_name()?));
     if folder.as_os_str().len() > MAX_FOLDER_LEN {
         folder = std::env::temp_dir().join(format!("fieldgate-{}", random_name()?));
     }
@@ -164,6 +180,26 @@ fn private_folder(wanted: &Path) -> io::Result<PathBuf> {
     }
     builder.create(&folder)?;
     Ok(folder)
+}
+
+/// Removes folders of gateways that were killed: those in which nobody listens.
+fn remove_left_over(folder: &Path) {
+    let is_ours = |name: &str| {
+        let rest = name.strip_prefix(PRIVATE_PREFIX);
+        rest.is_some_and(|rest| rest.len() == 16 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if !is_folder || !entry.file_name().to_str().is_some_and(is_ours) {
+            continue;
+        }
+        let mut sockets = std::fs::read_dir(entry.path()).into_iter().flatten().flatten();
+        if !sockets.any(|socket| UnixStream::connect(socket.path()).is_ok())
+            && let Err(error) = std::fs::remove_dir_all(entry.path())
+        {
+            warn!(%error, folder = %entry.path().display(), "a left-over socket folder cannot be removed");
+        }
+    }
 }
 
 fn random_name() -> io::Result<String> {

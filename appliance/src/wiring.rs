@@ -101,10 +101,11 @@ impl Wiring {
             AdminSettings { listen, host_names: Vec::new(), socket_folder: self.socket_folder.clone() };
         let admin = Admin::bind(&settings, api).map_err(|error| ChildError::of(Retry::Backoff, &error))?;
         self.board.set_addresses(ChildKey::Admin, admin.addresses().to_vec());
+        self.board.set_admin_load(Box::new(admin.watch_load()));
         context.ready.ready();
-        admin.run(context.cancel).await;
+        let ended = admin.run(context.cancel).await;
         self.board.forget(&ChildKey::Admin);
-        Ok(())
+        ended.map_err(|error| ChildError::of(Retry::Backoff, &error))
     }
 
     /// A mountpoint that the supervisor has started before whatever hangs on it.

@@ -19,6 +19,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -79,9 +80,19 @@ pub(super) struct Shared {
     backend: watch::Receiver<PathBuf>,
     broken: Arc<Notify>,
     slots: Mutex<Slots>,
+    refused: AtomicU64,
     bodies: Semaphore,
     answers: Semaphore,
     waiting: Semaphore,
+}
+
+/// How busy the admin plane is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Open connections.
+    pub connections: usize,
+    /// Connections refused because there were too many.
+    pub refused: u64,
 }
 
 #[derive(Default)]
@@ -121,6 +132,7 @@ impl Shared {
             backend,
             broken,
             slots: Mutex::default(),
+            refused: AtomicU64::new(0),
             bodies: Semaphore::new(BODY_BUDGET_KIB as usize),
             answers: Semaphore::new(ANSWER_BUDGET_KIB),
             waiting: Semaphore::new(WAITING),
@@ -129,6 +141,12 @@ impl Shared {
 
     fn slots(&self) -> std::sync::MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connections now, without our own probes, and those refused since the start.
+    pub(super) fn load(&self) -> Load {
+        let connections = self.slots().total;
+        Load { connections, refused: self.refused.load(Ordering::Relaxed) }
     }
 
     /// Keeps a slot for a connection from this address.
@@ -198,6 +216,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>, cancel: C
                         connections.spawn(serve(stream, peer, opened, slot));
                     }
                     None => {
+                        shared.refused.fetch_add(1, Ordering::Relaxed);
                         let full = Reply::problem(503, "too many connections; close some or wait", &[]);
                         let _ = stream.try_write(&full.with("retry-after", "5").to_wire(false));
                     }

@@ -53,6 +53,8 @@ enum ProbeError {
     /// Our own socket failed, which says nothing about the server.
     #[error("could not ask: {0}")]
     Local(#[from] io::Error),
+    #[error("nobody takes connections")]
+    Refused,
     #[error("no answer within {0:?}")]
     Silent(Duration),
     #[error("answered {0:?}")]
@@ -72,43 +74,42 @@ impl Keeper {
         Ok((keeper, follow))
     }
 
-    /// Watches until cancelled, then ends the threads.
+    /// Watches until cancelled, then ends the threads. Returns earlier, with the address, when the front does not answer
+    /// on one address and does on another: no new server behind it could help.
     pub(super) async fn run(
         mut self,
-        listening: SocketAddr,
+        listening: &[SocketAddr],
         shared: Arc<Shared>,
         rhythm: Rhythm,
         cancel: CancellationToken,
-    ) {
-        let mut failures = 0;
-        loop {
+    ) -> Option<SocketAddr> {
+        let mut failures: Vec<(SocketAddr, u32)> = listening.iter().map(|&address| (address, 0)).collect();
+        let deaf = loop {
             tokio::select! {
-                () = cancel.cancelled() => break,
+                () = cancel.cancelled() => break None,
                 () = self.handlers.broken.notified() => {
                     self.rebuild("it takes no more connections").await;
-                    failures = 0;
+                    failures.iter_mut().for_each(|(_, failures)| *failures = 0);
                     continue;
                 }
                 () = sleep(rhythm.every) => {}
             }
-            let outcome = tokio::select! {
-                () = cancel.cancelled() => break,
-                outcome = probe(listening, &shared, rhythm.deadline) => outcome,
+            let heard = tokio::select! {
+                () = cancel.cancelled() => break None,
+                heard = probe_all(&mut failures, &shared, rhythm.deadline) => heard,
             };
-            match outcome {
-                Ok(()) => failures = 0,
-                Err(error @ ProbeError::Local(_)) => warn!(%error, "the admin plane's self-probe"),
-                Err(error) => {
-                    failures += 1;
-                    warn!(%error, failures, "the admin plane's self-probe");
-                    if failures >= PATIENCE {
-                        self.rebuild("it does not answer").await;
-                        failures = 0;
-                    }
+            let failed = failures.iter().find(|(_, failures)| *failures >= PATIENCE);
+            match failed.map(|(address, _)| *address) {
+                Some(address) if heard => break Some(address),
+                Some(_) => {
+                    self.rebuild("it does not answer").await;
+                    failures.iter_mut().for_each(|(_, failures)| *failures = 0);
                 }
+                None => {}
             }
-        }
+        };
         self.end().await;
+        deaf
     }
 
     async fn rebuild(&mut self, cause: &str) {
@@ -157,6 +158,25 @@ impl Keeper {
     }
 }
 
+/// Asks on every address and counts failures in a row; whether any answered.
+async fn probe_all(failures: &mut [(SocketAddr, u32)], shared: &Arc<Shared>, deadline: Duration) -> bool {
+    let mut heard = false;
+    for (address, failures) in failures {
+        match probe(*address, shared, deadline).await {
+            Ok(()) => {
+                *failures = 0;
+                heard = true;
+            }
+            Err(error @ ProbeError::Local(_)) => warn!(%error, %address, "the admin plane's self-probe"),
+            Err(error) => {
+                *failures += 1;
+                warn!(%error, %address, failures, "the admin plane's self-probe");
+            }
+        }
+    }
+    heard
+}
+
 /// Asks for something small through the front, on the slot kept for this.
 async fn probe(listening: SocketAddr, shared: &Arc<Shared>, deadline: Duration) -> Result<(), ProbeError> {
     let target = reachable(listening);
@@ -173,6 +193,7 @@ async fn probe(listening: SocketAddr, shared: &Arc<Shared>, deadline: Duration) 
     };
     match timeout(deadline, exchange).await {
         Err(_) => Err(ProbeError::Silent(deadline)),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(ProbeError::Refused),
         Ok(Err(error)) => Err(ProbeError::Local(error)),
         Ok(Ok(answer)) if answer.starts_with(b"HTTP/1.1 200 ") => Ok(()),
         Ok(Ok(answer)) => {

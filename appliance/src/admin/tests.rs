@@ -55,11 +55,14 @@ impl AdminApi for Fake {
     }
 }
 
+type LoadWatch = Box<dyn Fn() -> Load + Send + Sync>;
+
 /// An admin plane on a runtime of its own, ended when dropped.
 struct Running {
     address: SocketAddr,
     api: Arc<Fake>,
     socket_folder: PathBuf,
+    load: Arc<Mutex<Option<LoadWatch>>>,
     cancel: CancellationToken,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -75,18 +78,20 @@ impl Running {
             host_names: Vec::new(),
             socket_folder: socket_folder.clone(),
         };
+        let load: Arc<Mutex<Option<LoadWatch>>> = Arc::default();
         let thread = {
-            let (api, cancel) = (api.clone(), cancel.clone());
+            let (api, cancel, watch) = (api.clone(), cancel.clone(), load.clone());
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async {
                     let admin = Admin::bind_with(&settings, api, limits, rhythm).unwrap();
+                    watch.lock().unwrap().replace(Box::new(admin.watch_load()));
                     tell.send(admin.addresses()[0]).unwrap();
-                    admin.run(cancel).await;
+                    admin.run(cancel).await.unwrap();
                 });
             })
         };
-        Running { address: told.recv().unwrap(), api, socket_folder, cancel, thread: Some(thread) }
+        Running { address: told.recv().unwrap(), api, socket_folder, load, cancel, thread: Some(thread) }
     }
 
     fn with_defaults() -> Self {
@@ -125,6 +130,10 @@ impl Running {
         .into_bytes();
         bytes.extend_from_slice(body);
         self.exchange(&bytes)
+    }
+
+    fn load(&self) -> Load {
+        self.load.lock().unwrap().as_ref().unwrap()()
     }
 
     fn is_well(&self) -> bool {
@@ -357,7 +366,7 @@ fn the_private_socket_is_closed_to_other_users_and_to_what_did_not_pass_the_fron
     let admin = Running::with_defaults();
     let folder = std::fs::read_dir(&admin.socket_folder).unwrap().next().unwrap().unwrap().path();
     assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
-    let mut stream = std::os::unix::net::UnixStream::connect(folder.join("1")).unwrap();
+    let mut stream = UnixStream::connect(folder.join("1")).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -437,6 +446,66 @@ fn the_probe_gets_in_when_nobody_else_does() {
     drop(idle);
 }
 
+#[test]
+fn open_and_refused_connections_are_counted() {
+    let limits = Limits { connections: 2, per_address: 2, ..Limits::default() };
+    let admin = Running::start(Fake::default(), limits, Rhythm::default());
+    let is_reached = |wanted: Load| {
+        // Real time: connections are taken by another thread.
+        (0..200).any(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            admin.load() == wanted
+        })
+    };
+    assert_eq!(admin.load(), Load::default());
+    let held = [admin.connect(), admin.connect()];
+    assert!(is_reached(Load { connections: 2, refused: 0 }));
+    assert_eq!(status_of(&admin.get("/healthz")), 503);
+    assert_eq!(admin.load(), Load { connections: 2, refused: 1 });
+    drop(held);
+    assert!(is_reached(Load { connections: 0, refused: 1 }), "{:?}", admin.load());
+}
+
+#[tokio::test]
+async fn every_address_is_probed_and_one_that_is_deaf_ends_the_plane() {
+    let settings = Settings {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        host_names: Vec::new(),
+        socket_folder: std::env::temp_dir().join(format!("fg-admin-{}", random_name().unwrap())),
+    };
+    let rhythm = Rhythm { every: Duration::from_millis(20), deadline: Duration::from_millis(200) };
+    let mut admin =
+        Admin::bind_with(&settings, Arc::new(Fake::default()), Limits::default(), rhythm).unwrap();
+    // The kernel completes connections to it, and nobody takes them.
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = deaf.local_addr().unwrap();
+    admin.addresses.push(address);
+    let ended = tokio::time::timeout(Duration::from_secs(20), admin.run(CancellationToken::new())).await;
+    assert!(matches!(ended.unwrap(), Err(AdminError::Deaf(of)) if of == address));
+    assert_eq!(std::fs::read_dir(&settings.socket_folder).unwrap().count(), 0, "it cleaned up");
+    std::fs::remove_dir_all(&settings.socket_folder).unwrap();
+}
+
+#[test]
+fn what_a_killed_gateway_left_is_removed_and_nothing_else() {
+    let state = std::env::temp_dir().join(format!("fg-state-{}", random_name().unwrap()));
+    let folder = |name: &str| {
+        let folder = state.join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    };
+    let killed = folder("admin-0123456789abcdef");
+    drop(std::os::unix::net::UnixListener::bind(killed.join("1")).unwrap());
+    let empty = folder("admin-fedcba9876543210");
+    let alive = folder("admin-00000000000000aa");
+    let _listener = std::os::unix::net::UnixListener::bind(alive.join("3")).unwrap();
+    let others = [folder("admin-notes"), folder("config")];
+    let own = private_folder(&state).unwrap();
+    assert!(!killed.exists() && !empty.exists());
+    assert!(alive.exists() && own.exists() && others.iter().all(|folder| folder.exists()));
+    std::fs::remove_dir_all(&state).unwrap();
+}
+
 #[tokio::test]
 async fn an_address_that_others_can_reach_is_refused() {
     for address in ["0.0.0.0:0", "192.0.2.1:80", "[::]:0"] {
@@ -479,7 +548,7 @@ fn child_that_runs_out_of_descriptors() {
         let mut held: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
         held.pop();
         // Fails when a probe of the keeper was faster, or the server is gone.
-        let stream = std::os::unix::net::UnixStream::connect(folder.join("1"));
+        let stream = UnixStream::connect(folder.join("1"));
         // Real time: the accept thread shall come to it, and the keeper find out what happened.
         std::thread::sleep(Duration::from_millis(100));
         drop((held, stream));

@@ -1,5 +1,6 @@
 //! Where children leave what the status and the metrics show of them.
 
+use crate::admin::Load;
 use crate::supervisor::ChildKey;
 use fieldgate_net::PushReport;
 use fieldgate_worker::Report;
@@ -17,8 +18,12 @@ pub struct WorkerView {
     pub at: Instant,
 }
 
+/// Tells how busy the admin plane is.
+type AdminLoad = Box<dyn Fn() -> Load + Send + Sync>;
+
 #[derive(Default)]
 struct Notes {
+    admin_load: Option<AdminLoad>,
     addresses: BTreeMap<ChildKey, Vec<SocketAddr>>,
     pushes: BTreeMap<ChildKey, Arc<PushReport>>,
     workers: BTreeMap<String, WorkerView>,
@@ -34,6 +39,16 @@ impl Board {
     /// Where a listener really listens.
     pub fn set_addresses(&self, key: ChildKey, addresses: Vec<SocketAddr>) {
         self.lock().addresses.insert(key, addresses);
+    }
+
+    /// How the admin plane's load is asked for, as long as it runs.
+    pub fn set_admin_load(&self, load: AdminLoad) {
+        self.lock().admin_load = Some(load);
+    }
+
+    /// How busy the admin plane is; nothing while it does not run.
+    pub fn admin_load(&self) -> Load {
+        self.lock().admin_load.as_ref().map(|load| load()).unwrap_or_default()
     }
 
     /// The report of a push; the same over all its tries.
@@ -56,6 +71,9 @@ impl Board {
         let mut notes = self.lock();
         notes.addresses.remove(key);
         notes.pushes.remove(key);
+        if *key == ChildKey::Admin {
+            notes.admin_load = None;
+        }
     }
 
     /// All listeners.

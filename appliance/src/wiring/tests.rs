@@ -14,7 +14,7 @@ struct Bench {
     wiring: Wiring,
     supervisor: SupervisorHandle,
     cancel: CancellationToken,
-    running: tokio::task::JoinHandle<()>,
+    running: tokio::task::JoinSet<()>,
 }
 
 impl Bench {
@@ -55,7 +55,8 @@ impl Bench {
         };
         let (supervisor, running) = supervisor.run(cancel.clone());
         wiring.admission.decide_by(supervisor.clone(), wiring.context.registry.clone());
-        Bench { wiring, supervisor, cancel, running: tokio::spawn(running) }
+        let running = [running].into_iter().collect();
+        Bench { wiring, supervisor, cancel, running }
     }
 
     async fn apply(&self, mountpoints: Value) {
@@ -67,7 +68,7 @@ impl Bench {
 
     async fn end(self) {
         self.cancel.cancel();
-        self.running.await.unwrap();
+        self.running.join_all().await;
     }
 }
 

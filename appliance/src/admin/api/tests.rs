@@ -72,7 +72,8 @@ impl Running {
                 let admin =
                     Admin::bind(&settings, Arc::new(Gateway::new(steward, pulses, Status::default))).unwrap();
                 tell.send(admin.addresses()[0]).unwrap();
-                tokio::join!(admin.run(cancel_.clone()), work);
+                let (ended, ()) = tokio::join!(admin.run(cancel_.clone()), work);
+                ended.unwrap();
             });
         });
         Running { address: told.recv().unwrap(), folder, cancel, thread: Some(thread) }
