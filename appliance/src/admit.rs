@@ -33,6 +33,13 @@ impl ConfigAdmit {
         ConfigAdmit { config, instances }
     }
 
+    /// Whether a peer that was admitted with this request still is, by the newest config; else why not. A mountpoint that
+    /// is gone takes its peers with it and is not judged here.
+    pub fn still_admits(&self, request: &Request) -> Result<(), String> {
+        let config = self.config.borrow().clone();
+        config.mountpoint_for(&request.name).map_or(Ok(()), |(_, mountpoint)| may(request, mountpoint))
+    }
+
     async fn judge(&self, request: Request) -> Verdict {
         if request.app != APPLICATION {
             return Verdict::UnknownApplication;
@@ -145,6 +152,7 @@ mod tests {
             app: "live".into(),
             name: name.into(),
             key: key.map(str::to_owned),
+            revoked: Arc::default(),
         };
         admit().admit(request).await
     }

@@ -130,7 +130,7 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     let metering = cancel.clone();
     critical
         .spawn(named("the meter", Box::new(Box::pin(async move { meter.run(registry, metering).await }))));
-    let follow = follow_settings(supervisor.clone(), wiring.limits.clone(), settings_feed, cancel.clone());
+    let follow = follow_settings(supervisor.clone(), wiring.clone(), settings_feed, cancel.clone());
     critical.spawn(named("the settings", Box::new(Box::pin(follow))));
 
     let mut terminate = signal(SignalKind::terminate())?;
@@ -237,7 +237,7 @@ fn wire(
 /// What children read as they go follows the config that runs.
 async fn follow_settings(
     supervisor: SupervisorHandle,
-    limits: ConnectionLimits,
+    wiring: Wiring,
     feed: watch::Sender<Arc<RtmpServerSettings>>,
     cancel: CancellationToken,
 ) {
@@ -246,7 +246,8 @@ async fn follow_settings(
         let now = config.borrow_and_update().clone();
         feed.send_replace(Arc::new(rtmp_settings_of(&now)));
         let (total, per_address) = connection_limits_of(&now);
-        limits.set(total, per_address);
+        wiring.limits.set(total, per_address);
+        wiring.admission.enforce();
         tokio::select! {
             () = cancel.cancelled() => return,
             changed = config.changed() => if changed.is_err() {

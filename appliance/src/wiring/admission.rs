@@ -5,12 +5,24 @@ use crate::supervisor::SupervisorHandle;
 use fieldgate_hub::{Admit, Registry, Request, Verdict};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
-/// Says no to everybody until it is told who decides.
+/// Says no to everybody until it is told who decides. Keeps in mind who was admitted with what, so that a key or list that
+/// is tightened also counts for those who are there already.
 #[derive(Default)]
 pub struct Admission {
     decides: OnceLock<(ConfigAdmit, SupervisorHandle)>,
+    admitted: Mutex<Vec<Admitted>>,
+}
+
+/// A peer that was admitted; as many as there are connections, and those that left since the last was added.
+struct Admitted {
+    /// What it asked for, without the token of its own.
+    request: Request,
+    /// Gone with the peer.
+    revoked: Weak<CancellationToken>,
 }
 
 impl Admission {
@@ -20,6 +32,38 @@ impl Admission {
         let admit = ConfigAdmit::new(supervisor.config(), instances);
         // Set once, when the gateway starts.
         self.decides.set((admit, supervisor)).ok();
+    }
+
+    /// Sends away who would not be admitted any more. To be called after each change of the config.
+    pub fn enforce(&self) {
+        let Some((admit, _)) = self.decides.get() else { return };
+        self.lock().retain(|admitted| {
+            let Some(revoked) = admitted.revoked.upgrade() else { return false };
+            let Request { action, peer, name, .. } = &admitted.request;
+            let Err(cause) = admit.still_admits(&admitted.request) else { return true };
+            warn!(%peer, ?action, mountpoint = name, cause, "no longer admitted, sent away");
+            revoked.cancel();
+            false
+        });
+    }
+
+    /// Keeps a peer in mind; an error if the config changed while it was being judged.
+    fn note(
+        &self,
+        admit: &ConfigAdmit,
+        request: Request,
+        revoked: Weak<CancellationToken>,
+    ) -> Result<(), String> {
+        let mut admitted = self.lock();
+        admitted.retain(|admitted| admitted.revoked.strong_count() > 0);
+        // Under the lock: what changes after this is seen by `enforce`.
+        admit.still_admits(&request)?;
+        admitted.push(Admitted { request, revoked });
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Admitted>> {
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The supervisor, once there is one.
@@ -34,10 +78,21 @@ impl Admit for Admission {
     }
 
     fn admit(&self, request: Request) -> Pin<Box<dyn Future<Output = Verdict> + Send + '_>> {
-        match self.decides.get() {
-            Some((admit, _)) => admit.admit(request),
-            None => Box::pin(async { Verdict::Deny { text: "the gateway is starting; try again".into() } }),
-        }
+        let Some((admit, _)) = self.decides.get() else {
+            return Box::pin(async { Verdict::Deny { text: "the gateway is starting; try again".into() } });
+        };
+        Box::pin(async move {
+            let revoked = Arc::downgrade(&request.revoked);
+            let kept = Request { revoked: Arc::default(), ..request.clone() };
+            let verdict = admit.admit(request).await;
+            match verdict {
+                Verdict::Allow { .. } => match self.note(admit, kept, revoked) {
+                    Ok(()) => verdict,
+                    Err(text) => Verdict::Deny { text },
+                },
+                refused => refused,
+            }
+        })
     }
 }
 

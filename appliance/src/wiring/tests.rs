@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::supervisor::{Supervisor, SupervisorHandle};
-use fieldgate_hub::{Admit as _, Pulses, Registry};
+use fieldgate_hub::{Action, Admit as _, Pulses, Registry, Request, Verdict};
 use fieldgate_model::Config;
 use fieldgate_model::status::State;
 use fieldgate_net::RtmpForm;
@@ -90,5 +90,52 @@ async fn a_push_that_this_version_lacks_fails_by_itself_and_says_why() {
     assert!(push("k").cause.unwrap().starts_with("KMP pushes are not in this version yet"));
     assert_eq!(push("r").state, State::Running);
     assert!(bench.wiring.admission.knows_application("live"));
+    bench.end().await;
+}
+
+fn request(action: Action, name: &str, key: &str) -> Request {
+    Request {
+        action,
+        peer: [127, 0, 0, 1].into(),
+        app: "live".into(),
+        name: name.into(),
+        key: Some(key.into()),
+        revoked: Arc::default(),
+    }
+}
+
+#[tokio::test]
+async fn who_would_not_be_admitted_any_more_is_sent_away() {
+    let bench = Bench::start();
+    let yard = |publish: &str, play: Value| {
+        json!({"yard": {"source": {"kind": "publish", "key": publish}, "play": play},
+               "s*": {"source": {"kind": "publish", "key": publish}}})
+    };
+    bench.apply(yard("old", json!({"key": "view"}))).await;
+    let admission = &bench.wiring.admission;
+    let publisher = request(Action::Publish, "yard", "old");
+    let of_template = request(Action::Publish, "s1", "old");
+    let player = request(Action::Play, "yard", "view");
+    let left = request(Action::Play, "yard", "view");
+    for request in [&publisher, &of_template, &player, &left] {
+        assert!(matches!(admission.admit(request.clone()).await, Verdict::Allow { .. }));
+    }
+    drop(left);
+    let is_gone = |request: &Request| request.revoked.is_cancelled();
+    admission.enforce();
+    assert!(![&publisher, &of_template, &player].into_iter().any(is_gone), "nothing has changed");
+
+    bench.apply(yard("new", json!({"key": "view"}))).await;
+    admission.enforce();
+    assert!(is_gone(&publisher) && is_gone(&of_template), "another key");
+    assert!(!is_gone(&player), "what concerns others is not its matter");
+    assert!(matches!(admission.admit(publisher).await, Verdict::Deny { .. }));
+
+    bench.apply(yard("new", json!({"key": "view", "allow": ["127.0.0.0/8"]}))).await;
+    admission.enforce();
+    assert!(!is_gone(&player), "it fits the tighter list");
+    bench.apply(yard("new", json!({"key": "closed"}))).await;
+    admission.enforce();
+    assert!(is_gone(&player));
     bench.end().await;
 }

@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// What a peer wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,9 @@ pub struct Request {
     pub name: String,
     /// The key from the query, if there is one.
     pub key: Option<String>,
+    /// Cancelled by whoever decides when an admitted peer no longer is; whoever asks then closes it. Nobody else holds it
+    /// for longer than the peer stays.
+    pub revoked: Arc<CancellationToken>,
 }
 
 /// How an admitted player shall be served; of no meaning to publishers.

@@ -112,6 +112,9 @@ pub enum RtmpConnectionError {
     /// The mountpoint was taken away from it.
     #[error("mountpoint {0} was removed, changed or taken over")]
     Removed(String),
+    /// Keys or address lists were changed and do not fit it any more.
+    #[error("it may no longer use {0}: its key or address list was changed")]
+    Revoked(String),
     /// The gateway stops.
     #[error("the gateway is stopping")]
     Stopping,

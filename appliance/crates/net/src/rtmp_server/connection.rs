@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 /// Chunk size until a player has told which mountpoint it wants.
@@ -34,10 +35,14 @@ pub(super) enum Role {
 }
 
 impl Role {
-    fn shard(&self) -> usize {
+    fn mountpoint(&self) -> &Arc<Mountpoint> {
         match self {
-            Role::Publish { mountpoint, .. } | Role::Play { mountpoint, .. } => mountpoint.shard(),
+            Role::Publish { mountpoint, .. } | Role::Play { mountpoint, .. } => mountpoint,
         }
+    }
+
+    fn shard(&self) -> usize {
+        self.mountpoint().shard()
     }
 }
 
@@ -51,6 +56,8 @@ pub(super) struct Connection {
     app: String,
     /// Some encoders can put the key only behind the application.
     app_key: Option<String>,
+    /// Cancelled when what it was last admitted to is taken back.
+    revoked: Arc<CancellationToken>,
     moves: u8,
 }
 
@@ -93,6 +100,7 @@ impl Connection {
             unread: BytesMut::new(),
             app: String::new(),
             app_key: None,
+            revoked: Arc::default(),
             moves: 0,
         };
         let work = async {
@@ -168,14 +176,27 @@ impl Connection {
         outbox: &Rc<Outbox>,
         local: &Rc<LocalShard>,
     ) -> Result<bool, Error> {
-        match role {
-            Role::Publish { stream_id, mountpoint } => {
-                super::publish::run(self, outbox, local, stream_id, mountpoint).await
+        let (revoked, name) = (self.revoked.clone(), role.mountpoint().name().to_owned());
+        let serving = async {
+            match role {
+                Role::Publish { stream_id, mountpoint } => {
+                    super::publish::run(self, outbox, local, stream_id, mountpoint).await
+                }
+                Role::Play { stream_id, mountpoint, terms } => {
+                    super::play::run(self, outbox, local, stream_id, mountpoint, terms).await
+                }
             }
-            Role::Play { stream_id, mountpoint, terms } => {
-                super::play::run(self, outbox, local, stream_id, mountpoint, terms).await
-            }
+        };
+        tokio::select! {
+            outcome = serving => return outcome,
+            () = revoked.cancelled() => {}
         }
+        let error = Error::Revoked(name);
+        info!(peer = %self.peer, %error, "closed");
+        outbox.stop();
+        self.session.close(&error.to_string());
+        self.say_last_words(outbox).await;
+        Err(error)
     }
 
     /// Goes on with the role on the mountpoint's shard.
@@ -276,13 +297,16 @@ impl Connection {
         None
     }
 
-    async fn ask(&self, action: Action, name: &str, key: Option<String>) -> Verdict {
+    async fn ask(&mut self, action: Action, name: &str, key: Option<String>) -> Verdict {
+        // Of its own: what was admitted before has ended.
+        self.revoked = Arc::default();
         let request = Request {
             action,
             peer: self.peer.ip().to_canonical(),
             app: self.app.clone(),
             name: name.to_owned(),
             key: key.or_else(|| self.app_key.clone()),
+            revoked: self.revoked.clone(),
         };
         self.server.context.admit.admit(request).await
     }
