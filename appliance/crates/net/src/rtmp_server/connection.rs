@@ -192,7 +192,6 @@ impl Connection {
             () = revoked.cancelled() => {}
         }
         let error = Error::Revoked(name);
-        info!(peer = %self.peer, %error, "closed");
         outbox.stop();
         self.session.close(&error.to_string());
         self.say_last_words(outbox).await;
