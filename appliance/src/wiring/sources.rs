@@ -266,8 +266,9 @@ fn wish(encoder: EncoderWish, bitrate: u32, keyframe_interval: config::Span) -> 
 
 fn test_job(name: &str, test: &TestPicture, encoder: EncoderWish, devices: Vec<PathBuf>) -> Job {
     let camera = TestCamera {
-        width: test.width,
-        height: test.height,
+        // Encoders take even sides only.
+        width: test.width & !1,
+        height: test.height & !1,
         frame_rate: test.frame_rate,
         sound: test.audio,
         encoder: wish(encoder, test.bitrate, test.keyframe_interval),

@@ -52,13 +52,13 @@ pub(super) fn build(
 fn check(settings: &TestCamera) -> Result<(), WorkError> {
     let sides = [("width", settings.width), ("height", settings.height)];
     for (setting, got) in sides {
-        if !(16..=4096).contains(&got) || got % 2 != 0 {
-            return Err(WorkError::Setting { setting, got: got.to_string(), remedy: "even, 16 to 4096" });
+        if !(16..=8192).contains(&got) || got % 2 != 0 {
+            return Err(WorkError::Setting { setting, got: got.to_string(), remedy: "even, 16 to 8192" });
         }
     }
-    if !(1..=120).contains(&settings.frame_rate) {
+    if !(1..=240).contains(&settings.frame_rate) {
         let got = settings.frame_rate.to_string();
-        return Err(WorkError::Setting { setting: "frame_rate", got, remedy: "1 to 120" });
+        return Err(WorkError::Setting { setting: "frame_rate", got, remedy: "1 to 240" });
     }
     Ok(())
 }

@@ -103,15 +103,15 @@ pub struct V4l2 {
     /// The device file, such as `/dev/video0` or, better, a name under `/dev/v4l/by-id/`.
     #[schemars(length(min = 1, max = 4096))]
     pub device: PathBuf,
-    /// Picture width in pixels, 16 to 8,192. Default: the device's best up to 1,920.
+    /// Picture width in pixels, 16 to 8,192. Default: 1,280 or the device's nearest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 16, max = 8192))]
     pub width: Option<u32>,
-    /// Picture height in pixels, 16 to 8,192. Default: the device's best up to 1,080.
+    /// Picture height in pixels, 16 to 8,192. Default: 720 or the device's nearest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 16, max = 8192))]
     pub height: Option<u32>,
-    /// Pictures per second, 1 to 240. Default: the device's best up to 30.
+    /// Pictures per second, 1 to 240. Default: 30 or the device's nearest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 240))]
     pub frame_rate: Option<u32>,
