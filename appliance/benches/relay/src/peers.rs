@@ -203,7 +203,8 @@ fn fieldgate(
         template["play"] = json!({ "gather": "50ms" });
     }
     let mut config = json!({
-        "rtmp": { "listen": [address.to_string()] },
+        // All of the load comes from one address.
+        "rtmp": { "listen": [address.to_string()], "max_connections": 4096, "max_connections_per_address": 2048 },
         "admin": { "listen": [free_address()?.to_string()] },
         "mountpoints": { "s*": template },
     });
