@@ -266,9 +266,8 @@ fn wish(encoder: EncoderWish, bitrate: u32, keyframe_interval: config::Span) -> 
 
 fn test_job(name: &str, test: &TestPicture, encoder: EncoderWish, devices: Vec<PathBuf>) -> Job {
     let camera = TestCamera {
-        // Encoders take even sides only.
-        width: test.width & !1,
-        height: test.height & !1,
+        width: test.width,
+        height: test.height,
         frame_rate: test.frame_rate,
         sound: test.audio,
         encoder: wish(encoder, test.bitrate, test.keyframe_interval),

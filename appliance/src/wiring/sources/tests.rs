@@ -40,7 +40,7 @@ fn what_is_not_percent_encoded_stands_for_itself() {
 #[test]
 fn the_settings_of_a_test_picture_reach_its_worker() {
     let test = TestPicture {
-        width: 321,
+        width: 320,
         height: 180,
         frame_rate: 12,
         bitrate: 300_000,
