@@ -19,12 +19,12 @@ mod handle;
 #[cfg(test)]
 mod tests;
 
-pub use backoff::{Backoff, Retry};
+pub use backoff::Backoff;
 pub use children::{ChildKey, ChildSettings, MountpointSettings, Stage, children_of, stream_children_of};
 pub use handle::{InstantiateError, Snapshot, Supervised, SupervisorHandle};
 
 use desk::Desk;
-use fieldgate_hub::{Clock, Pulse};
+use fieldgate_hub::{Clock, Pulse, Retry};
 use fieldgate_model::Config;
 use std::fmt;
 use std::future::Future;

@@ -15,9 +15,9 @@ pub use transports::Transports;
 
 use crate::admin::api::AdminApi;
 use crate::admin::{Admin, Settings as AdminSettings};
-use crate::supervisor::{ChildContext, ChildError, ChildFuture, ChildKey, ChildSettings, Retry, Start};
+use crate::supervisor::{ChildContext, ChildError, ChildFuture, ChildKey, ChildSettings, Start};
 use encoders::Encoders;
-use fieldgate_hub::{Context, Mountpoint, Shard};
+use fieldgate_hub::{Context, Mountpoint, Retry, Shard};
 use fieldgate_net::{ConnectionLimits, RtmpServerCounters, RtmpServerSettings};
 use fieldgate_worker::Spawner;
 use std::path::PathBuf;
@@ -117,15 +117,6 @@ impl Wiring {
     fn shard_of(&self, mountpoint: &Mountpoint) -> Result<Shard, ChildError> {
         let missing = || ChildError::new(Retry::Never, "its media thread does not exist");
         self.context.shards.get(mountpoint.shard()).cloned().ok_or_else(missing)
-    }
-}
-
-/// What the libraries advise, in the supervisor's words.
-fn retry_of(retry: fieldgate_net::Retry) -> Retry {
-    match retry {
-        fieldgate_net::Retry::Now => Retry::Now,
-        fieldgate_net::Retry::Backoff => Retry::Backoff,
-        fieldgate_net::Retry::Never => Retry::Never,
     }
 }
 

@@ -2,17 +2,6 @@
 
 use std::time::Duration;
 
-/// What to do after a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// Try again after a while.
-    Backoff,
-    /// Only other settings can help.
-    Never,
-    /// Try again at once (the peer asked for it).
-    Now,
-}
-
 /// One child's waits: 1 s, doubling to the cap, 20 % more or less; from the start again after a good run.
 #[derive(Clone, Debug)]
 pub struct Backoff {

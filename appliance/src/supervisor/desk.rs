@@ -3,11 +3,12 @@
 use super::children::{children_of, stream_children_of};
 use super::handle::{InstantiateError, Snapshot};
 use super::{
-    ABORT_WITHIN, Backoff, ChildContext, ChildError, ChildKey, ChildSettings, IDLE_BEAT, Ready, Retry,
+    ABORT_WITHIN, Backoff, ChildContext, ChildError, ChildKey, ChildSettings, IDLE_BEAT, Ready,
     SETTLE_WITHIN, START_WITHIN, STOP_WITHIN, Stage, Supervisor,
 };
 use crate::clock::timestamp;
 use crate::logging::RateLimit;
+use fieldgate_hub::Retry;
 use fieldgate_model::Config;
 use fieldgate_model::config::{Mountpoint, Path, Problem};
 use fieldgate_model::status::{Activity, State};

@@ -1,5 +1,5 @@
 use super::*;
-use fieldgate_hub::Pulses;
+use fieldgate_hub::{Pulses, Retry};
 use fieldgate_model::config::Problem;
 use fieldgate_model::status::{Activity, State};
 use serde_json::{Value, json};

@@ -1,7 +1,8 @@
 //! RTMP and RTMPS listeners.
 
 use super::Wiring;
-use crate::supervisor::{ChildContext, ChildError, ChildKey, Retry};
+use crate::supervisor::{ChildContext, ChildError, ChildKey};
+use fieldgate_hub::Retry;
 use fieldgate_net::{RtmpListener, ServerCertificates};
 use std::io;
 use std::net::SocketAddr;

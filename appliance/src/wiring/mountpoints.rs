@@ -1,8 +1,8 @@
 //! A mountpoint's place in the hub, and the end of streams under templates that nobody feeds any more.
 
 use super::Wiring;
-use crate::supervisor::{ChildContext, ChildError, MountpointSettings, Retry};
-use fieldgate_hub::{Bound, Limits, Mountpoint, StreamState};
+use crate::supervisor::{ChildContext, ChildError, MountpointSettings};
+use fieldgate_hub::{Bound, Limits, Mountpoint, Retry, StreamState};
 use std::time::Duration;
 use tracing::debug;
 

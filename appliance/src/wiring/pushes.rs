@@ -1,8 +1,9 @@
 //! Pushes to upstreams.
 
-use super::{Wiring, retry_of};
-use crate::supervisor::{ChildContext, ChildError, ChildKey, Retry};
+use super::Wiring;
+use crate::supervisor::{ChildContext, ChildError, ChildKey};
 use crate::unbuilt;
+use fieldgate_hub::Retry;
 use fieldgate_model::config::Push;
 use fieldgate_net::{ClientTls, DialOptions, RtmpEndpoint, RtmpPush};
 use fieldgate_proto::rtmp::RtmpUrl;
@@ -69,7 +70,7 @@ impl Wiring {
         }
         match ended {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(ChildError::of(retry_of(error.retry()), &error)),
+            Ok(Err(error)) => Err(ChildError::of(error.retry(), &error)),
             Err(error) => Err(ChildError::of(Retry::Backoff, &error)),
         }
     }

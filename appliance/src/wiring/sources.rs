@@ -2,11 +2,11 @@
 
 use super::encoders::{EncoderError, Encoders, devices_of, encoder_devices};
 use super::pushes::{client_tls, dial_options};
-use super::{Board, Wiring, retry_of};
-use crate::supervisor::{ChildContext, ChildError, Ready, Retry};
+use super::{Board, Wiring};
+use crate::supervisor::{ChildContext, ChildError, Ready};
 use crate::unbuilt;
 use fieldgate_hub::link::Limits as LinkLimits;
-use fieldgate_hub::{LocalShard, Mountpoint, Publisher, PublisherInfo};
+use fieldgate_hub::{LocalShard, Mountpoint, Publisher, PublisherInfo, Retry};
 use fieldgate_media::{Draft, Tracks};
 use fieldgate_model::config::{self, Pull, Rtsp, RtspTransport, Source, TestPicture, V4l2, V4l2Format};
 use fieldgate_model::job::{self, EncoderWish, Job, RtspCamera, Sandbox, TestCamera, V4l2Camera, Work};
@@ -87,7 +87,7 @@ impl Wiring {
                 }
                 let is_next_encoder = self.encoders.note_end(&last.status.encoders, &error);
                 // What was wrong with the one that is left out says nothing about the next.
-                let retry = if is_next_encoder { Retry::Backoff } else { retry_of_worker(&error) };
+                let retry = if is_next_encoder { Retry::Backoff } else { error.retry() };
                 Err(ChildError::of(retry, &error))
             }
             Err(error) => Err(ChildError::of(Retry::Backoff, &error)),
@@ -121,7 +121,7 @@ impl Wiring {
     async fn proven(&self, cancel: &CancellationToken) -> Result<(EncoderWish, Vec<PathBuf>), ChildError> {
         let found = self.encoders.find(cancel).await.map_err(|error| {
             let retry = match &error {
-                EncoderError::Worker(error) => retry_of_worker(error),
+                EncoderError::Worker(error) => error.retry(),
                 // One may be plugged in or installed.
                 EncoderError::NoneWorks(_) => Retry::Backoff,
             };
@@ -165,17 +165,9 @@ impl Wiring {
         child.ready.ready();
         match shard.run(move |local| run.run(local)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(ChildError::of(retry_of(error.retry()), &error)),
+            Ok(Err(error)) => Err(ChildError::of(error.retry(), &error)),
             Err(error) => Err(ChildError::of(Retry::Backoff, &error)),
         }
-    }
-}
-
-fn retry_of_worker(error: &WorkerError) -> Retry {
-    match error.retry() {
-        fieldgate_worker::Retry::Backoff => Retry::Backoff,
-        fieldgate_worker::Retry::Never => Retry::Never,
-        fieldgate_worker::Retry::Now => Retry::Now,
     }
 }
 

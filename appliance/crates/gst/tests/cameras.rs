@@ -181,7 +181,7 @@ fn settings_that_cannot_work_are_named_and_never_retried() {
     let odd = TestCamera { width: 641, ..TestCamera::default() };
     let (_, outcome) = run(spec(Work::Test(odd), Sandbox::default()), |_| false);
     let error = outcome.unwrap_err();
-    assert_eq!(error.retry(), fieldgate_worker::Retry::Never);
+    assert_eq!(error.retry(), fieldgate_hub::Retry::Never);
     assert!(error.to_string().contains("width is 641"), "{error}");
 
     let wish = EncoderWish { allow_software: false, ..EncoderWish::default() };
@@ -202,7 +202,7 @@ fn a_missing_capture_device_is_named() {
     let (_, outcome) = run(spec(Work::V4l2(settings), sandbox), |_| false);
     let error = outcome.unwrap_err();
     assert!(error.to_string().contains(device), "{error}");
-    assert_eq!(error.retry(), fieldgate_worker::Retry::Backoff);
+    assert_eq!(error.retry(), fieldgate_hub::Retry::Backoff);
     println!("  {error}");
 }
 

@@ -2,11 +2,10 @@
 
 use crate::dial::{DialError, DialOptions, Stream, Target, dial};
 use crate::outbox::Outbox;
-use crate::retry::Retry;
 use crate::socket::Socket;
 use crate::tls::ClientTls;
 use bytes::{Buf, BytesMut};
-use fieldgate_hub::{LocalShard, MountpointError};
+use fieldgate_hub::{LocalShard, MountpointError, Retry};
 use fieldgate_proto::rtmp::{
     ClientEvent, ClientHandshake, ClientMode, ClientSession, ClientSettings, HandshakeError, Limits, RtmpUrl,
     SessionError,

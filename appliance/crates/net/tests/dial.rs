@@ -5,9 +5,8 @@
 mod certificates;
 
 use certificates::{Authority, NOW, folder, write_pair};
-use fieldgate_net::{
-    ClientTls, DialError, DialOptions, Retry, ServerCertificates, Stream, Target, TlsError, dial,
-};
+use fieldgate_hub::Retry;
+use fieldgate_net::{ClientTls, DialError, DialOptions, ServerCertificates, Stream, Target, TlsError, dial};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;

@@ -20,6 +20,6 @@ mod usage;
 
 pub use exit::Exit;
 pub use probe::{Probed, probe_encoders};
-pub use source::{Deadlines, Deliver, Report, Retry, WorkerError, WorkerSource, WorkerSpec};
+pub use source::{Deadlines, Deliver, Report, WorkerError, WorkerSource, WorkerSpec};
 pub use spawner::{Abandoned, Program, SpawnError, Spawner};
 pub use usage::Usage;

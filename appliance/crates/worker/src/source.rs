@@ -10,7 +10,7 @@
 mod error;
 mod watch;
 
-pub use error::{Retry, WorkerError};
+pub use error::WorkerError;
 
 use crate::exit::Exit;
 use crate::spawner::{Program, Spawner, Started, reap};

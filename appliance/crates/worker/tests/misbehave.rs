@@ -7,12 +7,12 @@
 #[path = "misbehave/child.rs"]
 mod child;
 
+use fieldgate_hub::Retry;
 use fieldgate_hub::link::{Limits, LinkError};
 use fieldgate_media::{Draft, Ticks, Tracks};
 use fieldgate_model::job::{EncoderWish, Job, Sandbox, TestCamera, Work, WorkerCommand};
 use fieldgate_worker::{
-    Deadlines, Deliver, Exit, Program, Report, Retry, Spawner, WorkerError, WorkerSource, WorkerSpec,
-    probe_encoders,
+    Deadlines, Deliver, Exit, Program, Report, Spawner, WorkerError, WorkerSource, WorkerSpec, probe_encoders,
 };
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader};

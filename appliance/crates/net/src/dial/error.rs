@@ -1,6 +1,6 @@
 //! Why a server was not reached, in words that say what to do.
 
-use crate::Retry;
+use fieldgate_hub::Retry;
 use rustls::{CertificateError, InvalidMessage};
 use std::fmt;
 use std::io;

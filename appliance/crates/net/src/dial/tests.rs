@@ -1,7 +1,7 @@
 //! The race and its errors, with time paused and a network that does as it is told.
 
 use super::*;
-use crate::Retry;
+use fieldgate_hub::Retry;
 use std::collections::HashMap;
 use std::error::Error;
 use std::future::pending;

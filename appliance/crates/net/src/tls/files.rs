@@ -1,6 +1,6 @@
 //! Reading certificates and keys from PEM files.
 
-use crate::Retry;
+use fieldgate_hub::Retry;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::fs::File;

@@ -2,19 +2,9 @@
 
 use crate::exit::Exit;
 use crate::spawner::SpawnError;
+use fieldgate_hub::Retry;
 use fieldgate_hub::link::LinkError;
 use std::time::Duration;
-
-/// What whoever restarts things should do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// Try again, less and less often.
-    Backoff,
-    /// Wait for other settings or software.
-    Never,
-    /// Try again at once.
-    Now,
-}
 
 /// Why a worker's run ended. Its texts are for people and hold no secrets.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! What an error of this crate asks of whoever runs the failed thing.
+//! What a driver's error asks of whoever runs the driver.
 
 /// Whether and when to try again; only the supervisor waits and restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
