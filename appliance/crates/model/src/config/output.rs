@@ -76,7 +76,7 @@ pub struct Push {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 128, max = 65536))]
     pub chunk_len: Option<u32>,
-    /// Longest wait between two attempts. `"1s"` to `"1h"`. Default `"60s"`.
+    /// Longest wait between two attempts. `"1s"` to `"1h"`. Default `"3s"`.
     #[serde(default = "default_backoff_cap")]
     #[schemars(extend("minSpan" = "1s", "maxSpan" = "1h"))]
     pub backoff_cap: Span,

@@ -181,7 +181,7 @@ pub struct Pull {
     #[serde(default = "default_stall")]
     #[schemars(extend("minSpan" = "1s", "maxSpan" = "10m"))]
     pub stall_timeout: Span,
-    /// Longest wait between two attempts. `"1s"` to `"1h"`. Default `"60s"`.
+    /// Longest wait between two attempts. `"1s"` to `"1h"`. Default `"3s"`.
     #[serde(default = "default_backoff_cap")]
     #[schemars(extend("minSpan" = "1s", "maxSpan" = "1h"))]
     pub backoff_cap: Span,
@@ -203,8 +203,9 @@ fn default_keyframe_interval() -> Span {
     Span::from_secs(2)
 }
 
+/// Short: a link that comes back shall carry the stream again within five seconds.
 pub(super) fn default_backoff_cap() -> Span {
-    Span::from_secs(60)
+    Span::from_secs(3)
 }
 
 pub(super) fn yes() -> bool {
