@@ -55,13 +55,14 @@ fn main() -> ExitCode {
     let filters: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     let wanted =
         |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
-    let mut failed = 0;
+    let (mut passed_count, mut failed) = (0, 0);
     for (name, test) in tests.into_iter().filter(|(name, _)| wanted(name)) {
         let passed = std::panic::catch_unwind(test).is_ok();
         println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        passed_count += usize::from(passed);
         failed += usize::from(!passed);
     }
-    println!("\ntest result: {failed} failed");
+    println!("\n{passed_count} passed, {failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

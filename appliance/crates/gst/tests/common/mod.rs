@@ -20,7 +20,7 @@ pub(crate) fn main(tests: &[(&str, fn())]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let filters: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
-    let mut failed = 0;
+    let (mut passed_count, mut failed) = (0, 0);
     for (name, test) in tests {
         // What only measures runs only when asked for.
         let by_default = filters.is_empty() && !name.starts_with("measure_");
@@ -29,9 +29,10 @@ pub(crate) fn main(tests: &[(&str, fn())]) -> ExitCode {
         }
         let passed = std::panic::catch_unwind(test).is_ok();
         println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        passed_count += usize::from(passed);
         failed += usize::from(!passed);
     }
-    println!("\ntest result: {} failed", failed);
+    println!("\n{passed_count} passed, {failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
