@@ -1,6 +1,6 @@
 //! Can a config be run? Finds all that is wrong, each with its path.
 //!
-//! [`shape`](super::shape) checks what one setting alone can get wrong; here is what only shows in context.
+//! [`super::shape`] checks what one setting alone can get wrong; here is what only shows in context.
 
 mod listeners;
 mod loops;
