@@ -6,7 +6,7 @@
 
 use crate::socket::Socket;
 use bytes::{Bytes, BytesMut};
-use fieldgate_hub::{Entry, Item, Sink, Subscriber};
+use fieldgate_hub::{Entry, Item, LocalShard, Sink, Subscriber};
 use fieldgate_proto::rtmp::RtmpWire;
 use fieldgate_proto::rtmp::wire::{Chunked, MetadataStyle, STREAM_ID};
 use std::cell::RefCell;
@@ -138,6 +138,22 @@ impl Outbox {
     /// Reads from the socket.
     pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         self.state.borrow_mut().socket.poll_read(cx, buf)
+    }
+
+    /// Reads once, appending to `unread`, and goes on writing meanwhile; the bytes read, zero at the peer's end.
+    pub(crate) async fn read_more(&self, local: &LocalShard, unread: &mut BytesMut) -> io::Result<usize> {
+        let mut batch = Vec::new();
+        poll_fn(|cx| {
+            if let Poll::Ready(Err(error)) = self.poll_progress(cx, &mut batch) {
+                return Poll::Ready(Err(error));
+            }
+            let mut scratch = local.scratch();
+            self.poll_read(cx, &mut scratch).map_ok(|len| {
+                unread.extend_from_slice(scratch.get(..len).unwrap_or_default());
+                len
+            })
+        })
+        .await
     }
 
     /// Appends protocol bytes; false if the peer reads none of them and too many wait.

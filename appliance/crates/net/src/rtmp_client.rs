@@ -10,10 +10,8 @@ use fieldgate_proto::rtmp::{
     ClientEvent, ClientHandshake, ClientMode, ClientSession, ClientSettings, HandshakeError, Limits, RtmpUrl,
     SessionError,
 };
-use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
 /// How long a server may take from the TCP connection to its acceptance.
@@ -181,19 +179,7 @@ impl Accepted {
     }
 
     async fn read_more(&mut self, local: &LocalShard) -> Result<(), RtmpClientError> {
-        let Accepted { outbox, unread, .. } = self;
-        let mut batch = Vec::new();
-        let len = poll_fn(|cx| {
-            if let Poll::Ready(Err(error)) = outbox.poll_progress(cx, &mut batch) {
-                return Poll::Ready(Err(error));
-            }
-            let mut scratch = local.scratch();
-            outbox.poll_read(cx, &mut scratch).map_ok(|len| {
-                unread.extend_from_slice(scratch.get(..len).unwrap_or_default());
-                len
-            })
-        })
-        .await?;
+        let len = self.outbox.read_more(local, &mut self.unread).await?;
         if len == 0 { Err(RtmpClientError::Closed) } else { Ok(()) }
     }
 

@@ -9,12 +9,10 @@ use fieldgate_proto::rtmp::{
     Event, PlayRefusal, PlayRequest, PublishRefusal, PublishRequest, ServerHandshake, ServerSession,
     ServerSettings,
 };
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -325,20 +323,7 @@ impl Connection {
 
     /// Reads once into `unread`; false at the peer's end.
     async fn read_more(&mut self, outbox: &Outbox, local: &LocalShard) -> Result<bool, Error> {
-        let unread = &mut self.unread;
-        let mut batch = Vec::new();
-        let len = poll_fn(|cx| {
-            if let Poll::Ready(Err(error)) = outbox.poll_progress(cx, &mut batch) {
-                return Poll::Ready(Err(error));
-            }
-            let mut scratch = local.scratch();
-            outbox.poll_read(cx, &mut scratch).map_ok(|len| {
-                unread.extend_from_slice(scratch.get(..len).unwrap_or_default());
-                len
-            })
-        })
-        .await?;
-        Ok(len > 0)
+        Ok(outbox.read_more(local, &mut self.unread).await? > 0)
     }
 
     /// Hands the session's answers to the socket.
