@@ -11,4 +11,5 @@
 )]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::panic))]
 
+pub mod kmp;
 pub mod rtmp;

@@ -214,6 +214,8 @@ struct Head {
     /// The timestamp field or its extension (types 0-2).
     time: u32,
     extended: Option<u32>,
+    /// Of a type 3 header after an extended timestamp: whether that came again.
+    repeats_extended: Option<bool>,
     kind: u8,
     len: u32,
     stream_id: u32,
@@ -230,6 +232,7 @@ pub struct ChunkReader {
     unfinished: usize,
     streams: Vec<Stream>,
     at: At,
+    repeats_extended: Option<bool>,
     /// The beginning of a chunk header that was cut by the end of the input.
     staged: [u8; HEAD_MAX],
     staged_len: usize,
@@ -247,6 +250,7 @@ impl ChunkReader {
             unfinished: 0,
             streams: Vec::new(),
             at: At::Head,
+            repeats_extended: None,
             staged: [0; HEAD_MAX],
             staged_len: 0,
         }
@@ -255,6 +259,11 @@ impl ChunkReader {
     /// Whether audio, video and aggregate messages may be longer than the others.
     pub fn allow_media(&mut self, allowed: bool) {
         self.media = allowed;
+    }
+
+    /// Whether the peer repeats extended timestamps on continuation chunks, as the last such chunk told.
+    pub fn repeats_extended_timestamps(&self) -> Option<bool> {
+        self.repeats_extended
     }
 
     /// The peer's chunk size now.
@@ -359,8 +368,18 @@ impl ChunkReader {
             low => u32::from(low),
         };
         let slot = self.streams.iter().position(|stream| stream.csid == csid);
-        let mut head =
-            Head { format, csid, slot, used: 0, time: 0, extended: None, kind: 0, len: 0, stream_id: 0 };
+        let mut head = Head {
+            format,
+            csid,
+            slot,
+            used: 0,
+            time: 0,
+            extended: None,
+            repeats_extended: None,
+            kind: 0,
+            len: 0,
+            stream_id: 0,
+        };
         match format {
             0 => {
                 let (&[t0, t1, t2, l0, l1, l2, kind, s0, s1, s2, s3], after) = rest.split_first_chunk()?;
@@ -390,9 +409,11 @@ impl ChunkReader {
                 {
                     let expected = extended.to_be_bytes();
                     let at_hand = rest.get(..4).unwrap_or(rest);
-                    if expected.starts_with(at_hand) {
+                    let repeats = expected.starts_with(at_hand);
+                    if repeats {
                         rest = rest.split_first_chunk::<4>()?.1;
                     }
+                    head.repeats_extended = Some(repeats);
                 }
             }
         }
@@ -409,6 +430,7 @@ impl ChunkReader {
     /// Applies a header to its chunk stream; returns the slot and the length of the chunk's body.
     fn begin(&mut self, head: Head) -> Result<(usize, usize), ChunkError> {
         let csid = head.csid;
+        self.repeats_extended = head.repeats_extended.or(self.repeats_extended);
         let slot = match head.slot {
             Some(slot) => slot,
             None => self.open(csid, head.format)?,

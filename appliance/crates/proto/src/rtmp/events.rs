@@ -88,6 +88,10 @@ pub struct ConnectRequest {
     pub tc_url: String,
     /// The peer's `flashVer`.
     pub flash_ver: String,
+    /// The peer's `swfUrl`, as sent.
+    pub swf_url: String,
+    /// The peer's `pageUrl`, as sent.
+    pub page_url: String,
     /// The peer's `fourCcList` and the keys of its FourCC info maps; empty: plain RTMP only.
     pub fourcc: Vec<String>,
     /// 0 or 3.
@@ -112,6 +116,8 @@ pub struct PublishRequest {
     pub query: String,
     /// What the peer wants done with it.
     pub kind: PublishKind,
+    /// The word with which it said so; empty if it said nothing.
+    pub kind_word: String,
 }
 
 impl PublishRequest {

@@ -24,6 +24,6 @@ pub use events::{
     PublishRequest, SessionError,
 };
 pub use handshake::{ClientHandshake, HandshakeError, ServerHandshake};
-pub use server::{ServerSession, ServerSettings};
+pub use server::{Received, ServerSession, ServerSettings};
 pub use url::{RtmpUrl, UrlError};
 pub use wire::RtmpWire;

@@ -57,6 +57,20 @@ impl ServerSession {
         self.link.command(0, &fields);
     }
 
+    /// Refuses the waiting `connect` as servers do whose controller refused: Stream Begin, the controller's words as an
+    /// `onStatus`, then the error of `connect` with a fixed text. The connection may stay open; what the peer asks for
+    /// on it is refused.
+    ///
+    /// Source: recorded from an RTMP server with such a controller.
+    pub fn refuse_connect(&mut self, text: &str) {
+        if !matches!(self.connect, Connect::Asked { .. }) {
+            return;
+        }
+        self.link.user_control(control::STREAM_BEGIN, 0);
+        self.link.status(0, "error", "NetStream.Play.Failed", text);
+        self.reject_connect("Connection failed: Application rejected connection.");
+    }
+
     /// Accepts a waiting publish: its media comes as events from now on. Nothing happens if none waits there.
     pub fn accept_publish(&mut self, stream_id: u32) {
         let Some(stream) = self.stream(stream_id) else { return };

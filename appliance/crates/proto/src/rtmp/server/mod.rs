@@ -73,6 +73,18 @@ pub struct ServerSession {
     streams: Vec<Stream>,
     /// Index of the publishing stream whose demuxer still has items.
     draining: Option<usize>,
+    received: Received,
+}
+
+/// What has come in on a connection, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// In all, without the handshake.
+    pub bytes: u64,
+    /// Bodies of audio messages to accepted publications.
+    pub audio_bytes: u64,
+    /// Bodies of video messages to accepted publications.
+    pub video_bytes: u64,
 }
 
 impl ServerSession {
@@ -85,6 +97,7 @@ impl ServerSession {
             connect: Connect::Fresh,
             streams: Vec::new(),
             draining: None,
+            received: Received::default(),
         }
     }
 
@@ -97,7 +110,9 @@ impl ServerSession {
             }
             let before = input.len();
             let message = self.reader.read(input);
-            self.link.count_input(before.saturating_sub(input.len()));
+            let taken = before.saturating_sub(input.len());
+            self.link.count_input(taken);
+            self.received.bytes = self.received.bytes.saturating_add(taken as u64);
             let Some(message) = message? else {
                 return self.link.check_backlog().map(|()| None);
             };
@@ -131,6 +146,16 @@ impl ServerSession {
     /// Sends a ping; `now_ms` comes back in [`Event::PingAnswered`].
     pub fn ping(&mut self, now_ms: u32) {
         self.link.user_control(control::PING_REQUEST, now_ms);
+    }
+
+    /// What has come in so far.
+    pub fn received(&self) -> Received {
+        self.received
+    }
+
+    /// Whether the peer repeats extended timestamps on continuation chunks; unknown while it sent none that tell.
+    pub fn repeats_extended_timestamps(&self) -> Option<bool> {
+        self.reader.repeats_extended_timestamps()
     }
 
     /// Units of that publisher left out because no codec header had come before them.
@@ -168,6 +193,12 @@ impl ServerSession {
                     });
                 // What comes for a stream that was not accepted, or is over, is dropped.
                 if let Some((at, demuxer)) = publishing {
+                    let len = message.body().len() as u64;
+                    match message.kind {
+                        kind::AUDIO => self.received.audio_bytes += len,
+                        kind::VIDEO => self.received.video_bytes += len,
+                        _ => {}
+                    }
                     demuxer.push(message);
                     self.draining = Some(at);
                 }

@@ -98,6 +98,8 @@ impl ServerSession {
             query: query.to_owned(),
             tc_url: object_text(object, "tcUrl"),
             flash_ver: object_text(object, "flashVer"),
+            swf_url: object_text(object, "swfUrl"),
+            page_url: object_text(object, "pageUrl"),
             fourcc,
             object_encoding: object_encoding as u8,
         }))
@@ -141,13 +143,14 @@ impl ServerSession {
         }
         stream.role = Role::AskedPublish;
         stream.name = name.to_owned();
-        let kind = match command.text(1) {
-            Some("record") => PublishKind::Record,
-            Some("append") => PublishKind::Append,
+        let kind_word = command.text(1).unwrap_or_default().to_owned();
+        let kind = match kind_word.as_str() {
+            "record" => PublishKind::Record,
+            "append" => PublishKind::Append,
             _ => PublishKind::Live,
         };
         let (name, query) = (name.to_owned(), query.to_owned());
-        Some(Event::PublishRequested(PublishRequest { stream_id, name, query, kind }))
+        Some(Event::PublishRequested(PublishRequest { stream_id, name, query, kind, kind_word }))
     }
 
     fn play(&mut self, command: &Command, stream_id: u32) -> Option<Event> {

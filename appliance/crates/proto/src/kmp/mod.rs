@@ -1,0 +1,14 @@
+//! KMP, the Kaltura Media Protocol: one track per TCP connection, frames with ids, acknowledgements.
+//!
+//! Pure: bytes, units and times in, packets and events out. A packet that carries media is a small head and the
+//! payload as it is in the ring ([`Wire`]): nothing copies a payload.
+
+#[cfg(test)]
+pub(crate) mod golden;
+pub mod packet;
+mod reader;
+
+pub use packet::{
+    Ack, Audio, Connect, FrameHead, Media, MediaInfo, MediaKind, Name, PacketKind, Rational, Video, Wire,
+};
+pub use reader::{Direction, Frame, Limits, Packet, PacketReader, ReadError};
