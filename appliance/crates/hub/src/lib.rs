@@ -11,6 +11,7 @@
 #![warn(clippy::indexing_slicing)]
 
 mod admit;
+pub mod backlog;
 mod clock;
 mod context;
 pub mod link;
@@ -25,6 +26,7 @@ mod timeline;
 mod wire;
 
 pub use admit::{Action, Admit, Request, Terms, Verdict};
+pub use backlog::{Backlog, RamBacklog};
 pub use clock::Clock;
 pub use context::Context;
 pub use mountpoint::{Limits, Mountpoint, MountpointError, PublisherInfo, StreamState};
