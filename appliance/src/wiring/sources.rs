@@ -72,7 +72,7 @@ impl Wiring {
         let (_commands, inbox) = mpsc::channel(COMMANDS);
         let worker = WorkerSource::new(spec, self.spawner.clone(), inbox, child.cancel.clone());
         let info =
-            PublisherInfo { kind: source.kind(), from, since_unix_micros: self.context.clock.unix_micros() };
+            PublisherInfo { kind: source.kind(), from, since_unix_micros: self.context.clock.unix_micros(), rtmp: None };
         let notes = Notes { board: self.board.clone(), ready: child.ready.clone(), learning };
         let ended = shard.run(move |local| feed_from_worker(worker, mountpoint, info, notes, local)).await;
         let last = self.board.remove_worker(&name).map(|worker| worker.report).unwrap_or_default();

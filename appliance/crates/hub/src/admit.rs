@@ -1,5 +1,6 @@
 //! "May this peer publish or play?", asked by `net`, answered by the binary.
 
+use crate::rtmp::RtmpClient;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -72,10 +73,46 @@ pub enum Verdict {
     },
 }
 
+/// How an RTMP connection shall be served. The default: as its listener's settings say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectTerms {
+    /// In place of the listener's own: without media for so long the connection is ended; zero: never.
+    pub idle_timeout: Option<Duration>,
+    /// End it at the first media message that does not parse, instead of leaving that out.
+    pub end_on_bad_media: bool,
+}
+
+/// The answer to an RTMP `connect`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConnectVerdict {
+    /// It may go on.
+    Accept(ConnectTerms),
+    /// There is no such application.
+    UnknownApplication,
+    /// A controller refused it: the peer is told in the controller's way.
+    Refuse {
+        /// The controller's words, for the peer.
+        text: String,
+        /// Leave the connection to the peer and the idle timeout, as controllers' clients may expect, instead of closing.
+        keep_open: bool,
+        /// For how long.
+        terms: ConnectTerms,
+    },
+}
+
 /// Decides over connections, publishers and players.
 pub trait Admit: Send + Sync {
     /// Whether this application exists; asked at `connect`, before any name is known.
     fn knows_application(&self, app: &str) -> bool;
+
+    /// Answers an RTMP `connect`. Must end by itself, as [`Admit::admit`]; dropped when the peer leaves.
+    fn connect(&self, client: Arc<RtmpClient>) -> Pin<Box<dyn Future<Output = ConnectVerdict> + Send + '_>> {
+        let verdict = match self.knows_application(&client.app) {
+            true => ConnectVerdict::Accept(ConnectTerms::default()),
+            false => ConnectVerdict::UnknownApplication,
+        };
+        Box::pin(std::future::ready(verdict))
+    }
 
     /// Answers one request. Must end by itself: whoever asks a slow authority sets a deadline; no answer is a no.
     fn admit(&self, request: Request) -> Pin<Box<dyn Future<Output = Verdict> + Send + '_>>;

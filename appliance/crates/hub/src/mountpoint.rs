@@ -7,6 +7,7 @@
 //! ```
 
 use crate::ring::{Bound, Ring, Start, Subscriber};
+use crate::rtmp::RtmpSession;
 use crate::shard::LocalShard;
 use crate::sink::Publisher;
 use crate::timeline::Timeline;
@@ -44,6 +45,8 @@ pub struct PublisherInfo {
     pub from: String,
     /// Microseconds since 1970 UTC.
     pub since_unix_micros: i64,
+    /// Of a publication over RTMP: its connection and stream.
+    pub rtmp: Option<Arc<RtmpSession>>,
 }
 
 /// Where a mountpoint's stream stands.

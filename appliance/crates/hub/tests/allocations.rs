@@ -60,7 +60,7 @@ impl Sink for Reader {
 fn allocations(readers: usize, units: i64) -> u64 {
     let shard = LocalShard::new(0);
     let mountpoint = Mountpoint::new("yard".into(), 0, Limits::default(), Arc::new(()));
-    let info = PublisherInfo { kind: "test", from: "here".into(), since_unix_micros: 0 };
+    let info = PublisherInfo { kind: "test", from: "here".into(), since_unix_micros: 0, rtmp: None };
     let mut publisher = mountpoint.claim(&shard, info).unwrap();
     publisher.announce(Tracks::new(vec![Track::new(
         TrackId::VIDEO,

@@ -20,6 +20,9 @@ pub use limits::{ConnectionCounts, ConnectionLimits, Permit, Refusal};
 pub use rtmp_client::{RtmpClientError, RtmpEndpoint};
 pub use rtmp_pull::RtmpPull;
 pub use rtmp_push::{PushPhase, PushReport, RtmpPush};
-pub use rtmp_server::{RtmpConnectionError, RtmpListener, RtmpServerCounters, RtmpServerSettings};
+pub use rtmp_server::{
+    RtmpConnectionError, RtmpConnectionView, RtmpConnections, RtmpListener, RtmpServerCounters,
+    RtmpServerSettings, RtmpStreamView, RtmpTotals,
+};
 pub use tls::{CertificateState, ClientTls, ServerCertificates, TlsError};
 pub use wire::RtmpForm;

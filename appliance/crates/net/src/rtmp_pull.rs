@@ -39,7 +39,8 @@ impl RtmpPull {
             accepted = Accepted::connect(&self.endpoint, ClientMode::Play, true, self.limits.clone(), &local) => accepted?,
         };
         let from = self.endpoint.url.redacted(ClientMode::Play).to_string();
-        let info = PublisherInfo { kind: "pull", from, since_unix_micros: self.clock.unix_micros() };
+        let info =
+            PublisherInfo { kind: "pull", from, since_unix_micros: self.clock.unix_micros(), rtmp: None };
         let mut publisher = self.mountpoint.claim(&local, info)?;
         let outcome = self.feed(&mut accepted, &mut publisher, &local).await;
         drop(publisher);

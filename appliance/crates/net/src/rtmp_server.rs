@@ -10,12 +10,14 @@
 mod connection;
 mod play;
 mod publish;
+mod registry;
 
 use crate::limits::{ConnectionLimits, Permit};
 use crate::socket::Socket;
 use connection::Connection;
 use fieldgate_hub::{Context, LocalShard};
 use fieldgate_proto::rtmp::{HandshakeError, Limits, SessionError};
+pub use registry::{RtmpConnectionView, RtmpConnections, RtmpStreamView, RtmpTotals};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -77,6 +79,8 @@ pub struct RtmpServerCounters {
     pub sent_bytes: AtomicU64,
     /// Units that slow players missed.
     pub dropped_units: AtomicU64,
+    /// The connections that are open.
+    pub connections: RtmpConnections,
 }
 
 /// Why a connection was ended by us, or by the network.
@@ -100,6 +104,9 @@ pub enum RtmpConnectionError {
     /// It publishes, but no media came.
     #[error("the publisher sent no media for {0:?}")]
     Stalled(Duration),
+    /// It publishes what is no media, on terms that do not bear that.
+    #[error("the publisher sent media that does not parse")]
+    BadMedia,
     /// It takes nothing.
     #[error("the peer took nothing for {0:?}")]
     TooSlow(Duration),
@@ -115,6 +122,9 @@ pub enum RtmpConnectionError {
     /// Keys or address lists were changed and do not fit it any more.
     #[error("it may no longer use {0}: its key or address list was changed")]
     Revoked(String),
+    /// Somebody wanted this very connection gone.
+    #[error("the connection was ended on request")]
+    Dropped,
     /// The gateway stops.
     #[error("the gateway is stopping")]
     Stopping,

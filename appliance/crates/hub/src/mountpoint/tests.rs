@@ -7,7 +7,7 @@ fn mountpoint(grace: Duration) -> Arc<Mountpoint> {
 }
 
 fn info(from: &str) -> PublisherInfo {
-    PublisherInfo { kind: "rtmp", from: from.into(), since_unix_micros: 0 }
+    PublisherInfo { kind: "rtmp", from: from.into(), since_unix_micros: 0, rtmp: None }
 }
 
 fn announce(publisher: &mut Publisher) {

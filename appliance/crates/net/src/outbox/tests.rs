@@ -12,7 +12,7 @@ const AVCC: &[u8] = &[1, 0x42, 0xC0, 0x1E, 0xFF, 0xE0, 0];
 pub(super) fn publisher(shard: &LocalShard, max_lag: Duration) -> (Arc<Mountpoint>, Publisher) {
     let limits = Limits { max_lag, ..Limits::default() };
     let mountpoint = Mountpoint::new("yard".into(), 0, limits, Arc::new(RtmpForm));
-    let info = PublisherInfo { kind: "test", from: "here".into(), since_unix_micros: 0 };
+    let info = PublisherInfo { kind: "test", from: "here".into(), since_unix_micros: 0, rtmp: None };
     let mut publisher = mountpoint.claim(shard, info).unwrap();
     let video = Track::new(TrackId::VIDEO, Codec::H264, Bytes::from_static(AVCC));
     publisher.announce(Tracks::new(vec![video]));

@@ -1,13 +1,18 @@
 //! One RTMP connection from its handshake to its end.
 
+use super::registry::Metered;
 use super::{RtmpConnectionError as Error, Server};
 use crate::outbox::Outbox;
 use crate::socket::Socket;
 use bytes::{Buf, BytesMut};
-use fieldgate_hub::{Action, LocalShard, Mountpoint, Request, StreamState, Terms, Verdict};
+use fieldgate_hub::rtmp::{FLASH_VER_BYTES, TEXT_BYTES, application, cut};
+use fieldgate_hub::{
+    Action, ConnectTerms, ConnectVerdict, LocalShard, Mountpoint, Request, RtmpClient, RtmpSession,
+    StreamState, Terms, Verdict,
+};
 use fieldgate_proto::rtmp::{
-    Event, PlayRefusal, PlayRequest, PublishRefusal, PublishRequest, ServerHandshake, ServerSession,
-    ServerSettings,
+    ConnectRequest, Event, PlayRefusal, PlayRequest, PublishRefusal, PublishRequest, ServerHandshake,
+    ServerSession, ServerSettings,
 };
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -21,13 +26,15 @@ use tracing::{debug, info};
 const FIRST_CHUNK_LEN: u32 = 4096;
 /// Times that one connection may change to a mountpoint of another shard.
 const MAX_MOVES: u8 = 16;
+/// Bytes that a peer may send ahead while a controller is asked about it.
+const AHEAD_BYTES: usize = 64 << 10;
 /// How long a refused or dismissed peer has to read why.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What a peer was admitted to.
 pub(super) enum Role {
     /// Feed a mountpoint.
-    Publish { stream_id: u32, mountpoint: Arc<Mountpoint> },
+    Publish { session: Arc<RtmpSession>, mountpoint: Arc<Mountpoint> },
     /// Follow a mountpoint.
     Play { stream_id: u32, mountpoint: Arc<Mountpoint>, terms: Terms },
 }
@@ -49,8 +56,16 @@ pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     pub(super) server: Arc<Server>,
     pub(super) session: ServerSession,
+    /// Its place among the live ones.
+    pub(super) meter: Metered,
     /// Bytes that were read and not yet looked at.
     pub(super) unread: BytesMut,
+    /// Without media, or without a wish, for so long it is ended; zero: never.
+    pub(super) idle_timeout: Duration,
+    /// Media that does not parse ends it.
+    pub(super) end_on_bad_media: bool,
+    /// Bytes written by the present outbox that are counted already.
+    counted_out: u64,
     app: String,
     /// Some encoders can put the key only behind the application.
     app_key: Option<String>,
@@ -71,22 +86,26 @@ impl Connection {
         let limit = server.settings.handshake_timeout;
         // Boxed: a quiet connection shall not keep the handshake's memory.
         let begin = Box::pin(Self::begin(peer, server, &outbox, &local));
-        let Some(connection) =
-            tokio::time::timeout(limit, begin).await.map_err(|_| Error::HandshakeTimeout(limit))??
-        else {
+        let begun = tokio::time::timeout(limit, begin).await;
+        let Some((mut connection, request)) = begun.map_err(|_| Error::HandshakeTimeout(limit))?? else {
             return Ok(());
         };
+        if !Box::pin(connection.consider_connect(request, &outbox, &local)).await? {
+            return Ok(());
+        }
         connection.go_on(outbox, local).await
     }
 
-    /// Handshake and `connect`. `None`: the peer left.
+    /// The handshake, until the peer asks to connect. `None`: it left.
     async fn begin(
         peer: SocketAddr,
         server: Arc<Server>,
         outbox: &Outbox,
         local: &LocalShard,
-    ) -> Result<Option<Connection>, Error> {
+    ) -> Result<Option<(Connection, ConnectRequest)>, Error> {
         let cancel = server.context.cancel.clone();
+        let meter = server.counters.connections.enter(peer);
+        let dropped = meter.dropped();
         let mut connection = Connection {
             peer,
             session: ServerSession::new(ServerSettings {
@@ -94,8 +113,12 @@ impl Connection {
                 chunk_len: FIRST_CHUNK_LEN,
                 ..ServerSettings::default()
             }),
-            server,
+            meter,
             unread: BytesMut::new(),
+            idle_timeout: server.settings.idle_timeout,
+            end_on_bad_media: false,
+            server,
+            counted_out: 0,
             app: String::new(),
             app_key: None,
             revoked: Arc::default(),
@@ -121,19 +144,9 @@ impl Connection {
             drop(handshake);
             loop {
                 while let Some(event) = connection.next_event()? {
-                    let Event::ConnectRequested(request) = event else { continue };
-                    if !connection.server.context.admit.knows_application(&request.app) {
-                        let text = format!("application {:?} is not served here; use \"live\"", request.app);
-                        debug!(%peer, app = request.app, "RTMP connect refused: unknown application");
-                        connection.session.reject_connect(&text);
-                        connection.say_last_words(outbox).await;
-                        return Ok(None);
+                    if let Event::ConnectRequested(request) = event {
+                        return Ok(Some(request));
                     }
-                    connection.session.accept_connect();
-                    connection.app_key = request.param("key");
-                    connection.app = request.app;
-                    connection.send_answers(outbox)?;
-                    return Ok(Some(()));
                 }
                 connection.send_answers(outbox)?;
                 if !connection.read_more(outbox, local).await? {
@@ -141,11 +154,106 @@ impl Connection {
                 }
             }
         };
-        let outcome: Result<Option<()>, Error> = tokio::select! {
+        let outcome: Result<Option<ConnectRequest>, Error> = tokio::select! {
             outcome = work => outcome,
             () = cancel.cancelled() => Err(Error::Stopping),
+            () = dropped.cancelled() => Err(Error::Dropped),
         };
-        Ok(outcome?.map(|()| connection))
+        Ok(outcome?.map(|request| (connection, request)))
+    }
+
+    /// Answers `connect`. False: the peer left, or was refused.
+    async fn consider_connect(
+        &mut self,
+        request: ConnectRequest,
+        outbox: &Outbox,
+        local: &LocalShard,
+    ) -> Result<bool, Error> {
+        self.app_key = request.param("key");
+        let client = Arc::new(RtmpClient {
+            connection: self.meter.number(),
+            app: cut(application(&request.app), TEXT_BYTES),
+            flash_ver: cut(&request.flash_ver, FLASH_VER_BYTES),
+            swf_url: cut(&request.swf_url, TEXT_BYTES),
+            tc_url: cut(&request.tc_url, TEXT_BYTES),
+            page_url: cut(&request.page_url, TEXT_BYTES),
+            peer: SocketAddr::new(self.peer.ip().to_canonical(), self.peer.port()),
+        });
+        self.meter.identify(client.clone());
+        self.app.clone_from(&client.app);
+        let Some(verdict) = self.ask_connect(client, outbox, local).await? else { return Ok(false) };
+        let (text, keep_open) = match verdict {
+            ConnectVerdict::Accept(terms) => {
+                self.agree(terms);
+                self.session.accept_connect();
+                self.send_answers(outbox)?;
+                return Ok(true);
+            }
+            ConnectVerdict::UnknownApplication => {
+                let text = format!("application {:?} is not served here; use \"live\"", self.app);
+                debug!(peer = %self.peer, app = self.app, "RTMP connect refused: unknown application");
+                self.session.reject_connect(&text);
+                (text, false)
+            }
+            ConnectVerdict::Refuse { text, keep_open, terms } => {
+                self.agree(terms);
+                self.session.refuse_connect(&text);
+                (text, keep_open)
+            }
+        };
+        info!(peer = %self.peer, app = self.app, reason = text, "RTMP connect refused");
+        if keep_open {
+            self.outlast(outbox, local).await?;
+        }
+        self.say_last_words(outbox).await;
+        Ok(false)
+    }
+
+    fn agree(&mut self, terms: ConnectTerms) {
+        self.idle_timeout = terms.idle_timeout.unwrap_or(self.idle_timeout);
+        self.end_on_bad_media = terms.end_on_bad_media;
+    }
+
+    /// What whoever decides says to `connect`; meanwhile the peer may leave (`None`) or send a little ahead.
+    async fn ask_connect(
+        &mut self,
+        client: Arc<RtmpClient>,
+        outbox: &Outbox,
+        local: &LocalShard,
+    ) -> Result<Option<ConnectVerdict>, Error> {
+        let (cancel, dropped) = (self.server.context.cancel.clone(), self.meter.dropped());
+        let admit = self.server.context.admit.clone();
+        let mut asking = admit.connect(client);
+        loop {
+            let has_room = self.unread.len() < AHEAD_BYTES;
+            tokio::select! {
+                verdict = &mut asking => return Ok(Some(verdict)),
+                more = self.read_more(outbox, local), if has_room => if !more? {
+                    return Ok(None);
+                },
+                () = cancel.cancelled() => return Err(Error::Stopping),
+                () = dropped.cancelled() => return Err(Error::Dropped),
+            }
+        }
+    }
+
+    /// Stays with a refused peer until it leaves or has been idle for too long.
+    async fn outlast(&mut self, outbox: &Outbox, local: &LocalShard) -> Result<(), Error> {
+        let (cancel, dropped) = (self.server.context.cancel.clone(), self.meter.dropped());
+        let idle = idle(self.idle_timeout);
+        tokio::pin!(idle);
+        loop {
+            while self.next_event()?.is_some() {}
+            self.send_answers(outbox)?;
+            tokio::select! {
+                more = self.read_more(outbox, local) => if !more? {
+                    return Ok(());
+                },
+                () = &mut idle => return Ok(()),
+                () = cancel.cancelled() => return Err(Error::Stopping),
+                () = dropped.cancelled() => return Err(Error::Dropped),
+            }
+        }
     }
 
     /// From after `connect`, and again after each move, until the end.
@@ -175,21 +283,25 @@ impl Connection {
         local: &Rc<LocalShard>,
     ) -> Result<bool, Error> {
         let (revoked, name) = (self.revoked.clone(), role.mountpoint().name().to_owned());
+        let dropped = self.meter.dropped();
         let serving = async {
             match role {
-                Role::Publish { stream_id, mountpoint } => {
-                    super::publish::run(self, outbox, local, stream_id, mountpoint).await
+                Role::Publish { session, mountpoint } => {
+                    super::publish::run(self, outbox, local, session, mountpoint).await
                 }
                 Role::Play { stream_id, mountpoint, terms } => {
                     super::play::run(self, outbox, local, stream_id, mountpoint, terms).await
                 }
             }
         };
-        tokio::select! {
-            outcome = serving => return outcome,
-            () = revoked.cancelled() => {}
-        }
-        let error = Error::Revoked(name);
+        let outcome = tokio::select! {
+            outcome = serving => outcome,
+            () = revoked.cancelled() => Err(Error::Revoked(name)),
+            () = dropped.cancelled() => Err(Error::Dropped),
+        };
+        self.note_traffic(outbox);
+        self.meter.end_stream();
+        let Err(error @ (Error::Revoked(_) | Error::Dropped)) = outcome else { return outcome };
         outbox.stop();
         self.session.close(&error.to_string());
         self.say_last_words(outbox).await;
@@ -204,6 +316,8 @@ impl Connection {
         }
         let shard = self.server.context.shards.get(role.shard()).cloned();
         let (Some(shard), Ok(outbox)) = (shard, Rc::try_unwrap(outbox)) else { return Err(Error::Stopping) };
+        self.note_traffic(&outbox);
+        self.counted_out = 0;
         let socket = outbox.into_socket().rehome()?;
         let moved = shard.run(move |local| async move {
             let outbox = Rc::new(Outbox::new(socket.attach()?));
@@ -218,10 +332,9 @@ impl Connection {
 
     /// Reads and answers until the peer is admitted to something. `None`: it left, or was refused for good.
     async fn negotiate(&mut self, outbox: &Outbox, local: &LocalShard) -> Result<Option<Role>, Error> {
-        let idle = self.server.settings.idle_timeout;
-        let cancel = self.server.context.cancel.clone();
+        let (cancel, dropped) = (self.server.context.cancel.clone(), self.meter.dropped());
         // One deadline for all of it: a byte now and then keeps no place.
-        let deadline = tokio::time::sleep(idle);
+        let deadline = idle(self.idle_timeout);
         tokio::pin!(deadline);
         loop {
             while let Some(event) = self.next_event()? {
@@ -236,6 +349,7 @@ impl Connection {
                 }
             }
             self.send_answers(outbox)?;
+            self.note_traffic(outbox);
             tokio::select! {
                 more = self.read_more(outbox, local) => if !more? {
                     return Ok(None);
@@ -243,9 +357,10 @@ impl Connection {
                 () = &mut deadline => {
                     self.session.close("idle for too long");
                     self.say_last_words(outbox).await;
-                    return Err(Error::Idle(idle));
+                    return Err(Error::Idle(self.idle_timeout));
                 }
                 () = cancel.cancelled() => return Err(Error::Stopping),
+                () = dropped.cancelled() => return Err(Error::Dropped),
             }
         }
     }
@@ -255,7 +370,11 @@ impl Connection {
         let key = request.param("key");
         let (refusal, text) = match self.ask(Action::Publish, &request.name, key).await {
             Verdict::Allow { mountpoint, .. } => match self.server.context.registry.get(&mountpoint) {
-                Some(mountpoint) => return Some(Role::Publish { stream_id, mountpoint }),
+                Some(mountpoint) => {
+                    let (name, args, kind) = (&request.name, &request.query, &request.kind_word);
+                    let session = RtmpSession::new(self.meter.client(), stream_id, name, args, kind);
+                    return Some(Role::Publish { session: Arc::new(session), mountpoint });
+                }
                 None => (PublishRefusal::BadName, format!("mountpoint {mountpoint} has just been removed")),
             },
             Verdict::UnknownApplication | Verdict::UnknownName => {
@@ -326,6 +445,15 @@ impl Connection {
         Ok(outbox.read_more(local, &mut self.unread).await? > 0)
     }
 
+    /// Counts what has come in and gone out.
+    pub(super) fn note_traffic(&mut self, outbox: &Outbox) {
+        let written = outbox.written_bytes();
+        self.meter.add_out(written.saturating_sub(self.counted_out));
+        self.counted_out = written;
+        self.meter.set_in(self.session.received().bytes);
+        self.meter.set_extended(self.session.repeats_extended_timestamps());
+    }
+
     /// Hands the session's answers to the socket.
     pub(super) fn send_answers(&mut self, outbox: &Outbox) -> Result<(), Error> {
         if self.session.has_output() {
@@ -343,5 +471,13 @@ impl Connection {
             outbox.answer(|out| self.session.poll_output(out));
         }
         outbox.close(LAST_WORDS).await;
+    }
+}
+
+/// Ends after `timeout`; never, if that is zero.
+async fn idle(timeout: Duration) {
+    match timeout.is_zero() {
+        true => std::future::pending().await,
+        false => tokio::time::sleep(timeout).await,
     }
 }

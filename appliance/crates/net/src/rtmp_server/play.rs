@@ -111,6 +111,7 @@ async fn follow(
                 return Ok(true);
             },
             _ = look.tick() => {
+                connection.note_traffic(outbox);
                 if outbox.blocked_since().is_some_and(|since| since.elapsed() > write_timeout) {
                     mountpoint.count_stalled();
                     return Err(Error::TooSlow(write_timeout));

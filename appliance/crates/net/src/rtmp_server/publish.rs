@@ -2,10 +2,12 @@
 
 use super::RtmpConnectionError as Error;
 use super::connection::Connection;
+use super::registry::StreamMeter;
 use crate::outbox::Outbox;
 use bytes::BytesMut;
 use fieldgate_hub::{
-    Clock, LocalShard, Mountpoint, MountpointError, Publisher, PublisherInfo, SCRATCH_BYTES,
+    Clock, LocalShard, Mountpoint, MountpointError, Publisher, PublisherInfo, RtmpEnd, RtmpSession,
+    SCRATCH_BYTES,
 };
 use fieldgate_media::{Captured, ClockSource};
 use fieldgate_proto::rtmp::{Event, PublishRefusal, ServerSession, SessionError};
@@ -38,12 +40,17 @@ pub(super) async fn run(
     connection: &mut Connection,
     outbox: &Rc<Outbox>,
     local: &Rc<LocalShard>,
-    stream_id: u32,
+    session: Arc<RtmpSession>,
     mountpoint: Arc<Mountpoint>,
 ) -> Result<bool, Error> {
     let clock = connection.server.context.clock.clone();
-    let from = connection.peer.to_string();
-    let info = PublisherInfo { kind: "rtmp", from, since_unix_micros: clock.unix_micros() };
+    let stream_id = session.stream_id;
+    let info = PublisherInfo {
+        kind: "rtmp",
+        from: connection.peer.to_string(),
+        since_unix_micros: clock.unix_micros(),
+        rtmp: Some(session.clone()),
+    };
     let publisher = match mountpoint.claim(local, info) {
         Ok(publisher) => publisher,
         Err(error) => {
@@ -62,7 +69,7 @@ pub(super) async fn run(
     connection.session.accept_publish(stream_id);
     connection.send_answers(outbox)?;
     info!(peer = %connection.peer, mountpoint = mountpoint.name(), "publishing");
-    let outcome = feed(connection, outbox, local, publisher, stream_id).await;
+    let outcome = feed(connection, outbox, local, publisher, session).await;
     let session = &connection.session;
     mountpoint.count_malformed(session.skipped(stream_id) + session.unparsable(stream_id));
     match &outcome {
@@ -81,9 +88,20 @@ async fn feed(
     outbox: &Rc<Outbox>,
     local: &Rc<LocalShard>,
     mut publisher: Publisher,
-    stream_id: u32,
+    session: Arc<RtmpSession>,
 ) -> Result<bool, Error> {
     let clock = connection.server.context.clock.clone();
+    let stream_id = session.stream_id;
+    // What came in for the connection's earlier streams is not this one's.
+    let before = connection.session.received();
+    let meter = connection.meter.begin_stream(session.clone());
+    // Dropped before the publisher, also when this future is: whoever sees the stream end knows why.
+    let ending = Ending { session, meter };
+    let note = |connection: &mut Connection| {
+        connection.note_traffic(outbox);
+        let now = connection.session.received();
+        ending.meter.set(now.audio_bytes - before.audio_bytes, now.video_bytes - before.video_bytes);
+    };
     let media_turns = Cell::new(0_u64);
     let interrupt = interrupted(connection, &publisher, &media_turns);
     // Asked only when it was woken: a turn of media shall not pay for timers and tokens.
@@ -92,10 +110,13 @@ async fn feed(
     let mut batch = Vec::new();
 
     let early = connection.unread.split();
-    if let Turn::Unpublished = take_in(connection, &mut publisher, stream_id, &early, &clock)?.0 {
+    let (turn, _) = ending.judge(take_in(connection, &mut publisher, stream_id, &early, &clock))?;
+    publisher.flush();
+    note(connection);
+    if let Turn::Unpublished = turn {
+        ending.session.end(RtmpEnd::Closed);
         return Ok(true);
     }
-    publisher.flush();
     loop {
         let turn = poll_fn(|cx| {
             if let Poll::Ready(Err(error)) = outbox.poll_progress(cx, &mut batch) {
@@ -111,15 +132,19 @@ async fn feed(
         });
         let (turn, media) = tokio::select! {
             biased;
-            turn = turn => turn?,
+            turn = turn => ending.judge(turn)?,
             Some(error) = interrupts.next() => return Err(error),
         };
         publisher.flush();
         connection.send_answers(outbox)?;
+        note(connection);
         media_turns.set(media_turns.get() + u64::from(media));
         match turn {
             Turn::Closed => return Ok(false),
-            Turn::Unpublished => return Ok(true),
+            Turn::Unpublished => {
+                ending.session.end(RtmpEnd::Closed);
+                return Ok(true);
+            }
             Turn::Read(len) => since_yield += len,
         }
         if since_yield >= SCRATCH_BYTES {
@@ -130,13 +155,36 @@ async fn feed(
     }
 }
 
+/// Tells how the publication ended, and ends its counting.
+struct Ending {
+    session: Arc<RtmpSession>,
+    meter: Arc<StreamMeter>,
+}
+
+impl Ending {
+    /// Notes whether it was the media that ended it.
+    fn judge<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
+        if let Err(Error::Session(SessionError::Flv(_)) | Error::BadMedia) = &outcome {
+            self.session.end(RtmpEnd::BadData);
+        }
+        outcome
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // Without effect if it ended in another way.
+        self.session.end(RtmpEnd::Disconnected);
+    }
+}
+
 /// Ends when the publisher has to go: the gateway stops, the mountpoint is taken from it, or no media comes any more.
 fn interrupted<'a>(
     connection: &Connection,
     publisher: &Publisher,
     media_turns: &'a Cell<u64>,
 ) -> impl Future<Output = Error> + use<'a> {
-    let stall = connection.server.settings.idle_timeout;
+    let stall = connection.idle_timeout;
     let stopping = connection.server.context.cancel.clone();
     let (kicked, name) = (publisher.kicked(), publisher.mountpoint().name().to_owned());
     async move {
@@ -149,7 +197,7 @@ fn interrupted<'a>(
                 _ = look.tick() => {
                     if seen != media_turns.get() {
                         (seen, last_media) = (media_turns.get(), Instant::now());
-                    } else if last_media.elapsed() > stall {
+                    } else if !stall.is_zero() && last_media.elapsed() > stall {
                         return Error::Stalled(stall);
                     }
                 }
@@ -183,6 +231,9 @@ fn take_in(
             }
             other => refuse_more(&mut connection.session, other)?,
         }
+    }
+    if connection.end_on_bad_media && connection.session.unparsable(stream_id) > 0 {
+        return Err(Error::BadMedia);
     }
     Ok((Turn::Read(bytes.len()), media))
 }

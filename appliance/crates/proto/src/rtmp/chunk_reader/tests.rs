@@ -157,6 +157,7 @@ fn r05_continuations_with_and_without_the_extended_timestamp_are_both_taken() {
             }
             assert_eq!(messages.len(), 2, "repeated {repeated} step {step}");
             assert_eq!((messages[0].timestamp, messages[0].body()), (time, &body[..]));
+            assert_eq!(reader.repeats_extended_timestamps(), Some(repeated));
         }
     }
 }

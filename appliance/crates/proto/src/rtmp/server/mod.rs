@@ -194,10 +194,13 @@ impl ServerSession {
                 // What comes for a stream that was not accepted, or is over, is dropped.
                 if let Some((at, demuxer)) = publishing {
                     let len = message.body().len() as u64;
-                    match message.kind {
-                        kind::AUDIO => self.received.audio_bytes += len,
-                        kind::VIDEO => self.received.video_bytes += len,
-                        _ => {}
+                    let count = match message.kind {
+                        kind::AUDIO => Some(&mut self.received.audio_bytes),
+                        kind::VIDEO => Some(&mut self.received.video_bytes),
+                        _ => None,
+                    };
+                    if let Some(count) = count {
+                        *count = count.saturating_add(len);
                     }
                     demuxer.push(message);
                     self.draining = Some(at);

@@ -165,6 +165,56 @@ fn a_rejected_connect_says_so() {
 }
 
 #[test]
+fn a_connect_that_a_controller_refuses_is_answered_as_recorded() {
+    let mut peer = Peer::new();
+    peer.connect("live");
+    peer.session.refuse_connect("bad key");
+    let mut out = BytesMut::new();
+    peer.session.poll_output(&mut out);
+    let (mut input, mut messages) = (&out[..], Vec::new());
+    while let Some(message) = peer.reader.read(&mut input).unwrap() {
+        messages.push((message.kind, message.body().to_vec()));
+    }
+    assert_eq!(messages[0], (kind::USER_CONTROL, vec![0; 6]));
+    let values: Vec<_> =
+        messages[1..].iter().map(|(_, body)| amf::decode(body, kind::COMMAND).unwrap()).collect();
+    let info = |code: &str, text: &str| {
+        let property = |name: &str, value: &str| (name.to_owned(), Amf0Value::Utf8String(value.to_owned()));
+        let pairs = [property("level", "error"), property("code", code), property("description", text)];
+        Amf0Value::Object(pairs.into_iter().collect())
+    };
+    let command = |name: &str, transaction, info| {
+        vec![Amf0Value::Utf8String(name.into()), Amf0Value::Number(transaction), Amf0Value::Null, info]
+    };
+    let rejected = "Connection failed: Application rejected connection.";
+    assert_eq!(
+        values,
+        [
+            command("onStatus", 0.0, info("NetStream.Play.Failed", "bad key")),
+            command("_error", 1.0, info("NetConnection.Connect.Rejected", rejected)),
+        ]
+    );
+    peer.command(0, &[Field::Text("createStream"), Field::Number(2.0), Field::Null]);
+    assert_eq!(peer.answers()[0].values[0], Amf0Value::Utf8String("_error".into()));
+}
+
+#[test]
+fn received_bytes_are_counted_by_kind() {
+    let mut peer = Peer::connected();
+    let id = peer.create_stream() as u32;
+    peer.request("publish", id, "yard");
+    peer.send(kind::VIDEO, id, &[0x57; 100]).unwrap();
+    assert_eq!(peer.session.received().video_bytes, 0, "not accepted yet");
+    peer.session.accept_publish(id);
+    let before = peer.session.received().bytes;
+    peer.send(kind::VIDEO, id, &[0x57; 100]).unwrap();
+    peer.send(kind::AUDIO, id, &[0xAF; 10]).unwrap();
+    let Received { bytes, audio_bytes, video_bytes } = peer.session.received();
+    assert_eq!((audio_bytes, video_bytes), (10, 100));
+    assert!(bytes - before >= 110 + 2 * 8);
+}
+
+#[test]
 fn a_second_connect_is_refused_and_the_first_holds() {
     let mut peer = Peer::connected();
     assert!(peer.connect("other").is_empty());
