@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 const PLACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
 
 /// Parts in the order in which one meets them; parts of the schema that are not named here are one-line types.
-const PARTS: [(&str, &str); 8] = [
+const PARTS: [(&str, &str); 13] = [
     ("Rtmp", "`rtmp`"),
     ("RtmpTls", "`rtmp.tls`"),
     ("Admin", "`admin`"),
@@ -17,6 +17,11 @@ const PARTS: [(&str, &str); 8] = [
     ("Ring", "`mountpoints.NAME.ring`"),
     ("Play", "`mountpoints.NAME.play`"),
     ("Push", "`mountpoints.NAME.push[]`"),
+    ("Compat", "`compat`"),
+    ("KmpControl", "`compat.kmp`"),
+    ("KmpApplication", "`compat.kmp.applications.NAME`"),
+    ("KmpHeader", "`compat.kmp.applications.NAME.add_header[]`"),
+    ("KmpControlApi", "`compat.kmp.api`"),
 ];
 
 /// Values that stand for themselves.

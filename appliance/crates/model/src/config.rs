@@ -5,6 +5,7 @@
 
 mod diff;
 mod json;
+mod kmp_control;
 mod listen;
 mod mountpoint;
 mod network;
@@ -19,6 +20,7 @@ mod url;
 mod validate;
 
 pub use diff::{Action, Change, Changes, Part, Scope, diff};
+pub use kmp_control::{Compat, KmpApplication, KmpControl, KmpControlApi, KmpHeader};
 pub use mountpoint::{Mountpoint, Ring};
 pub use network::{Network, NetworkError};
 pub use output::{Play, Push, TrackIds, WhenAbsent};
@@ -57,6 +59,8 @@ pub struct Config {
     /// template for whatever is published under a name that starts like it. Default: none.
     #[schemars(extend("maxProperties" = 1024))]
     pub mountpoints: BTreeMap<String, Mountpoint>,
+    /// Other systems that may control this gateway. Default: none.
+    pub compat: Compat,
 }
 
 impl Default for Config {
@@ -67,6 +71,7 @@ impl Default for Config {
             admin: Admin::default(),
             media: Media::default(),
             mountpoints: BTreeMap::new(),
+            compat: Compat::default(),
         }
     }
 }

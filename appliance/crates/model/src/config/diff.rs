@@ -1,6 +1,6 @@
 //! What differs between two configs, and how carefully it must be done.
 
-use super::{Config, Mountpoint, Push};
+use super::{Compat, Config, KmpApplication, KmpControl, Mountpoint, Push};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +19,13 @@ pub enum Part {
     AdminListen,
     /// How the media plane uses the machine.
     Media,
+    /// One RTMP application under a controller (`compat.kmp.applications`).
+    KmpApplication {
+        /// Its name.
+        name: String,
+    },
+    /// The API of `compat.kmp`.
+    KmpApi,
     /// A mountpoint: as a whole when added or removed, else its bounds.
     Mountpoint {
         /// Its name.
@@ -51,6 +58,8 @@ impl fmt::Display for Part {
             Part::RtmpLimits => f.write_str("rtmp"),
             Part::AdminListen => f.write_str("admin.listen"),
             Part::Media => f.write_str("media"),
+            Part::KmpApplication { name } => write!(f, "KMP application {name}"),
+            Part::KmpApi => f.write_str("compat.kmp.api"),
             Part::Mountpoint { name } => write!(f, "mountpoint {name}"),
             Part::Source { name } => write!(f, "source of {name}"),
             Part::Play { name } => write!(f, "play of {name}"),
@@ -127,6 +136,8 @@ fn is_provisional(change: &Change) -> bool {
         // Also what is added or removed here changes how the gateway is reached.
         Part::RtmpListen | Part::RtmpTls | Part::AdminListen => true,
         Part::Source { .. } | Part::Push { .. } => change.action == Action::Changed,
+        // What a controller is asked shows only with the next stream: nothing to confirm by.
+        Part::KmpApplication { .. } | Part::KmpApi => false,
         Part::RtmpLimits | Part::Media | Part::Mountpoint { .. } | Part::Play { .. } => false,
     }
 }
@@ -140,13 +151,16 @@ pub fn diff(from: &Config, to: &Config) -> Changes {
         }
     };
     // Destructured, so that a new setting cannot be forgotten here.
-    let Config { schema: _, rtmp, admin, media, mountpoints } = from;
+    let Config { schema: _, rtmp, admin, media, mountpoints, compat } = from;
     changed(rtmp.listen != to.rtmp.listen, Part::RtmpListen);
     changed(rtmp.tls != to.rtmp.tls, Part::RtmpTls);
     let limits = super::Rtmp { listen: to.rtmp.listen.clone(), tls: to.rtmp.tls.clone(), ..rtmp.clone() };
     changed(limits != to.rtmp, Part::RtmpLimits);
     changed(*admin != to.admin, Part::AdminListen);
     changed(*media != to.media, Part::Media);
+    let Compat { kmp: KmpControl { applications, api } } = compat;
+    changed(*api != to.compat.kmp.api, Part::KmpApi);
+    diff_applications(applications, &to.compat.kmp.applications, &mut changes.0);
     for name in
         mountpoints.keys().chain(to.mountpoints.keys().filter(|name| !mountpoints.contains_key(*name)))
     {
@@ -159,6 +173,22 @@ pub fn diff(from: &Config, to: &Config) -> Changes {
         }
     }
     changes
+}
+
+fn diff_applications(
+    old: &BTreeMap<String, KmpApplication>,
+    new: &BTreeMap<String, KmpApplication>,
+    changes: &mut Vec<Change>,
+) {
+    for name in old.keys().chain(new.keys().filter(|name| !old.contains_key(*name))) {
+        let action = match (old.get(name), new.get(name)) {
+            (Some(old), Some(new)) if old == new => continue,
+            (Some(_), Some(_)) => Action::Changed,
+            (Some(_), None) => Action::Removed,
+            (None, _) => Action::Added,
+        };
+        changes.push(Change { part: Part::KmpApplication { name: name.clone() }, action });
+    }
 }
 
 fn diff_mountpoint(name: &str, old: &Mountpoint, new: &Mountpoint, changes: &mut Vec<Change>) {

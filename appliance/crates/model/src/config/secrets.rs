@@ -1,6 +1,6 @@
 //! The config's secrets: where they are, how they are stored, how they survive being read back and sent again.
 
-use super::{Config, Path, Problem, Push, Secret, SecretUrl, Source, UrlParts};
+use super::{Config, KmpApplication, Path, Problem, Push, Secret, SecretUrl, Source, UrlParts};
 use serde_json::Value;
 
 /// Why a config has no stored form.
@@ -98,9 +98,28 @@ enum Held<'a> {
 
 /// The setting that a secret belongs to, to be found again in another config.
 enum Owner<'a> {
-    Source { mountpoint: &'a str },
-    Play { mountpoint: &'a str },
-    Push { mountpoint: &'a str, id: String },
+    Source {
+        mountpoint: &'a str,
+    },
+    Play {
+        mountpoint: &'a str,
+    },
+    Push {
+        mountpoint: &'a str,
+        id: String,
+    },
+    /// A callback of a controller, by the setting's name.
+    Callback {
+        application: &'a str,
+        setting: &'static str,
+    },
+    /// The n-th header of this name that goes to these URLs.
+    Header {
+        application: &'a str,
+        name: String,
+        nth: usize,
+        urls: Vec<SecretUrl>,
+    },
 }
 
 impl Owner<'_> {
@@ -111,7 +130,14 @@ impl Owner<'_> {
                 _ => None,
             },
             Owner::Play { mountpoint } => config.mountpoints.get(*mountpoint)?.play.key.as_ref(),
-            Owner::Push { .. } => None,
+            Owner::Header { application, name, nth, urls } => {
+                let before = config.compat.kmp.applications.get(*application)?;
+                // It may not go to a host that did not have it before.
+                let is_known = |url: &SecretUrl| before.urls().any(|(_, old)| is_same_peer(url, old));
+                let mut same = before.add_header.iter().filter(|header| header.name == *name);
+                same.nth(*nth).filter(|_| urls.iter().all(is_known)).map(|header| &header.value)
+            }
+            Owner::Push { .. } | Owner::Callback { .. } => None,
         }
     }
 
@@ -133,7 +159,12 @@ impl Owner<'_> {
                 let only = same_server.next().filter(|_| same_server.next().is_none());
                 same_id.chain(only).map(|push| &push.url).collect()
             }
-            Owner::Play { .. } => Vec::new(),
+            Owner::Callback { application, setting } => {
+                let before = config.compat.kmp.applications.get(*application);
+                let urls = before.into_iter().flat_map(KmpApplication::urls);
+                urls.filter(|(name, _)| name == setting).map(|(_, url)| url).collect()
+            }
+            Owner::Play { .. } | Owner::Header { .. } => Vec::new(),
         }
     }
 }
@@ -163,6 +194,29 @@ fn visit(config: &mut Config, visitor: &mut dyn FnMut(&Path, &Owner<'_>, Held<'_
         }
         if let Some(key) = &mut settings.play.key {
             visitor(&at.field("play").field("key"), &Owner::Play { mountpoint }, Held::Text(key));
+        }
+    }
+    let applications = Path::root().field("compat").field("kmp").field("applications");
+    for (application, settings) in &mut config.compat.kmp.applications {
+        let at = applications.field(application);
+        let urls: Vec<SecretUrl> = settings.urls().map(|(_, url)| url.clone()).collect();
+        let callbacks = [
+            ("connect_url", &mut settings.connect_url),
+            ("publish_url", &mut settings.publish_url),
+            ("unpublish_url", &mut settings.unpublish_url),
+            ("republish_url", &mut settings.republish_url),
+        ];
+        for (setting, url) in callbacks {
+            if let Some(url) = url {
+                visitor(&at.field(setting), &Owner::Callback { application, setting }, Held::Url(url));
+            }
+        }
+        let names: Vec<String> = settings.add_header.iter().map(|header| header.name.clone()).collect();
+        for (index, header) in settings.add_header.iter_mut().enumerate() {
+            let nth = names.iter().take(index).filter(|name| **name == header.name).count();
+            let owner = Owner::Header { application, name: header.name.clone(), nth, urls: urls.clone() };
+            let path = at.field("add_header").item(index).field("value");
+            visitor(&path, &owner, Held::Text(&mut header.value));
         }
     }
 }

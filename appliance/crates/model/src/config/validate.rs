@@ -2,6 +2,7 @@
 //!
 //! [`super::shape`] checks what one setting alone can get wrong; here is what only shows in context.
 
+mod compat;
 mod listeners;
 mod loops;
 mod mountpoints;
@@ -30,6 +31,7 @@ pub fn validate_on(config: &Config, machine_memory_bytes: Option<u64>) -> Vec<Pr
     listeners::check(config, &mut problems);
     mountpoints::check(config, &mut problems);
     loops::check(config, &mut problems);
+    compat::check(config, &mut problems);
     problems.extend(check_memory(config, machine_memory_bytes));
     problems
 }
@@ -95,6 +97,7 @@ fn check_rest(mut value: Value, shape_problems: &[Problem]) -> Vec<Problem> {
         listeners::check(&rest, &mut problems);
         mountpoints::check(&rest, &mut problems);
         loops::check(&rest, &mut problems);
+        compat::check(&rest, &mut problems);
     }
     problems
 }

@@ -17,10 +17,29 @@ fn whole() -> Config {
         },
         "gate": {"source": {"kind": "rtsp", "url": "rtsp://u:RTSP-PASS@cam/main"}},
         "far": {"source": {"kind": "pull", "url": "rtmp://u:PULL-PASS@far/live/a"}},
-    }}))
+    }, "compat": {"kmp": {"applications": {"ingest": {
+        "connect_url": "http://ctl/connect?token=CONNECT-TOKEN",
+        "publish_url": "https://ctl/publish?token=CALLBACK-TOKEN",
+        "unpublish_url": "http://ctl/unpublish?token=UNPUBLISH-TOKEN",
+        "republish_url": "http://ctl/republish?token=REPUBLISH-TOKEN",
+        "add_header": [{"name": "X-Key", "value": "HEADER-ONE"}, {"name": "X-Key", "value": "HEADER-TWO"}],
+    }}}}}))
 }
 
-const SECRETS: [&str; 6] = ["PUBLISH-KEY", "PUSH-PASS", "PUSH-TOKEN", "PLAY-KEY", "RTSP-PASS", "PULL-PASS"];
+const SECRETS: [&str; 12] = [
+    "PUBLISH-KEY",
+    "PUSH-PASS",
+    "PUSH-TOKEN",
+    "PLAY-KEY",
+    "RTSP-PASS",
+    "PULL-PASS",
+    "CONNECT-TOKEN",
+    "CALLBACK-TOKEN",
+    "UNPUBLISH-TOKEN",
+    "REPUBLISH-TOKEN",
+    "HEADER-ONE",
+    "HEADER-TWO",
+];
 
 #[test]
 fn the_public_form_holds_no_secret_and_the_stored_form_all() {
@@ -73,6 +92,23 @@ fn a_push_keeps_its_password_when_its_path_changes() {
 }
 
 #[test]
+fn a_header_never_moves_to_another_controller() {
+    let sent = |publish: &str| {
+        let header = json!({"name": "X-Key", "value": {"set": true}});
+        let ingest = json!({"publish_url": publish, "add_header": [header]});
+        config(json!({"compat": {"kmp": {"applications": {"ingest": ingest}}}}))
+    };
+    let mut moved = sent("https://evil/publish");
+    let problems = moved.keep_secrets(&whole());
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems[0].path, "compat.kmp.applications.ingest.add_header[0].value");
+    let mut kept = sent("https://ctl/other?token=***");
+    assert_eq!(kept.keep_secrets(&whole()), []);
+    let stored = kept.stored().unwrap().to_string();
+    assert!(stored.contains("HEADER-ONE") && stored.contains("https://ctl/other?token=CALLBACK-TOKEN"));
+}
+
+#[test]
 fn a_kept_secret_without_a_past_is_a_problem() {
     let mut sent =
         config(json!({"mountpoints": {"new": {"source": {"kind": "publish", "key": {"set": true}}}}}));
@@ -102,5 +138,6 @@ fn every_secret_of_the_schema_is_visited() {
         visited.insert(path.to_string());
     });
     visited.remove("mountpoints.yard.push[1].url");
+    visited.remove("compat.kmp.applications.ingest.add_header[1].value");
     assert_eq!(visited.len(), in_schema, "{visited:?}");
 }

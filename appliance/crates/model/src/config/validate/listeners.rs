@@ -15,6 +15,10 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
             config.rtmp.tls.as_ref().map_or(&[], |tls| tls.listen.as_slice()),
         ),
         (admin.clone(), config.admin.listen.as_slice()),
+        (
+            Path::root().field("compat").field("kmp").field("api").field("listen"),
+            config.compat.kmp.api.listen.as_slice(),
+        ),
     ];
     for (list, addresses) in lists {
         for (index, address) in addresses.iter().enumerate() {

@@ -272,3 +272,86 @@ fn faults_of_shape_do_not_hide_faults_of_sense() {
         ]
     );
 }
+
+fn applications(applications: Value) -> Vec<String> {
+    problems(json!({"compat": {"kmp": {"applications": applications}}}))
+}
+
+#[test]
+fn a_controller_is_one_address_and_the_rest_has_defaults() {
+    assert_eq!(applications(json!({"live": {"publish_url": "http://10.0.0.1/publish"}})), [""; 0]);
+    let found = applications(json!({
+        "relay": {"publish_url": "https://ctl:8443/p?token=x"},
+        "a/b": {"publish_url": "http://ctl"},
+        "c": {},
+        "d": {"publish_url": "ftp://ctl/p", "connect_url": "http://u:s3cret@ctl/", "republish_url": "http://c/#x"},
+        "e": {
+            "publish_url": "http://ctl/", "strict": true, "ca": "/ca.pem", "mem_low_watermark": 75,
+            "video_buffer_bytes": 8192, "video_mem_limit": 4096, "timescale": 44100,
+        },
+    }));
+    assert_eq!(
+        found,
+        [
+            "compat.kmp.applications[\"a/b\"]: a name is 1 to 64 of A-Z a-z 0-9 . _ - and starts with a letter or \
+             digit, got \"a/b\"",
+            "compat.kmp.applications.c.publish_url: is missing; without it nothing is sent anywhere (the controller's \
+             address, such as \"http://10.0.0.1/publish\")",
+            "compat.kmp.applications.d.connect_url: must have no user and password, got \"http://u:***@ctl/\" (put an \
+             Authorization header into add_header)",
+            "compat.kmp.applications.d.publish_url: scheme must be http or https, got \"ftp\"",
+            "compat.kmp.applications.d.republish_url: must have no part after #, got \"http://c/#x\"",
+            "compat.kmp.applications.e.ca: has a meaning only for https:// callbacks, or without strict for kmps:// \
+             upstreams",
+            "compat.kmp.applications.e.mem_low_watermark: must be less than mem_high_watermark, which is 75, got 75",
+            "compat.kmp.applications.e.video_buffer_bytes: must be at most video_mem_limit, which is 4096, got 8192",
+            "compat.kmp.applications.e.timescale: must be a multiple of 1000, else times drift, got 44100 (90000 suits \
+             every codec)",
+            "compat.kmp.applications.relay: relay is reserved for other gateways, got \"relay\"",
+        ]
+    );
+}
+
+#[test]
+fn headers_of_callbacks_can_break_no_request() {
+    let header = |name: &str, value: &str| json!({"name": name, "value": value});
+    let found = applications(json!({"a": {"publish_url": "http://ctl/", "add_header": [
+        header("X-Fieldgate-Test", "abc"),
+        header("Authorization", "Bearer a b"),
+        header("content-length", "7"),
+        header("X Y", "1"),
+        header("X-A", "s3cret\r\nX-B: 1"),
+        header("X-C", " s3cret"),
+    ]}}));
+    assert_eq!(
+        found,
+        [
+            "compat.kmp.applications.a.add_header[2].name: is a header that callbacks have anyway, got \
+             \"content-length\"",
+            "compat.kmp.applications.a.add_header[3].name: must be a header's name: letters, digits and - without \
+             blanks, got \"X Y\"",
+            "compat.kmp.applications.a.add_header[4].value: a value is 1 to 256 printable ASCII characters without a \
+             blank at either end",
+            "compat.kmp.applications.a.add_header[5].value: a value is 1 to 256 printable ASCII characters without a \
+             blank at either end",
+        ]
+    );
+}
+
+#[test]
+fn the_connectors_api_is_open_to_named_networks_only() {
+    let api = |api: Value| problems(json!({"rtmp": {"listen": []}, "compat": {"kmp": {"api": api}}}));
+    assert_eq!(api(json!({"listen": ["127.0.0.1:8001", "[::1]:8001"], "write": true})), [""; 0]);
+    assert_eq!(api(json!({"listen": ["0.0.0.0:8001"], "allow": ["10.0.0.0/8"]})), [""; 0]);
+    assert_eq!(
+        api(json!({"listen": ["0.0.0.0:8001"]})),
+        [
+            "compat.kmp.api.listen[0]: is reached from elsewhere, but only loopback may ask, got \"0.0.0.0:8001\" \
+             (name the networks that may use it in compat.kmp.api.allow)"
+        ]
+    );
+    assert_eq!(
+        api(json!({"listen": ["127.0.0.1:8080"]})),
+        ["compat.kmp.api.listen[0]: is already taken by admin.listen[0], got \"127.0.0.1:8080\""]
+    );
+}
