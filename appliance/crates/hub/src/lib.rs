@@ -11,29 +11,31 @@
 #![warn(clippy::indexing_slicing)]
 
 mod admit;
+pub mod backlog;
 mod clock;
 mod context;
+pub mod ledger;
 pub mod link;
 mod mountpoint;
 mod pulse;
 mod registry;
 mod retry;
 mod ring;
-pub mod rtmp;
 mod shard;
 mod sink;
 mod timeline;
 mod wire;
 
-pub use admit::{Action, Admit, ConnectTerms, ConnectVerdict, Request, Terms, Verdict};
+pub use admit::{Action, Admit, Request, Terms, Verdict};
+pub use backlog::{Backlog, RamBacklog};
 pub use clock::Clock;
 pub use context::Context;
+pub use ledger::{LedgerHandle, LedgerKeeper};
 pub use mountpoint::{Limits, Mountpoint, MountpointError, PublisherInfo, StreamState};
 pub use pulse::{Pulse, Pulses, Silence};
 pub use registry::{Registry, RegistryError};
 pub use retry::Retry;
 pub use ring::{Bound, Counters, Entry, Item, Ring, Start, Subscriber, Taken};
-pub use rtmp::{RtmpClient, RtmpEnd, RtmpSession};
 pub use shard::{LocalShard, SCRATCH_BYTES, Shard, ShardError};
 pub use sink::{Publisher, Sink, SinkGuard, SinkList};
 pub use timeline::Timeline;
