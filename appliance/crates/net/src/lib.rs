@@ -3,6 +3,8 @@
 //! Knows neither GStreamer nor the config's owner: what it needs is handed in as settings and `hub::Context`.
 
 mod dial;
+mod http_client;
+mod http_server;
 mod keys;
 mod limits;
 mod outbox;
@@ -15,6 +17,8 @@ mod tls;
 mod wire;
 
 pub use dial::{DialError, DialOptions, Failures, Stage, Stream, Target, dial};
+pub use http_client::{HttpCall, HttpCallError, HttpReply};
+pub use http_server::{HttpAnswer, HttpHandler, HttpListener, HttpRequest, HttpServerSettings};
 pub use keys::KeyCheck;
 pub use limits::{ConnectionCounts, ConnectionLimits, Permit, Refusal};
 pub use rtmp_client::{RtmpClientError, RtmpEndpoint};
