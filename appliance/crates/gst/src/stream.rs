@@ -121,6 +121,7 @@ impl Stream {
                 dts: placed.dts,
                 pts: placed.pts,
                 source_dts: placed.source_dts,
+                source_pts: placed.pts,
                 keyframe: track::is_keyframe(codec, parser_says, &payload),
                 captured,
             };

@@ -8,7 +8,7 @@ mod state;
 mod tests;
 
 use bytes::Bytes;
-use fieldgate_media::{Draft, Ticks, Tracks, Unit};
+use fieldgate_media::{Draft, Ticks, TrackId, Tracks, Unit};
 use state::State;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -45,8 +45,11 @@ pub enum Item {
     Tracks {
         /// All tracks as they are now.
         tracks: Tracks,
-        /// Whether they equal the ones before (a sequence header that was repeated).
+        /// Whether they are the same media as before (a sequence header that was repeated).
         same: bool,
+        /// The track whose codec header came from the source; none if a source tells all tracks at once, or if this is
+        /// told to a subscriber that joins.
+        header_of: Option<TrackId>,
         /// The stream's time when they came.
         at: Ticks,
     },
@@ -152,8 +155,8 @@ impl Ring {
     }
 
     /// Announces tracks or a codec header.
-    pub fn announce(&self, tracks: Tracks) -> Arc<Entry> {
-        self.lock().push_tracks(tracks)
+    pub fn announce(&self, tracks: Tracks, header_of: Option<TrackId>) -> Arc<Entry> {
+        self.lock().push_tracks(tracks, header_of)
     }
 
     /// Wakes subscribers that wait in [`Subscriber::changed`].

@@ -3,7 +3,7 @@
 use crate::mountpoint::{Mountpoint, PublisherInfo};
 use crate::ring::Entry;
 use crate::timeline::Timeline;
-use fieldgate_media::{Draft, Tracks};
+use fieldgate_media::{Draft, TrackId, Tracks};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -105,9 +105,14 @@ impl Publisher {
         Publisher { mountpoint, sinks, timeline, kicked, generation, turn: Vec::new() }
     }
 
-    /// Announces tracks or a repeated codec header.
+    /// Announces all tracks at once, from a source that does not say which of them changed.
     pub fn announce(&mut self, tracks: Tracks) {
-        let entry = self.mountpoint.ring().announce(tracks);
+        self.announce_header(tracks, None);
+    }
+
+    /// Announces the tracks after the source sent a codec header of `header_of`, also an identical one.
+    pub fn announce_header(&mut self, tracks: Tracks, header_of: Option<TrackId>) {
+        let entry = self.mountpoint.ring().announce(tracks, header_of);
         self.turn.push(entry);
     }
 

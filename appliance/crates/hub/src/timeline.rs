@@ -88,6 +88,7 @@ mod tests {
             dts,
             pts: dts + Ticks::from_millis(composition_millis),
             source_dts: dts,
+            source_pts: dts + Ticks::from_millis(composition_millis),
             keyframe: true,
             captured: None,
         }

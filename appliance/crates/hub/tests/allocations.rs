@@ -81,8 +81,15 @@ fn allocations(readers: usize, units: i64) -> u64 {
     let mut publish = |index: i64| {
         let dts = Ticks::from_millis(index * 40);
         let keyframe = index % 50 == 0;
-        let head =
-            UnitHead { track: TrackId::VIDEO, dts, pts: dts, source_dts: dts, keyframe, captured: None };
+        let head = UnitHead {
+            track: TrackId::VIDEO,
+            dts,
+            pts: dts,
+            source_dts: dts,
+            source_pts: dts,
+            keyframe,
+            captured: None,
+        };
         let draft = Draft::copied(head, &[1; 1000]);
         let payload = draft.payload().as_ptr();
         assert!(publisher.publish(draft));

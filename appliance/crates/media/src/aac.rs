@@ -15,6 +15,8 @@ pub struct AacConfig {
     pub sample_rate: u32,
     /// Channels; 0 if defined in the stream.
     pub channels: u8,
+    /// Samples that one frame holds at `sample_rate`: 1024 or 960, twice that with signalled SBR.
+    pub frame_samples: u32,
 }
 
 impl AacConfig {
@@ -22,16 +24,22 @@ impl AacConfig {
     pub fn parse(header: &[u8]) -> Option<Self> {
         let mut bits = Bits::new(header);
         let object_type = object_type(&mut bits)?;
-        let mut sample_rate = rate(&mut bits)?;
+        let core_rate = rate(&mut bits)?;
+        let mut sample_rate = core_rate;
         let channels = match bits.take(4)? {
             7 => 8,
             count => u8::try_from(count).ok()?,
         };
         if object_type == 5 || object_type == 29 {
             sample_rate = rate(&mut bits)?;
+            self::object_type(&mut bits);
         }
+        // GASpecificConfig's first bit; some encoders cut the config before it.
+        let short = bits.bit().unwrap_or(false);
+        let frame_samples = if short { 960 } else { 1024 };
+        let frame_samples = if sample_rate > core_rate { frame_samples * 2 } else { frame_samples };
         let channels = if object_type == 29 && channels == 1 { 2 } else { channels };
-        Some(AacConfig { object_type, sample_rate, channels })
+        Some(AacConfig { object_type, sample_rate, channels, frame_samples })
     }
 
     /// Its shape.
@@ -60,11 +68,13 @@ mod tests {
     #[test]
     fn common_configs_are_read() {
         let lc = AacConfig::parse(&[0x12, 0x10]).unwrap();
-        assert_eq!(lc, AacConfig { object_type: 2, sample_rate: 44_100, channels: 2 });
+        assert_eq!(lc, AacConfig { object_type: 2, sample_rate: 44_100, channels: 2, frame_samples: 1024 });
         let mono = AacConfig::parse(&[0x11, 0x88, 0x56, 0xe5, 0x00]).unwrap();
-        assert_eq!(mono, AacConfig { object_type: 2, sample_rate: 48_000, channels: 1 });
+        assert_eq!(mono, AacConfig { object_type: 2, sample_rate: 48_000, channels: 1, frame_samples: 1024 });
         let sbr = AacConfig::parse(&[0x2b, 0x11, 0x88, 0x00]).unwrap();
         assert_eq!((sbr.object_type, sbr.sample_rate, sbr.channels), (5, 48_000, 2));
+        assert_eq!(sbr.frame_samples, 2048);
+        assert_eq!(AacConfig::parse(&[0x12, 0x14]).unwrap().frame_samples, 960);
         assert_eq!(AacConfig::parse(&[0x12]), None);
         assert_eq!(AacConfig::parse(&[0x17, 0x00]), None);
     }

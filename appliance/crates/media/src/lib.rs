@@ -18,5 +18,5 @@ mod unit;
 
 pub use codec::{Codec, TrackKind};
 pub use ticks::Ticks;
-pub use track::{AudioShape, Track, TrackId, Tracks, VideoShape};
+pub use track::{AudioShape, Declared, Track, TrackId, Tracks, VideoShape};
 pub use unit::{Captured, ClockSource, Draft, HEADROOM, Unit, UnitHead};

@@ -35,6 +35,22 @@ pub struct AudioShape {
     pub channels: u8,
 }
 
+/// What the source said of a track besides its codec header (RTMP: `onMetaData` and FLV's flags), as it was when the
+/// newest codec header came; zeros where it said nothing. Never what a header tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Declared {
+    /// Bits per second.
+    pub bits_per_second: u64,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// Pictures per second.
+    pub frame_rate: f64,
+    /// The first byte of the FLV sound tag: format, rate, sample size and channels; none for other sources.
+    pub flv_sound: Option<u8>,
+}
+
 /// One video or audio of a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Track {
@@ -48,12 +64,21 @@ pub struct Track {
     pub video: VideoShape,
     /// Known sound shape; zeros for video.
     pub audio: AudioShape,
+    /// What the source itself said.
+    pub declared: Declared,
 }
 
 impl Track {
     /// A track of which only codec and header are known yet.
     pub fn new(id: TrackId, codec: Codec, header: Bytes) -> Self {
-        Track { id, codec, header, video: VideoShape::default(), audio: AudioShape::default() }
+        Track {
+            id,
+            codec,
+            header,
+            video: VideoShape::default(),
+            audio: AudioShape::default(),
+            declared: Declared::default(),
+        }
     }
 
     /// The same track with the shapes that its header tells, where it tells any.
@@ -76,6 +101,12 @@ impl Track {
             _ => {}
         }
         self
+    }
+
+    /// Whether units of both are decoded and shown alike: all but what the source declared is equal.
+    pub fn same_media(&self, other: &Track) -> bool {
+        let (a, b) = (self, other);
+        a.id == b.id && a.codec == b.codec && a.header == b.header && a.video == b.video && a.audio == b.audio
     }
 
     /// Picture or sound.
@@ -117,6 +148,11 @@ impl Tracks {
         self.0.is_empty()
     }
 
+    /// Whether both hold the same tracks in the same order, whatever the source declared of them.
+    pub fn same_media(&self, other: &Tracks) -> bool {
+        self.0.len() == other.0.len() && self.0.iter().zip(other.iter()).all(|(a, b)| a.same_media(b))
+    }
+
     /// This set with `track` added, or put in place of the one with its id.
     pub fn with(&self, track: Track) -> Tracks {
         let mut tracks: Vec<Track> = self.0.to_vec();
@@ -141,5 +177,16 @@ mod tests {
         assert_eq!(changed.iter().count(), 2);
         assert_eq!(changed.first(TrackKind::Video).map(|t| &t.header[..]), Some(&b"b"[..]));
         assert_eq!(tracks.get(TrackId::VIDEO).map(|t| &t.header[..]), Some(&b"a"[..]));
+    }
+
+    #[test]
+    fn what_a_source_declares_makes_no_other_media() {
+        let video = Track::new(TrackId::VIDEO, Codec::H264, Bytes::from_static(b"a"));
+        let told =
+            Track { declared: Declared { bits_per_second: 5, ..Declared::default() }, ..video.clone() };
+        let (a, b) = (Tracks::new(vec![video.clone()]), Tracks::new(vec![told]));
+        assert!(a != b && a.same_media(&b));
+        assert!(!a.same_media(&Tracks::new(vec![Track { codec: Codec::Hevc, ..video }])));
+        assert!(!a.same_media(&Tracks::default()));
     }
 }

@@ -37,6 +37,8 @@ pub struct UnitHead {
     pub pts: Ticks,
     /// Decode time as the source said it, unwrapped but not cleaned.
     pub source_dts: Ticks,
+    /// Presentation time as the source said it, on the line of `source_dts`; may be before it.
+    pub source_pts: Ticks,
     /// Decodable alone. Audio: always true.
     pub keyframe: bool,
     /// Capture wall clock, where known.
@@ -107,6 +109,7 @@ mod tests {
             dts: Ticks::ZERO,
             pts: Ticks::ZERO,
             source_dts: Ticks::ZERO,
+            source_pts: Ticks::ZERO,
             keyframe: true,
             captured: None,
         }

@@ -119,7 +119,7 @@ fn take_in(
     let mut media = false;
     while let Some(event) = session.read(&mut input)? {
         match event {
-            ClientEvent::Tracks { tracks, .. } => publisher.announce(tracks),
+            ClientEvent::Tracks { tracks, header_of, .. } => publisher.announce_header(tracks, header_of),
             ClientEvent::Unit { mut draft } => {
                 media = true;
                 draft.head.captured =

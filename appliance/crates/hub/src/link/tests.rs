@@ -17,6 +17,7 @@ fn unit_head(dts: i64, keyframe: bool) -> UnitHead {
         dts: Ticks::new(dts),
         pts: Ticks::new(dts + 3000),
         source_dts: Ticks::new(dts - 7),
+        source_pts: Ticks::new(dts + 3000),
         keyframe,
         captured: Some(Captured { unix_micros: 1_700_000_000_000_000 + dts, by: ClockSource::Camera }),
     }

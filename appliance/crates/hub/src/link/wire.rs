@@ -185,6 +185,8 @@ impl Head {
             dts: Ticks::new(dts),
             pts: Ticks::new(pts),
             source_dts: Ticks::new(source_dts),
+            // A worker cleans decode times only.
+            source_pts: Ticks::new(pts),
             keyframe: self.flags & KEYFRAME != 0,
             captured: by.map(|by| Captured { unix_micros: micros, by }),
         }

@@ -20,8 +20,15 @@ fn announce(publisher: &mut Publisher) {
 
 fn publish(publisher: &mut Publisher, millis: i64) {
     let dts = Ticks::from_millis(millis);
-    let head =
-        UnitHead { track: TrackId::VIDEO, dts, pts: dts, source_dts: dts, keyframe: true, captured: None };
+    let head = UnitHead {
+        track: TrackId::VIDEO,
+        dts,
+        pts: dts,
+        source_dts: dts,
+        source_pts: dts,
+        keyframe: true,
+        captured: None,
+    };
     assert!(publisher.publish(Draft::copied(head, b"picture")));
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Bound, Counters, Entry, Item, Start, Taken};
 use bytes::Bytes;
-use fieldgate_media::{Ticks, TrackKind, Tracks, Unit};
+use fieldgate_media::{Ticks, TrackId, TrackKind, Tracks, Unit};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -110,14 +110,16 @@ impl State {
         self.append(Entry { seq: self.head, units_before, item: Item::Unit { unit, wire } })
     }
 
-    pub(super) fn push_tracks(&mut self, tracks: Tracks) -> Arc<Entry> {
-        let same = tracks == self.tracks;
-        if !same {
-            self.tracks = tracks.clone();
-        }
+    pub(super) fn push_tracks(&mut self, tracks: Tracks, header_of: Option<TrackId>) -> Arc<Entry> {
+        let same = tracks.same_media(&self.tracks);
+        self.tracks = tracks.clone();
         let at = self.newest_dts.unwrap_or_default();
         let units_before = self.totals.units;
-        self.append(Entry { seq: self.head, units_before, item: Item::Tracks { tracks, same, at } })
+        self.append(Entry {
+            seq: self.head,
+            units_before,
+            item: Item::Tracks { tracks, same, header_of, at },
+        })
     }
 
     fn append(&mut self, entry: Entry) -> Arc<Entry> {
@@ -286,7 +288,7 @@ impl State {
                 .entries
                 .get(index)
                 .map_or_else(|| self.newest_dts.unwrap_or_default(), |entry| entry.dts());
-            let item = Item::Tracks { tracks, same: false, at };
+            let item = Item::Tracks { tracks, same: false, header_of: None, at };
             out.push(Arc::new(Entry { seq: cursor.next, units_before: cursor.units_before, item }));
             taken.entries += 1;
         }

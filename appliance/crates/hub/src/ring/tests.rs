@@ -12,13 +12,13 @@ fn tracks() -> Tracks {
 
 fn draft(track: TrackId, millis: i64, keyframe: bool, len: usize) -> Draft {
     let dts = Ticks::from_millis(millis);
-    let head = UnitHead { track, dts, pts: dts, source_dts: dts, keyframe, captured: None };
+    let head = UnitHead { track, dts, pts: dts, source_dts: dts, source_pts: dts, keyframe, captured: None };
     Draft::copied(head, &vec![7; len])
 }
 
 fn ring(bytes: usize) -> Arc<Ring> {
     let ring = Ring::new(Bound { bytes, age: Duration::from_secs(10) }, Arc::new(()));
-    ring.announce(tracks());
+    ring.announce(tracks(), None);
     Arc::new(ring)
 }
 
@@ -93,7 +93,7 @@ fn the_end_of_a_stream_can_still_be_read_but_not_joined() {
     ring.end();
     assert!(!ring.subscribe(Start::Keyframe, LAG).has_more());
     assert_eq!(times(&take_all(&mut reader).0), [0, 100, 200, 300, 400]);
-    ring.announce(tracks());
+    ring.announce(tracks(), None);
     publish_gop(&ring, 0, 2);
     assert_eq!(times(&take_all(&mut reader).0), [0, 100], "and the next stream from its start");
     assert_eq!(reader.dropped_units(), 0);
@@ -193,27 +193,28 @@ fn repeated_headers_stay_in_order_and_are_marked() {
     let ring = ring(1 << 20);
     let mut reader = ring.subscribe(Start::Keyframe, LAG);
     publish_gop(&ring, 0, 1);
-    ring.announce(tracks());
+    ring.announce(tracks(), None);
     let changed = tracks().with(Track::new(TrackId::VIDEO, Codec::H264, Bytes::from_static(b"new")));
-    ring.announce(changed.clone());
+    ring.announce(changed.clone(), Some(TrackId::VIDEO));
     publish_gop(&ring, SECOND, 1);
     let (entries, _) = take_all(&mut reader);
     let kinds: Vec<&str> = entries
         .iter()
         .map(|entry| match &entry.item {
             Item::Unit { .. } => "unit",
-            Item::Tracks { same: true, .. } => "same",
-            Item::Tracks { same: false, .. } => "tracks",
+            Item::Tracks { same: true, header_of: None, .. } => "same",
+            Item::Tracks { same: false, header_of: Some(TrackId::VIDEO), .. } => "header",
+            Item::Tracks { .. } => "tracks",
         })
         .collect();
-    assert_eq!(kinds, ["tracks", "unit", "same", "tracks", "unit"]);
+    assert_eq!(kinds, ["tracks", "unit", "same", "header", "unit"]);
     assert_eq!(ring.tracks(), changed);
 }
 
 #[test]
 fn audio_alone_can_be_joined_at_any_unit() {
     let ring = Ring::new(Bound::default(), Arc::new(()));
-    ring.announce(Tracks::new(vec![Track::new(TrackId::AUDIO, Codec::Aac, Bytes::new())]));
+    ring.announce(Tracks::new(vec![Track::new(TrackId::AUDIO, Codec::Aac, Bytes::new())]), None);
     let ring = Arc::new(ring);
     for index in 0..10 {
         ring.publish(draft(TrackId::AUDIO, index * 20, true, 100));

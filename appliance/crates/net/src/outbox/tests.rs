@@ -22,7 +22,15 @@ pub(super) fn publisher(shard: &LocalShard, max_lag: Duration) -> (Arc<Mountpoin
 pub(super) fn publish(publisher: &mut Publisher, index: i64, len: usize) {
     let dts = Ticks::from_millis(index * 40);
     let keyframe = index % 10 == 0;
-    let head = UnitHead { track: TrackId::VIDEO, dts, pts: dts, source_dts: dts, keyframe, captured: None };
+    let head = UnitHead {
+        track: TrackId::VIDEO,
+        dts,
+        pts: dts,
+        source_dts: dts,
+        source_pts: dts,
+        keyframe,
+        captured: None,
+    };
     let payload: Vec<u8> = (0..len).map(|at| (at as i64 * 7 + index) as u8).collect();
     assert!(publisher.publish(Draft::copied(head, &payload)));
 }

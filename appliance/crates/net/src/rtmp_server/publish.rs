@@ -218,7 +218,7 @@ fn take_in(
     let mut media = false;
     while let Some(event) = connection.session.read(&mut input)? {
         match event {
-            Event::Tracks { tracks, .. } => publisher.announce(tracks),
+            Event::Tracks { tracks, header_of, .. } => publisher.announce_header(tracks, header_of),
             Event::Unit { mut draft, .. } => {
                 media = true;
                 let unix_micros = clock.unix_micros();

@@ -268,7 +268,9 @@ impl ClientSession {
         if self.draining {
             while let Some(item) = self.demuxer.poll()? {
                 return Ok(Some(match item {
-                    Item::Tracks { tracks, same } => ClientEvent::Tracks { tracks, same },
+                    Item::Tracks { tracks, same, header_of } => {
+                        ClientEvent::Tracks { tracks, same, header_of }
+                    }
                     Item::Unit(draft) => ClientEvent::Unit { draft },
                     Item::Metadata(metadata) => ClientEvent::Metadata { metadata },
                     Item::EndOfSequence(_) => continue,

@@ -3,7 +3,7 @@
 use super::amf::AmfError;
 use super::chunk_reader::ChunkError;
 use super::flv::{FlvError, StreamMetadata};
-use fieldgate_media::{Draft, Tracks};
+use fieldgate_media::{Draft, TrackId, Tracks};
 use std::fmt;
 
 /// What a publisher or player asked for, or sent, on a server's connection.
@@ -24,6 +24,8 @@ pub enum Event {
         tracks: Tracks,
         /// The header was identical with the one before.
         same: bool,
+        /// The track whose header or first unit this is; none if `onMetaData` told more of tracks before their media.
+        header_of: Option<TrackId>,
     },
     /// One access unit of an accepted publisher.
     Unit {
@@ -222,6 +224,8 @@ pub enum ClientEvent {
         tracks: Tracks,
         /// The header was identical with the one before.
         same: bool,
+        /// The track whose header or first unit this is; none if `onMetaData` told more of tracks before their media.
+        header_of: Option<TrackId>,
     },
     /// One access unit (play).
     Unit {

@@ -94,6 +94,7 @@ impl Worker {
             dts,
             pts: dts,
             source_dts: dts,
+            source_pts: dts,
             keyframe: self.next % 10 == 0,
             captured: None,
         };

@@ -157,8 +157,15 @@ fn a_frame_becomes_a_unit_in_place() {
     };
     let at = frame.payload().as_ptr();
     let (dts, track) = (Ticks::new(frame.head.dts), TrackId::VIDEO);
-    let draft =
-        frame.into_draft(UnitHead { track, dts, pts: dts, source_dts: dts, keyframe: false, captured: None });
+    let draft = frame.into_draft(UnitHead {
+        track,
+        dts,
+        pts: dts,
+        source_dts: dts,
+        source_pts: dts,
+        keyframe: false,
+        captured: None,
+    });
     assert_eq!((draft.payload(), draft.payload().as_ptr()), (&b"unit"[..], at));
 }
 

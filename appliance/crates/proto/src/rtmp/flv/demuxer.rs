@@ -4,7 +4,8 @@ use super::{FlvError, StreamMetadata, Tag, demux_audio, demux_video};
 use crate::rtmp::chunk_reader::{Message, kind};
 use bytes::{Buf, Bytes};
 use fieldgate_media::{
-    AudioShape, Codec, Draft, HEADROOM, Ticks, Track, TrackId, TrackKind, Tracks, UnitHead, h264, hevc, sound,
+    AudioShape, Codec, Declared, Draft, HEADROOM, Ticks, Track, TrackId, TrackKind, Tracks, UnitHead, h264,
+    hevc, sound,
 };
 use std::collections::VecDeque;
 
@@ -22,6 +23,8 @@ pub enum Item {
         tracks: Tracks,
         /// The header was identical with the one before.
         same: bool,
+        /// The track whose header or first unit this is; none if `onMetaData` told more of tracks before their media.
+        header_of: Option<TrackId>,
     },
     /// One access unit.
     Unit(Draft),
@@ -40,6 +43,8 @@ pub struct Demuxer {
     pending: Option<Message>,
     aggregate: Option<Aggregate>,
     items: VecDeque<Item>,
+    /// The tracks whose first unit has come.
+    flowing: [bool; 2],
     /// Last timestamp as sent, and unwrapped.
     clock: Option<(u32, i64)>,
     broken: u32,
@@ -148,7 +153,10 @@ impl Demuxer {
         };
         let millis = self.unwrap_time(message.timestamp);
         match tag {
-            Tag::Header { codec, at } => self.header(codec, message.body().get(at..).unwrap_or_default()),
+            Tag::Header { codec, at } => {
+                let header = message.body().get(at..).unwrap_or_default();
+                self.header(codec, header, flv_sound(&message))
+            }
             Tag::EndOfSequence { kind } => Ok(Some(Item::EndOfSequence(id_of(kind)))),
             Tag::Metadata | Tag::Nothing => Ok(None),
             Tag::Unit { codec, at, keyframe, composition_ms, nanos, audio } => {
@@ -164,12 +172,23 @@ impl Demuxer {
                         self.skipped = self.skipped.saturating_add(1);
                         return Ok(None);
                     }
-                    _ => Some(self.headerless(codec, payload, audio)),
+                    _ => Some(self.headerless(codec, payload, audio, flv_sound(&message))),
                 };
+                if let Some(flowing) = self.flowing.get_mut(usize::from(id.0)) {
+                    *flowing = true;
+                }
                 let dts = Ticks::from_millis(millis);
                 let shift = Ticks::from_millis(i64::from(composition_ms));
                 let pts = dts + shift + Ticks::new(i64::from(nanos).saturating_mul(9) / 100_000);
-                let head = UnitHead { track: id, dts, pts, source_dts: dts, keyframe, captured: None };
+                let head = UnitHead {
+                    track: id,
+                    dts,
+                    pts,
+                    source_dts: dts,
+                    source_pts: pts,
+                    keyframe,
+                    captured: None,
+                };
                 let unit = Draft::new(head, message.buf, at.saturating_add(HEADROOM)).map(Item::Unit);
                 match first {
                     None => Ok(unit),
@@ -183,7 +202,12 @@ impl Demuxer {
     }
 
     /// A codec header: a new or changed track, or the same again.
-    fn header(&mut self, codec: Codec, header: &[u8]) -> Result<Option<Item>, FlvError> {
+    fn header(
+        &mut self,
+        codec: Codec,
+        header: &[u8],
+        flv_sound: Option<u8>,
+    ) -> Result<Option<Item>, FlvError> {
         let broken = FlvError::Broken { what: "codec header", len: header.len() };
         let nal_lengths = match codec {
             Codec::H264 => h264::AvcConfig::parse(header).ok_or(broken)?.length_len,
@@ -195,27 +219,37 @@ impl Demuxer {
             return Err(FlvError::NalLengths { codec: codec.name(), len: nal_lengths });
         }
         let id = id_of(codec.kind());
-        let same = self.tracks.get(id).is_some_and(|track| track.codec == codec && track.header == header);
-        if !same {
-            self.set_track(Track::new(id, codec, Bytes::copy_from_slice(header)).with_header_shape());
+        let known = self.tracks.get(id).filter(|track| track.codec == codec && track.header == header);
+        let same = known.is_some();
+        match known.cloned() {
+            Some(mut track) => {
+                track.declared = self.declared(track.kind(), flv_sound);
+                self.tracks = self.tracks.with(track);
+            }
+            None => {
+                let track = Track::new(id, codec, Bytes::copy_from_slice(header)).with_header_shape();
+                self.set_track(track, flv_sound);
+            }
         }
-        Ok(Some(Item::Tracks { tracks: self.tracks.clone(), same }))
+        Ok(Some(Item::Tracks { tracks: self.tracks.clone(), same, header_of: Some(id) }))
     }
 
     /// The first unit of a codec that needs no header makes the track.
-    fn headerless(&mut self, codec: Codec, payload: &[u8], audio: AudioShape) -> Item {
+    fn headerless(&mut self, codec: Codec, payload: &[u8], audio: AudioShape, flv_sound: Option<u8>) -> Item {
         let mut track = Track::new(id_of(codec.kind()), codec, Bytes::new());
         track.audio = match codec {
             Codec::Mp3 => sound::mp3_shape(payload).unwrap_or(audio),
             Codec::Ac3 | Codec::Eac3 => sound::ac3_shape(payload).unwrap_or(audio),
             _ => audio,
         };
-        self.set_track(track);
-        Item::Tracks { tracks: self.tracks.clone(), same: false }
+        let header_of = Some(track.id);
+        self.set_track(track, flv_sound);
+        Item::Tracks { tracks: self.tracks.clone(), same: false, header_of }
     }
 
     /// Fills what the header does not say from `onMetaData`.
-    fn set_track(&mut self, mut track: Track) {
+    fn set_track(&mut self, mut track: Track, flv_sound: Option<u8>) {
+        track.declared = self.declared(track.kind(), flv_sound);
         match track.kind() {
             TrackKind::Video => {
                 let said = self.metadata.video;
@@ -239,12 +273,52 @@ impl Demuxer {
         self.tracks = self.tracks.with(track);
     }
 
+    /// What the encoder itself says of a track now.
+    fn declared(&self, kind: TrackKind, flv_sound: Option<u8>) -> Declared {
+        let said = &self.metadata;
+        match kind {
+            TrackKind::Video => Declared {
+                bits_per_second: said.video_bits_per_second,
+                width: said.video.width,
+                height: said.video.height,
+                frame_rate: said.video.frame_rate,
+                flv_sound,
+            },
+            TrackKind::Audio => {
+                Declared { bits_per_second: said.audio_bits_per_second, flv_sound, ..Declared::default() }
+            }
+        }
+    }
+
+    /// Tracks that have had their header but no unit yet take what `onMetaData` says behind it; whether any did.
+    fn declare_waiting(&mut self) -> bool {
+        let waiting = self
+            .tracks
+            .iter()
+            .filter(|track| !self.flowing.get(usize::from(track.id.0)).copied().unwrap_or(true));
+        let told: Vec<Track> = waiting
+            .filter_map(|track| {
+                let declared = self.declared(track.kind(), track.declared.flv_sound);
+                (declared != track.declared).then(|| Track { declared, ..track.clone() })
+            })
+            .collect();
+        let any = !told.is_empty();
+        for track in told {
+            self.tracks = self.tracks.with(track);
+        }
+        any
+    }
+
     fn data(&mut self, message: &Message) -> Result<Option<Item>, FlvError> {
         let body = message.body();
         match StreamMetadata::parse(body, message.kind) {
             Ok(None) => Ok(None),
             Ok(Some(metadata)) => {
                 self.metadata = metadata.clone();
+                if self.declare_waiting() {
+                    let tracks = self.tracks.clone();
+                    self.items.push_back(Item::Tracks { tracks, same: true, header_of: None });
+                }
                 Ok(Some(Item::Metadata(metadata)))
             }
             Err(_) => Err(FlvError::Broken { what: "data message", len: body.len() }),
@@ -280,6 +354,12 @@ impl Aggregate {
         self.rest.advance(used);
         Some(message)
     }
+}
+
+/// The first byte of a plain FLV sound tag; Enhanced RTMP's says nothing of the sound.
+fn flv_sound(message: &Message) -> Option<u8> {
+    let first = message.body().first().copied().filter(|first| first >> 4 != 9)?;
+    (message.kind == kind::AUDIO).then_some(first)
 }
 
 fn id_of(kind: TrackKind) -> TrackId {

@@ -30,13 +30,13 @@ impl StreamMetadata {
         }
         match (name, values.next()) {
             (Some(Amf0Value::Utf8String(name)), Some(Amf0Value::Object(object))) if name == "onMetaData" => {
-                Ok(Some(Self::of(object)))
+                Ok(Some(Self::of(object, rate_key(body))))
             }
             _ => Ok(None),
         }
     }
 
-    fn of(object: &HashMap<String, Amf0Value>) -> StreamMetadata {
+    fn of(object: &HashMap<String, Amf0Value>, rate_key: &str) -> StreamMetadata {
         let number = |name: &str, max: f64| -> f64 {
             let value = match object.get(name) {
                 Some(Amf0Value::Number(number)) => *number,
@@ -60,7 +60,7 @@ impl StreamMetadata {
             video: VideoShape {
                 width: number("width", 65_535.0) as u32,
                 height: number("height", 65_535.0) as u32,
-                frame_rate: number("framerate", 1_000.0),
+                frame_rate: number(rate_key, 1_000.0),
             },
             audio: AudioShape {
                 sample_rate: number("audiosamplerate", 768_000.0) as u32,
@@ -71,4 +71,11 @@ impl StreamMetadata {
             encoder,
         }
     }
+}
+
+/// The key that tells pictures per second: `framerate` or `fps`, the later of the two where both are there.
+fn rate_key(body: &[u8]) -> &'static str {
+    // The decoded object has lost the order of its keys; a key stands behind its length.
+    let at = |key: &[u8]| body.windows(key.len()).rposition(|window| window == key);
+    if at(b"\0\x03fps") > at(b"\0\x09framerate") { "fps" } else { "framerate" }
 }

@@ -50,7 +50,9 @@ fn an_identical_header_is_announced_as_the_same() {
     let mut demuxer = Demuxer::new();
     for expected in [false, true] {
         let items = all(&mut demuxer, message(kind::AUDIO, 0, &[&[0xAF, 0], ASC])).unwrap();
-        let [Item::Tracks { tracks, same }] = &items[..] else { panic!("{items:?}") };
+        let [Item::Tracks { tracks, same, header_of: Some(TrackId::AUDIO) }] = &items[..] else {
+            panic!("{items:?}")
+        };
         assert_eq!((*same, tracks.first(TrackKind::Audio).unwrap().audio.sample_rate), (expected, 44_100));
     }
     let items = all(&mut demuxer, message(kind::AUDIO, 0, &[&[0xAF, 0], &[0x11, 0x90]])).unwrap();
@@ -140,7 +142,7 @@ fn plain_flv_sound_needs_no_header() {
     ] {
         let mut demuxer = Demuxer::new();
         let items = all(&mut demuxer, message(kind::AUDIO, 0, &[&[first], b"sound"])).unwrap();
-        let [Item::Tracks { tracks, same: false }, Item::Unit(draft)] = &items[..] else {
+        let [Item::Tracks { tracks, same: false, .. }, Item::Unit(draft)] = &items[..] else {
             panic!("{items:?}")
         };
         let track = tracks.get(TrackId::AUDIO).unwrap();
@@ -276,4 +278,63 @@ fn the_headroom_is_enough_for_any_draft() {
     let draft = one_unit(all(&mut demuxer, message(kind::AUDIO, 0, &[&[0x72], b"x"])).unwrap());
     let (unit, wire) = draft.finish(|room| room.len());
     assert_eq!((unit.payload.len(), wire.len()), (1, HEADROOM + 1));
+}
+
+fn on_meta_data(fields: &[(&str, crate::rtmp::amf::Field<'_>)]) -> Message {
+    use crate::rtmp::amf::{Field, put};
+    let mut body = bytes::BytesMut::new();
+    put(&mut body, Field::Text("onMetaData"));
+    put(&mut body, Field::Map(fields));
+    message(kind::DATA, 0, &[&body])
+}
+
+#[test]
+fn what_the_encoder_declares_comes_with_the_next_header_even_an_identical_one() {
+    use crate::rtmp::amf::Field::Number;
+    let mut demuxer = Demuxer::new();
+    let header = || message(kind::VIDEO, 0, &[&[0x17, 0, 0, 0, 0], AVCC]);
+    let picture = || message(kind::VIDEO, 0, &[&[0x17, 1, 0, 0, 0], b"x"]);
+    all(&mut demuxer, header()).unwrap();
+    let first = [("videodatarate", Number(97.65)), ("width", Number(160.0)), ("framerate", Number(15.0))];
+    // Behind the header but before any picture: still in time.
+    let items = all(&mut demuxer, on_meta_data(&first)).unwrap();
+    let [Item::Metadata(_), Item::Tracks { tracks, same: true, header_of: None }] = &items[..] else {
+        panic!("{items:?}")
+    };
+    let declared = tracks.get(TrackId::VIDEO).unwrap().declared;
+    assert_eq!((declared.bits_per_second, declared.width, declared.frame_rate), (97_650, 160, 15.0));
+    all(&mut demuxer, picture()).unwrap();
+    assert!(matches!(&all(&mut demuxer, on_meta_data(&[])).unwrap()[..], [Item::Metadata(_)]));
+    let items = all(&mut demuxer, header()).unwrap();
+    let [Item::Tracks { tracks, same: true, header_of: Some(TrackId::VIDEO) }] = &items[..] else {
+        panic!("{items:?}")
+    };
+    assert_eq!(tracks.get(TrackId::VIDEO).unwrap().declared.bits_per_second, 0);
+}
+
+#[test]
+fn the_flags_of_plain_flv_sound_are_kept() {
+    let mut demuxer = Demuxer::new();
+    let mut declared = |parts: &[&[u8]]| {
+        let items = all(&mut demuxer, message(kind::AUDIO, 0, parts)).unwrap();
+        let Some(Item::Tracks { tracks, .. }) = items.first() else { panic!("{items:?}") };
+        tracks.get(TrackId::AUDIO).unwrap().declared.flv_sound
+    };
+    assert_eq!(declared(&[&[0xAE, 0], ASC]), Some(0xAE));
+    assert_eq!(declared(&[&[0xAF, 0], ASC]), Some(0xAF));
+    assert_eq!(declared(&[&[0x72], b"sound"]), Some(0x72));
+    assert_eq!(declared(&[&[0x91], b"Opus", b"sound"]), None);
+}
+
+#[test]
+fn of_framerate_and_fps_the_later_one_counts() {
+    use crate::rtmp::amf::Field::Number;
+    let rate = |keys: &[(&str, f64)]| {
+        let fields: Vec<_> = keys.iter().map(|&(key, value)| (key, Number(value))).collect();
+        let body = on_meta_data(&fields);
+        StreamMetadata::parse(body.body(), kind::DATA).unwrap().unwrap().video.frame_rate
+    };
+    assert_eq!(rate(&[("fps", 25.0)]), 25.0);
+    assert_eq!(rate(&[("fps", 25.0), ("framerate", 30.0)]), 30.0);
+    assert_eq!(rate(&[("framerate", 30.0), ("fps", 25.0)]), 25.0);
 }

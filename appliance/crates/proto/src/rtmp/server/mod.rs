@@ -222,7 +222,9 @@ impl ServerSession {
             let stream_id = *id;
             while let Some(item) = demuxer.poll()? {
                 return Ok(Some(match item {
-                    Item::Tracks { tracks, same } => Event::Tracks { stream_id, tracks, same },
+                    Item::Tracks { tracks, same, header_of } => {
+                        Event::Tracks { stream_id, tracks, same, header_of }
+                    }
                     Item::Unit(draft) => Event::Unit { stream_id, draft },
                     Item::Metadata(metadata) => Event::Metadata { stream_id, metadata },
                     Item::EndOfSequence(_) => continue,

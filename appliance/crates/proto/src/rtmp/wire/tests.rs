@@ -35,7 +35,7 @@ fn track(codec: Codec, header: &'static [u8]) -> Track {
 fn head(track: &Track, dts_ms: i64, composition_ms: i64, keyframe: bool) -> UnitHead {
     let dts = Ticks::from_millis(dts_ms);
     let pts = Ticks::from_millis(dts_ms + composition_ms);
-    UnitHead { track: track.id, dts, pts, source_dts: dts, keyframe, captured: None }
+    UnitHead { track: track.id, dts, pts, source_dts: dts, source_pts: pts, keyframe, captured: None }
 }
 
 fn wire_of(track: &Track, head: UnitHead, payload: &[u8]) -> Bytes {
