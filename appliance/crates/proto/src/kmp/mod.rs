@@ -7,6 +7,7 @@
 pub(crate) mod golden;
 pub mod packet;
 mod reader;
+pub mod sender;
 
 pub use packet::{
     Ack, Audio, Connect, FrameHead, Media, MediaInfo, MediaKind, Name, PacketKind, Rational, Video, Wire,

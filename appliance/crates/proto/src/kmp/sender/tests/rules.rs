@@ -1,0 +1,230 @@
+//! What the recordings do not show, and what we do unless asked to be strict.
+
+use super::super::*;
+use super::harness::{Act, Heard, Run, ack, kind};
+use crate::kmp::packet::FrameHead;
+
+fn frame(payload: &Bytes, keyframe: bool) -> (Option<Wire>, Wire) {
+    (None, FrameHead { created: 0, dts: 0, keyframe, pts_delay: 0 }.encode(payload.clone()))
+}
+
+fn run(settings: Settings) -> Run {
+    Run::new(settings, 1000)
+}
+
+fn backoff() -> Settings {
+    Settings {
+        reconnect: Reconnect::Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(3) },
+        ..Settings::new()
+    }
+}
+
+fn kinds(heard: &Heard) -> Vec<PacketKind> {
+    super::harness::cut(&heard.bytes).iter().map(kind).collect()
+}
+
+#[test]
+fn payloads_are_written_from_where_they_are() {
+    let payload = Bytes::from(vec![1; 10_000]);
+    let mut sender = Sender::new(Settings::new(), 7);
+    let now = super::now();
+    let name = Name::new("x").unwrap();
+    let (info, packet) = frame(&payload, true);
+    sender.push(info, packet, true, now);
+    sender.published(name, name, vec![UpstreamSpec::new("u")], now);
+    let key = sender.upstreams().next().unwrap().key;
+    sender.connected(key, now);
+    let mut slices = [IoSlice::new(&[]); 8];
+    assert_eq!(sender.slices(key, &mut slices), 3);
+    assert_eq!(slices[2].as_ptr(), payload.as_ptr());
+    sender.written(key, 104 + 40 + 1000, now);
+    let mut slices = [IoSlice::new(&[]); 8];
+    assert_eq!(sender.slices(key, &mut slices), 1);
+    assert_eq!((slices[0].as_ptr(), slices[0].len()), (payload[1000..].as_ptr(), 9000));
+}
+
+#[test]
+fn a_silent_track_gives_a_sign_of_life() {
+    let mut run = run(Settings::new());
+    run.step(&frame(&Bytes::from_static(b"a"), true), true, Duration::from_secs(16));
+    use PacketKind::{Connect, Frame, Null};
+    assert_eq!(kinds(&run.heard[0]), [Connect, Frame, Null, Null, Null]);
+}
+
+#[test]
+fn a_peer_that_stops_acknowledging_is_given_up() {
+    let mut run = run(backoff());
+    let media = frame(&Bytes::from_static(b"a"), true);
+    run.peer = Box::new(|heard, nth| match (nth, heard.frames) {
+        (0, 0..5) | (1.., _) => vec![ack(heard, heard.frames)],
+        _ => vec![],
+    });
+    for _ in 0..64 {
+        run.step(&media, true, Duration::from_secs(1));
+    }
+    assert_eq!(run.heard.len(), 1);
+    run.step(&media, true, Duration::from_secs(3));
+    assert_eq!((run.heard.len(), run.heard[1].first_id), (2, 1004));
+    assert_eq!(run.heard[1].frames, 61);
+}
+
+#[test]
+fn a_peer_that_never_acknowledges_is_left_in_peace() {
+    let mut run = run(backoff());
+    for _ in 0..300 {
+        run.step(&frame(&Bytes::from_static(b"a"), true), true, Duration::from_secs(1));
+    }
+    assert_eq!(run.heard.len(), 1);
+}
+
+#[test]
+fn a_peer_that_takes_nothing_is_given_up() {
+    let now = super::now();
+    let mut sender = Sender::new(backoff(), 7);
+    let (name, (info, packet)) = (Name::new("x").unwrap(), frame(&Bytes::from_static(b"a"), true));
+    sender.push(info, packet, true, now);
+    sender.published(name, name, vec![UpstreamSpec::new("u")], now);
+    let key = sender.upstreams().next().unwrap().key;
+    assert_eq!(sender.next_timeout(), Some(now + Duration::from_secs(10)), "connecting is limited too");
+    sender.connected(key, now);
+    sender.written(key, 50, now + Duration::from_secs(4));
+    assert_eq!(sender.next_timeout(), Some(now + Duration::from_secs(14)));
+    while sender.poll_output().is_some() {}
+    sender.handle_timeout(now + Duration::from_secs(14));
+    assert_eq!(sender.poll_output(), Some(Output::Close(key)));
+    assert_eq!(sender.next_timeout(), Some(now + Duration::from_millis(14_200)), "then it tries again");
+}
+
+#[test]
+fn pauses_grow_until_a_peer_acknowledges() {
+    let mut run = run(backoff());
+    run.refuses = Box::new(|nth| nth < 6);
+    run.step(&frame(&Bytes::from_static(b"a"), true), true, Duration::ZERO);
+    let mut pauses = Vec::new();
+    while run.heard.is_empty() {
+        let pause = run.sender.next_timeout().unwrap() - run.now;
+        pauses.push(pause.as_millis());
+        run.pass(pause);
+    }
+    assert_eq!(pauses, [200, 400, 800, 1600, 3000, 3000]);
+}
+
+#[test]
+fn an_optional_upstream_that_is_given_up_leaves_the_others_alone() {
+    let mut run = run(Settings { reconnect: Reconnect::Never, ..Settings::new() });
+    run.specs.push(UpstreamSpec { required: false, ..UpstreamSpec::new("opt") });
+    run.peer = Box::new(|heard, _| match heard.upstream {
+        1 => vec![Act::Close],
+        _ if heard.end => vec![ack(heard, heard.frames), Act::Close],
+        _ => vec![],
+    });
+    let media = frame(&Bytes::from_static(b"a"), true);
+    (0..5).for_each(|_| run.step(&media, true, Duration::from_millis(40)));
+    assert_eq!((run.session_dropped, run.sender.state()), (None, State::Active));
+    run.end(Reason::Close);
+    assert_eq!(run.heard[0].frames, 5);
+    assert_eq!(run.unpublished.map(|(_, reason)| reason), Some(Reason::Close));
+}
+
+#[test]
+fn v28_an_upstream_can_be_added_and_removed() {
+    let mut run = run(Settings::strict());
+    let media = frame(&Bytes::from_static(b"a"), true);
+    run.peer = Box::new(
+        |heard, _| if heard.frames == 3 && heard.upstream == 0 { vec![ack(heard, 2)] } else { vec![] },
+    );
+    (0..4).for_each(|_| run.step(&media, true, Duration::from_secs(1)));
+    assert_eq!(run.sender.add_upstream(UpstreamSpec::new("more"), Some(UpstreamKey(9)), run.now), None);
+    let more = run.sender.add_upstream(UpstreamSpec::new("more"), None, run.now).unwrap();
+    run.settle();
+    assert_eq!((run.heard[1].first_id, run.heard[1].frames), (1002, 2));
+    assert!(run.sender.remove_upstream(UpstreamKey(0)) && !run.sender.remove_upstream(UpstreamKey(0)));
+    run.step(&media, true, Duration::from_secs(1));
+    assert_eq!((run.heard[0].frames, run.heard[1].frames, run.heard[1].end), (4, 3, false));
+    assert!(run.sender.remove_upstream(more));
+    run.settle();
+    assert_eq!((run.sender.state(), run.session_dropped), (State::Inactive, None));
+    run.end(Reason::Close);
+    assert_eq!(run.unpublished.map(|(_, reason)| reason), Some(Reason::Close));
+}
+
+#[test]
+fn memory_is_let_go_on_the_upstream_furthest_behind_up_to_a_keyframe() {
+    let keep = Keep::Memory(Memory::of(40 * 1040));
+    let mut run = run(Settings { keep, end_patience: None, ..backoff() });
+    run.specs.push(UpstreamSpec::new("away"));
+    run.refuses = Box::new(|nth| nth != 0);
+    run.peer = Box::new(|heard, _| vec![ack(heard, heard.frames)]);
+    let payload = Bytes::from(vec![0; 1000]);
+    for index in 0..100 {
+        run.step(&frame(&payload, index % 7 == 0), true, Duration::from_millis(40));
+    }
+    let away = run.sender.upstreams().nth(1).map(|view| (view.acked_id, view.totals.auto_acked_frames));
+    let (acked_id, auto_acked) = away.unwrap();
+    assert_eq!((acked_id - 1000) % 7, 0, "goes on at a keyframe");
+    assert_eq!(acked_id - 1000, auto_acked);
+    assert!(100 - auto_acked <= 30 && 100 - auto_acked >= 13, "{auto_acked}");
+    let acknowledged: u64 =
+        run.settled.iter().filter(|settled| settled.2 == Fate::Acknowledged).map(|s| s.1 - s.0).sum();
+    assert_eq!((run.heard[0].frames, acknowledged, run.heard.len()), (100, 100, 1));
+}
+
+#[test]
+fn frames_that_were_let_go_and_are_acknowledged_after_all_count_as_delivered() {
+    let mut run = run(Settings { keep: Keep::Memory(Memory::of(20 * 140)), ..backoff() });
+    let media = frame(&Bytes::from(vec![0; 100]), true);
+    run.peer = Box::new(|heard, _| if heard.frames == 40 { vec![ack(heard, 40)] } else { vec![] });
+    (0..40).for_each(|_| run.step(&media, true, Duration::from_millis(40)));
+    assert!(run.sender.upstreams().next().unwrap().totals.auto_acked_frames > 10);
+    assert_eq!(run.settled, [(1000, 1040, Fate::Acknowledged)]);
+}
+
+#[test]
+fn without_room_for_one_frame_the_track_fails_without_an_end() {
+    let mut run = run(Settings { keep: Keep::Memory(Memory::of(1000)), ..Settings::strict() });
+    run.sender = Sender::new(Settings { keep: Keep::Memory(Memory::of(1000)), ..Settings::new() }, 1);
+    let now = run.now;
+    let (_, packet) = frame(&Bytes::from(vec![0; 2000]), true);
+    run.sender.push(None, packet, true, now);
+    assert_eq!(run.sender.poll_output(), Some(Output::AskPublish));
+    assert_eq!(run.sender.poll_output(), Some(Output::DropSession(Reason::NoMemory)));
+    run.end(Reason::Disconnect);
+    assert_eq!(run.unpublished.map(|(_, reason)| reason), Some(Reason::NoMemory));
+}
+
+#[test]
+fn nothing_is_lost_while_the_answer_takes_its_time() {
+    let mut sender = Sender::new(Settings::strict(), 1000);
+    let now = super::now();
+    let media = frame(&Bytes::from_static(b"a"), true);
+    let ids: Vec<_> = (0..50).filter_map(|_| sender.push(None, media.1.clone(), true, now)).collect();
+    assert_eq!((ids.first(), ids.last()), (Some(&1000), Some(&1049)));
+    assert_eq!(sender.poll_output(), Some(Output::AskPublish));
+    assert_eq!((sender.poll_output(), sender.state()), (None, State::Asking));
+    let name = Name::new("x").unwrap();
+    sender.published(name, name, vec![UpstreamSpec::new("u")], now);
+    assert_eq!(sender.upstreams().next().map(|view| view.acked_id), Some(1000));
+    sender.end(Reason::Close, now);
+    assert_eq!(sender.next_id(), 1050);
+
+    // A question that is still open at the end is cancelled, and what waited for it is lost.
+    let mut sender = Sender::new(Settings::strict(), 1000);
+    sender.push(None, media.1, true, now);
+    sender.end(Reason::Close, now);
+    assert_eq!(sender.poll_output(), Some(Output::AskPublish));
+    assert_eq!(sender.poll_output(), Some(Output::AskUnpublish(Reason::Close)));
+}
+
+#[test]
+fn v19_a_refused_question_ends_the_session() {
+    let mut run = run(Settings { flush_timeout: Duration::ZERO, ..Settings::strict() });
+    let media = frame(&Bytes::from_static(b"a"), true);
+    run.peer = Box::new(|_, _| vec![Act::Close]);
+    run.answer = Box::new(|_| None);
+    run.step(&media, true, Duration::from_millis(40));
+    run.step(&media, true, Duration::from_millis(40));
+    assert_eq!(run.asks.len(), 1);
+    run.sender.republish_failed(UpstreamKey(0));
+    run.settle();
+    assert_eq!(run.session_dropped, Some(Reason::UpstreamError));
+}
