@@ -7,6 +7,8 @@
 #![warn(clippy::indexing_slicing)]
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
+pub mod kmp_control;
+
 use fieldgate_model::{Command, Status};
 use std::net::IpAddr;
 use std::time::Instant;
