@@ -7,6 +7,7 @@
 pub(crate) mod golden;
 pub mod packet;
 mod reader;
+pub mod receiver;
 pub mod sender;
 
 pub use packet::{
