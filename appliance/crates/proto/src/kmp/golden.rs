@@ -1,6 +1,8 @@
 //! Recorded bytes of the reference, for tests (`appliance/testdata/kmp`).
 
 use super::{Direction, Limits, Packet, PacketReader, ReadError};
+use crate::rtmp::Message;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Where the recordings are.
@@ -42,4 +44,24 @@ pub(crate) fn decode(direction: Direction, mut wire: &[u8]) -> Result<(Vec<Packe
         packets.push(packet);
     }
     Ok((packets, reader.held() == 0))
+}
+
+/// Which FLV file each case was published from, by name of the case.
+pub(crate) fn inputs() -> BTreeMap<String, String> {
+    let text = String::from_utf8(file("inputs/vectors.json")).unwrap();
+    let quoted: Vec<&str> = text.split('"').skip(1).step_by(2).collect();
+    quoted.chunks_exact(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned())).collect()
+}
+
+/// The messages that an encoder sends for an FLV file.
+pub(crate) fn flv(name: &str) -> Vec<Message> {
+    let flv = file(&format!("inputs/{name}"));
+    let mut rest = &flv[13..];
+    let mut messages = Vec::new();
+    while let Some((&[kind, l0, l1, l2, t0, t1, t2, t3, _, _, _], body)) = rest.split_first_chunk() {
+        let (body, after) = body.split_at(u32::from_be_bytes([0, l0, l1, l2]) as usize);
+        messages.push(Message::copied(kind & 0x1F, u32::from_be_bytes([t3, t0, t1, t2]), 1, 6, body));
+        rest = &after[4..];
+    }
+    messages
 }

@@ -3,13 +3,17 @@
 //! Pure: bytes, units and times in, packets and events out. A packet that carries media is a small head and the
 //! payload as it is in the ring ([`Wire`]): nothing copies a payload.
 
+mod captions;
 #[cfg(test)]
 pub(crate) mod golden;
+mod mapping;
+pub mod media_info;
 pub mod packet;
 mod reader;
 pub mod receiver;
 pub mod sender;
 
+pub use mapping::{MapSettings, Mapped, TrackMapper};
 pub use packet::{
     Ack, Audio, Connect, FrameHead, Media, MediaInfo, MediaKind, Name, PacketKind, Rational, Video, Wire,
 };
