@@ -140,6 +140,8 @@ pub struct TrackView {
     pub media_info: MediaInfo,
     /// Where it goes.
     pub upstreams: Vec<UpstreamView>,
+    /// Not shown: whether its upstreams are limited to what the connector takes.
+    pub strict: bool,
 }
 
 /// An upstream of a track.

@@ -63,7 +63,6 @@ pub enum Step {
 pub struct Exchange {
     api: Api,
     writable: bool,
-    strict: bool,
     lists: bool,
     pretty: bool,
     /// Whether it is several in one, each with a status of its own.
@@ -93,8 +92,8 @@ struct Item {
 }
 
 impl Exchange {
-    /// Begins to answer. `strict` is whether upstreams are limited to what the connector takes.
-    pub fn new(request: &Request, settings: &KmpControlApi, strict: bool) -> Self {
+    /// Begins to answer.
+    pub fn new(request: &Request, settings: &KmpControlApi) -> Self {
         let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
         let mut segments = segments(path);
         let api = match segments.first().map(String::as_str) {
@@ -108,7 +107,6 @@ impl Exchange {
         let mut exchange = Exchange {
             api,
             writable: settings.write,
-            strict,
             lists: is_on("list"),
             pretty: is_on("pretty"),
             is_multi: false,
@@ -257,8 +255,8 @@ impl Exchange {
                     }
                     ("GET", ["upstreams"], _) => Ok(Answer::Shown(track?.upstreams())),
                     ("POST", ["upstreams"], Some(Json::Object(object))) => {
-                        track?;
-                        let upstream = Upstream::from_fields(&object, self.strict).map_err(|_| 415_u16)?;
+                        let strict = track?.strict;
+                        let upstream = Upstream::from_fields(&object, strict).map_err(|_| 415_u16)?;
                         let source = Fields(&object).text("src_id").map_err(|_| 415_u16)?.map(str::to_owned);
                         Ok(Answer::Act(Action::AddUpstream { track: number, upstream, source }, 201))
                     }

@@ -47,6 +47,7 @@ fn track(json: &Json) -> TrackView {
         frame_rate_hundredths: (number(json, "frame_rate") * 100.0).round() as u64,
         media_info: media_info(json),
         upstreams: list(json, "upstreams").iter().map(upstream).collect(),
+        strict: false,
     }
 }
 
@@ -146,7 +147,7 @@ fn request(method: &str, target: &str, body: &str) -> Request {
 
 /// Status and body of a request that needs no action.
 fn ask(snapshot: &Snapshot, method: &str, target: &str, body: &str) -> (u16, String) {
-    let mut exchange = Exchange::new(&request(method, target, body), &OPEN, false);
+    let mut exchange = Exchange::new(&request(method, target, body), &OPEN);
     match exchange.step(snapshot) {
         Step::Reply(reply) => {
             let is_json = reply.headers == [("content-type".to_owned(), "application/json".to_owned())];
@@ -263,12 +264,13 @@ fn requests_that_cannot_be_answered_say_why_by_their_status() {
     }
     let plain = Request { headers: vec![], ..request("POST", &upstreams, "{\"url\":\"10.0.0.1:1\"}") };
     assert!(
-        matches!(Exchange::new(&plain, &OPEN, false).step(&snapshot), Step::Reply(reply) if reply.status == 415)
+        matches!(Exchange::new(&plain, &OPEN).step(&snapshot), Step::Reply(reply) if reply.status == 415)
     );
     let named = request("POST", &upstreams, "{\"url\":\"some.host:1\"}");
-    assert!(
-        matches!(Exchange::new(&named, &OPEN, true).step(&snapshot), Step::Reply(reply) if reply.status == 415)
-    );
+    assert!(matches!(Exchange::new(&named, &OPEN).step(&snapshot), Step::Act(_)));
+    let mut strict = snapshot.clone();
+    strict.tracks.values_mut().for_each(|track| track.strict = true);
+    assert!(matches!(Exchange::new(&named, &OPEN).step(&strict), Step::Reply(reply) if reply.status == 415));
 }
 
 #[test]
@@ -295,7 +297,7 @@ fn what_is_asked_to_be_done_is_done_before_the_reply() {
     ];
     for (request, action, done) in cases {
         for (outcome, status) in [(Outcome::Done, done), (Outcome::NotFound, 404), (Outcome::Failed, 500)] {
-            let mut exchange = Exchange::new(&request, &OPEN, false);
+            let mut exchange = Exchange::new(&request, &OPEN);
             assert_eq!(exchange.step(&snapshot), Step::Act(action.clone()));
             exchange.handle_outcome(outcome);
             let Step::Reply(reply) = exchange.step(&snapshot) else { panic!() };
@@ -319,7 +321,7 @@ fn several_requests_in_one_have_a_status_each() {
         {"uri":"/multi","method":"POST","body":[]},
         {"uri":"?list=1","method":"GET"}
     ]"#;
-    let mut exchange = Exchange::new(&request("POST", "/multi", body), &OPEN, false);
+    let mut exchange = Exchange::new(&request("POST", "/multi", body), &OPEN);
     assert_eq!(exchange.step(&snapshot), Step::Act(Action::DropSession { connection: 7 }));
     exchange.handle_outcome(Outcome::Done);
     assert_eq!(exchange.step(&snapshot), Step::Act(Action::DropSession { connection: 8 }));
@@ -346,13 +348,13 @@ fn without_write_it_only_shows() {
     for (method, target) in
         [("DELETE", "/sessions/7"), ("DELETE", "/sessions/x"), ("POST", "/multi"), ("PUT", "/x")]
     {
-        let mut exchange = Exchange::new(&request(method, target, "[{}]"), &read_only, false);
+        let mut exchange = Exchange::new(&request(method, target, "[{}]"), &read_only);
         assert!(
             matches!(exchange.step(&snapshot), Step::Reply(reply) if reply.status == 405),
             "{method} {target}"
         );
     }
-    let mut exchange = Exchange::new(&request("GET", "/", ""), &read_only, false);
+    let mut exchange = Exchange::new(&request("GET", "/", ""), &read_only);
     assert!(matches!(exchange.step(&snapshot), Step::Reply(reply) if reply.status == 200));
 }
 
@@ -362,7 +364,7 @@ fn only_named_networks_may_ask_and_without_any_loopback_alone() {
     let status = |peer: &str, allow: &[&str]| {
         let allow = allow.iter().map(|network| network.parse().unwrap()).collect();
         let request = Request { peer: peer.parse().unwrap(), ..request("GET", "/", "") };
-        match Exchange::new(&request, &KmpControlApi { allow, ..OPEN }, false).step(&snapshot) {
+        match Exchange::new(&request, &KmpControlApi { allow, ..OPEN }).step(&snapshot) {
             Step::Reply(reply) => reply.status,
             Step::Act(action) => panic!("{action:?}"),
         }
