@@ -224,19 +224,24 @@ impl Session {
     /// The track's stream has ended by itself.
     pub fn end_track(&mut self, key: TrackKey, reason: Reason) {
         let Some(track) = self.tracks.get_mut(&key) else { return };
-        let cause = *track.cause.get_or_insert(reason);
-        match track.state {
-            State::Waiting => {
-                self.cancel(|purpose| purpose == Purpose::Publish(key));
-                self.unpublish(key);
-            }
-            State::Inactive => self.unpublish(key),
-            State::Active => {
-                track.state = State::Ended;
-                self.outputs.push_back(Output::EndTrack { track: key, graceful: cause.leaves_queue() });
-            }
-            State::Ended | State::Telling => {}
+        let state = track.state;
+        if matches!(state, State::Ended | State::Telling) {
+            return;
         }
+        track.state = State::Ended;
+        track.cause = Some(reason);
+        self.outputs.push_back(Output::EndTrack { track: key, reason });
+        if state != State::Active {
+            self.cancel(|purpose| purpose == Purpose::Publish(key));
+            self.unpublish(key);
+        }
+    }
+
+    /// The track's sender has nothing left to do: it ended, for this reason if no other is known, and its last upstream
+    /// is no more.
+    pub fn finish_track(&mut self, key: TrackKey, reason: Reason) {
+        self.end_track(key, reason);
+        self.upstreams_gone(key);
     }
 
     /// The track cannot go on, and with it the whole session ends.

@@ -21,7 +21,7 @@ fn every_recorded_body_comes_out_byte_for_byte() {
                 "unpublish" => {
                     let is_video = text(body, "input_id").ends_with("/video");
                     let kind = if is_video { MediaKind::Video } else { MediaKind::Audio };
-                    let reason = REASONS.into_iter().find(|it| it.name() == text(body, "reason"));
+                    let reason = Reason::from_name(&text(body, "reason"));
                     unpublish(&publication(body), kind, reason.expect("a known reason"))
                 }
                 other => panic!("{other}"),
@@ -32,21 +32,6 @@ fn every_recorded_body_comes_out_byte_for_byte() {
     }
     assert_eq!(rebuilt, 258);
 }
-
-const REASONS: [Reason; 12] = [
-    Reason::RtmpClose,
-    Reason::RtmpDisconnect,
-    Reason::RtmpKmpError,
-    Reason::RtmpBadData,
-    Reason::CreateTrackFailed,
-    Reason::UpstreamError,
-    Reason::ParsePublishFailed,
-    Reason::CreatePublishFailed,
-    Reason::CreateUpstreamFailed,
-    Reason::AllocFailed,
-    Reason::AppendFailed,
-    Reason::Unexpected,
-];
 
 fn yard() -> Publication {
     Publication {

@@ -68,12 +68,12 @@ pub enum Output {
         /// As given to [`super::Session::republish`].
         upstream: u32,
     },
-    /// The track has ended: its queue is to be closed with `eost`, or if that is not `graceful`, its connections.
+    /// The track has ended: what is queued is to be sent, with `eost` behind it unless the reason is want of memory.
     EndTrack {
         /// The track.
         track: TrackKey,
-        /// Whether the queue can take an end.
-        graceful: bool,
+        /// The first cause.
+        reason: Reason,
     },
     /// The controller knows that the track has ended, or does not want to know. It is forgotten here.
     TrackDone {

@@ -30,6 +30,27 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All there are.
+    pub const ALL: [Reason; 12] = [
+        Reason::RtmpClose,
+        Reason::RtmpDisconnect,
+        Reason::RtmpKmpError,
+        Reason::RtmpBadData,
+        Reason::CreateTrackFailed,
+        Reason::UpstreamError,
+        Reason::ParsePublishFailed,
+        Reason::CreatePublishFailed,
+        Reason::CreateUpstreamFailed,
+        Reason::AllocFailed,
+        Reason::AppendFailed,
+        Reason::Unexpected,
+    ];
+
+    /// The reason that `unpublish` says like this.
+    pub fn from_name(name: &str) -> Option<Reason> {
+        Reason::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+
     /// As `unpublish` says it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -59,10 +80,5 @@ impl Reason {
             | Reason::RtmpKmpError => Reason::RtmpKmpError,
             _ => Reason::RtmpDisconnect,
         }
-    }
-
-    /// Whether the track's queue can still take the end of the stream.
-    pub(super) const fn leaves_queue(self) -> bool {
-        !matches!(self, Reason::AllocFailed | Reason::AppendFailed)
     }
 }

@@ -268,7 +268,9 @@ fn a_track_that_ends_while_it_waits_is_unpublished_at_once() {
     bench.drain();
     assert!(bench.seen.contains(&Output::Cancel { call: CallId(0) }));
     assert_eq!(reasons(&bench), ["rtmp_close"]);
+    bench.session.finish_track(key, Reason::RtmpDisconnect);
     bench.reply(CallId(0), &replied(GOOD));
+    assert_eq!(reasons(&bench), ["rtmp_close"]);
     assert!(!bench.seen.iter().any(|output| matches!(output, Output::Published { .. })));
 }
 
@@ -289,7 +291,7 @@ fn an_active_track_is_unpublished_when_its_last_upstream_is_gone() {
     bench.session.end_track(key, Reason::RtmpClose);
     bench.session.end_track(key, Reason::RtmpDisconnect);
     bench.drain();
-    assert_eq!(bench.seen.last(), Some(&Output::EndTrack { track: key, graceful: true }));
+    assert_eq!(bench.seen.last(), Some(&Output::EndTrack { track: key, reason: Reason::RtmpClose }));
     assert_eq!(reasons(&bench), [""; 0]);
     bench.session.upstreams_gone(key);
     bench.session.upstreams_gone(key);
@@ -310,14 +312,14 @@ fn what_is_removed_by_hand_leaves_an_inactive_track() {
 }
 
 #[test]
-fn a_track_without_memory_gets_no_end_and_its_sister_another_reason() {
+fn the_sister_of_a_track_without_memory_has_another_reason() {
     let (mut bench, video) = one_track(FAST, GOOD);
     let record = &case("01_h264_aac_ffmpeg_defaults")[1];
     let publication = Arc::new(publication(&record.body));
     let audio = bench.session.start_track(&publication, &media_info(&record.body)).unwrap();
     bench.session.fail_track(video, Reason::AllocFailed);
     bench.drain();
-    assert!(bench.seen.contains(&Output::EndTrack { track: video, graceful: false }));
+    assert!(bench.seen.contains(&Output::EndTrack { track: video, reason: Reason::AllocFailed }));
     assert_eq!(reasons(&bench), ["rtmp_kmp_error"]);
     assert_eq!(bench.dropped(), Some(Reason::AllocFailed));
     bench.session.upstreams_gone(video);
