@@ -38,7 +38,7 @@ pub use registry::{Registry, RegistryError};
 pub use retry::Retry;
 pub use ring::{Bound, Counters, Entry, Item, Ring, Start, Subscriber, Taken};
 pub use rtmp::{RtmpClient, RtmpEnd, RtmpSession};
-pub use shard::{LocalShard, SCRATCH_BYTES, Shard, ShardError};
+pub use shard::{Beat, Beats, LocalShard, SCRATCH_BYTES, Shard, ShardError};
 pub use sink::{Publisher, Sink, SinkGuard, SinkList};
 pub use timeline::Timeline;
 pub use wire::WireForm;

@@ -6,10 +6,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::LocalSet;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// One read takes at most this much; a publisher yields after it, so that it cannot starve its shard.
@@ -51,6 +52,48 @@ pub struct LocalShard {
     index: usize,
     scratch: RefCell<Box<[u8]>>,
     sinks: RefCell<HashMap<String, Rc<SinkList>>>,
+    epoch: Instant,
+    beats: RefCell<HashMap<Duration, Weak<Notify>>>,
+}
+
+/// When outputs that gather may write: at the same moments on the whole shard, so that one wake-up serves all of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Beat {
+    epoch: Instant,
+    period: Duration,
+}
+
+impl Beat {
+    /// The time between two moments; zero: any moment will do.
+    pub fn period(&self) -> Duration {
+        self.period
+    }
+
+    /// The last such moment that is not after `now`.
+    pub fn before(&self, now: Instant) -> Instant {
+        let since = now.saturating_duration_since(self.epoch).as_nanos();
+        let into = since.checked_rem(self.period.as_nanos()).unwrap_or_default();
+        // A period is an hour at most, and so is what it leaves over.
+        now - Duration::from_nanos(u64::try_from(into).unwrap_or_default())
+    }
+
+    /// The first such moment that is after `now`.
+    pub fn after(&self, now: Instant) -> Instant {
+        self.before(now) + self.period
+    }
+}
+
+/// Waits for the moments of a [`Beat`].
+#[derive(Clone, Debug)]
+pub struct Beats {
+    moment: Rc<Notify>,
+}
+
+impl Beats {
+    /// Waits for the next one.
+    pub async fn next(&self) {
+        self.moment.notified().await;
+    }
 }
 
 impl LocalShard {
@@ -60,7 +103,36 @@ impl LocalShard {
             index,
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             sinks: RefCell::default(),
+            epoch: Instant::now(),
+            beats: RefCell::default(),
         })
+    }
+
+    /// To wait for the moments of [`LocalShard::beat`]: one timer serves all who do so on this shard. To be called on a
+    /// shard's thread.
+    pub fn beats(&self, period: Duration) -> Beats {
+        let known = self.beats.borrow().get(&period).and_then(Weak::upgrade);
+        let moment = known.unwrap_or_else(|| {
+            let moment = Rc::new(Notify::new());
+            let mut beats = self.beats.borrow_mut();
+            beats.retain(|_, moment| moment.strong_count() > 0);
+            beats.insert(period, Rc::downgrade(&moment));
+            let (waiting, beat) = (Rc::downgrade(&moment), self.beat(period));
+            // Ends when nobody follows the beat any more.
+            drop(tokio::task::spawn_local(async move {
+                while waiting.strong_count() > 0 {
+                    tokio::time::sleep_until(beat.after(Instant::now())).await;
+                    waiting.upgrade().inspect(|moment| moment.notify_waiters());
+                }
+            }));
+            moment
+        });
+        Beats { moment }
+    }
+
+    /// The shard's moments of writing for outputs that gather for `period`.
+    pub fn beat(&self, period: Duration) -> Beat {
+        Beat { epoch: self.epoch, period }
     }
 
     /// Its number.
@@ -99,27 +171,37 @@ impl Shard {
     pub fn start(index: usize, pulses: &Pulses, cancel: CancellationToken) -> Result<Shard, ShardError> {
         let (jobs, mut inbox) = mpsc::channel::<Job>(INBOX_JOBS);
         let failed = |source| ShardError::Start { index, source };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let pulses = pulses.clone();
-        let body = move || {
-            let local = LocalSet::new();
-            local.block_on(&runtime, async move {
-                let pulse = pulses.watch(format!("media-{index}"), MAX_SILENCE);
-                let shared = LocalShard::new(index);
-                let mut beat = tokio::time::interval(MAX_SILENCE / 8);
-                loop {
-                    tokio::select! {
-                        () = cancel.cancelled() => return,
-                        _ = beat.tick() => pulse.beat(),
-                        job = inbox.recv() => match job {
-                            Some(job) => drop(tokio::task::spawn_local(job(shared.clone()))),
-                            None => return,
-                        },
-                    }
+        let work = move || async move {
+            let pulse = pulses.watch(format!("media-{index}"), MAX_SILENCE);
+            let shared = LocalShard::new(index);
+            let mut beat = tokio::time::interval(MAX_SILENCE / 8);
+            loop {
+                tokio::select! {
+                    () = cancel.cancelled() => return,
+                    _ = beat.tick() => pulse.beat(),
+                    job = inbox.recv() => match job {
+                        Some(job) => drop(tokio::task::spawn_local(job(shared.clone()))),
+                        None => return,
+                    },
                 }
-            });
+            }
+        };
+        // The runtime is bound to the thread that it was made on.
+        let (told, started) = std::sync::mpsc::sync_channel(1);
+        let body = move || {
+            let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => {
+                    // Whoever started us waits for this.
+                    told.send(Ok(())).ok();
+                    runtime.block_on(work());
+                }
+                Err(error) => drop(told.send(Err(error))),
+            }
         };
         std::thread::Builder::new().name(format!("media-{index}")).spawn(body).map_err(failed)?;
+        started.recv().map_err(|_| ShardError::Stopped { index })?.map_err(failed)?;
         Ok(Shard { index, jobs })
     }
 
@@ -141,7 +223,9 @@ impl Shard {
             let work = make(shard);
             Box::pin(async move {
                 let mut result = result;
+                // The work first: who gave up on it is asked for only when the work waits.
                 tokio::select! {
+                    biased;
                     value = work => drop(result.send(value)),
                     () = result.closed() => {}
                 }
@@ -160,6 +244,20 @@ mod tests {
     use super::*;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[tokio::test(start_paused = true)]
+    async fn outputs_that_gather_write_at_the_same_moments() {
+        let local = LocalShard::new(0);
+        let beat = local.beat(Duration::from_millis(50));
+        let start = beat.after(Instant::now());
+        for millis in [0, 1, 49] {
+            let now = start + Duration::from_millis(millis);
+            assert_eq!(beat.before(now), start);
+            assert_eq!(local.beat(Duration::from_millis(50)).after(now), start + Duration::from_millis(50));
+        }
+        let none = local.beat(Duration::ZERO);
+        assert_eq!((none.before(start), none.after(start)), (start, start));
+    }
 
     struct Flag(Arc<AtomicBool>);
     impl Drop for Flag {

@@ -7,6 +7,7 @@ use fieldgate_media::{Draft, TrackId, Tracks};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,9 @@ pub trait Sink {
     /// it; `batch` is empty scratch space for those who have not. A socket that would block is left to the sink's own
     /// task.
     fn flush(&self, turn: &[Arc<Entry>], batch: &mut Vec<Arc<Entry>>);
+
+    /// How long it gathers before it writes; zero: it writes at once.
+    fn gathers_for(&self) -> Duration;
 }
 
 /// All sinks of one mountpoint on one shard.
@@ -60,6 +64,20 @@ impl SinkList {
     /// Whether nobody is listed.
     pub fn is_empty(&self) -> bool {
         self.slots.borrow().iter().all(Option::is_none)
+    }
+
+    /// For how long all that are listed gather, and how many they are.
+    fn gathering(&self) -> Option<(Duration, u64)> {
+        let mut gathering: Option<(Duration, u64)> = None;
+        for sink in self.slots.borrow().iter().flatten() {
+            let period = sink.gathers_for();
+            if period.is_zero() {
+                return None;
+            }
+            let (shortest, count) = gathering.unwrap_or((period, 0));
+            gathering = Some((shortest.min(period), count + 1));
+        }
+        gathering
     }
 
     fn at(&self, slot: usize) -> Option<Option<Rc<dyn Sink>>> {
@@ -135,6 +153,14 @@ impl Publisher {
             self.turn.clear();
             self.mountpoint.ring().wake();
         }
+    }
+
+    /// How long nobody wants anything new: all who read the stream gather, for this time at least. Zero: somebody wants
+    /// units at once, or nobody reads.
+    pub fn nobody_reads_for(&self) -> Duration {
+        let Some((shortest, sinks)) = self.sinks.gathering() else { return Duration::ZERO };
+        // Who reads but is no sink waits for each unit.
+        if self.mountpoint.ring().counters().subscribers > sinks { Duration::ZERO } else { shortest }
     }
 
     /// The mountpoint that it feeds.

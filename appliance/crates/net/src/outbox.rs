@@ -6,7 +6,7 @@
 
 use crate::socket::Socket;
 use bytes::{Bytes, BytesMut};
-use fieldgate_hub::{Entry, Item, LocalShard, Sink, Subscriber};
+use fieldgate_hub::{Beat, Entry, Item, LocalShard, Sink, Subscriber};
 use fieldgate_proto::rtmp::RtmpWire;
 use fieldgate_proto::rtmp::wire::{Chunked, MetadataStyle, STREAM_ID};
 use std::cell::RefCell;
@@ -82,7 +82,7 @@ impl Piece {
 struct Reading {
     subscriber: Subscriber,
     framing: Framing,
-    gather: Duration,
+    gather: Beat,
     /// Set while gathering: when to write next.
     due: Option<Instant>,
     /// The task has not yet seen `due`.
@@ -140,6 +140,17 @@ impl Outbox {
         self.state.borrow_mut().socket.poll_read(cx, buf)
     }
 
+    /// From now on input does not wake the connection's task, which reads when it is time. False: this kind of
+    /// socket cannot do that.
+    pub(crate) fn unwatch(&self) -> io::Result<bool> {
+        self.state.borrow_mut().socket.unwatch()
+    }
+
+    /// From now on input wakes the connection's task again.
+    pub(crate) fn watch(&self) -> io::Result<()> {
+        self.state.borrow_mut().socket.watch()
+    }
+
     /// Reads once, appending to `unread`, and goes on writing meanwhile; the bytes read, zero at the peer's end.
     pub(crate) async fn read_more(&self, local: &LocalShard, unread: &mut BytesMut) -> io::Result<usize> {
         let mut batch = Vec::new();
@@ -164,7 +175,7 @@ impl Outbox {
     }
 
     /// Begins to send a stream, after the answers that are already there.
-    pub(crate) fn start(&self, subscriber: Subscriber, framing: Framing, gather: Duration, now: Instant) {
+    pub(crate) fn start(&self, subscriber: Subscriber, framing: Framing, gather: Beat, now: Instant) {
         self.state.borrow_mut().reading = Some(Reading {
             subscriber,
             framing,
@@ -316,6 +327,12 @@ impl Sink for Outbox {
         drop(state);
         self.write_with(batch, false);
     }
+
+    fn gathers_for(&self) -> Duration {
+        let state = self.state.try_borrow();
+        let reading = state.as_ref().ok().and_then(|state| state.reading.as_ref());
+        reading.map_or(Duration::ZERO, |reading| reading.gather.period())
+    }
 }
 
 impl State {
@@ -337,7 +354,7 @@ impl State {
     /// nothing was done.
     fn write_turn(&mut self, turn: &[Arc<Entry>]) -> Option<io::Result<()>> {
         let reading = self.reading.as_mut()?;
-        if reading.paused || !reading.gather.is_zero() || turn.len() > TURN_SLICES {
+        if reading.paused || !reading.gather.period().is_zero() || turn.len() > TURN_SLICES {
             return None;
         }
         let framing = reading.framing;
@@ -393,28 +410,28 @@ impl State {
         }
     }
 
-    /// Whether media shall wait for its time; arms the timer at the first unit.
+    /// Whether media shall wait for its time; arms the timer at the first unit that does.
     fn gathers(&mut self) -> bool {
-        let Some(reading) = self.reading.as_mut().filter(|reading| !reading.gather.is_zero()) else {
+        let Some(reading) = self.reading.as_mut().filter(|reading| !reading.gather.period().is_zero()) else {
             return false;
         };
-        if reading.due.is_some() {
-            return true;
-        }
         let now = Instant::now();
-        let due = reading.last_write + reading.gather;
-        if due <= now {
+        let moment = reading.gather.before(now);
+        // What comes just after the moment belongs to it: publishers that are read by the same beat come then.
+        if reading.last_write < moment || now < moment + reading.gather.period() / 8 {
             return false;
         }
-        reading.due = Some(due);
-        reading.due_is_news = true;
-        self.wake();
+        if reading.due.is_none() {
+            reading.due = Some(reading.gather.after(now));
+            reading.due_is_news = true;
+            self.wake();
+        }
         true
     }
 
     fn drain_now(&mut self, batch: &mut Vec<Arc<Entry>>) -> io::Result<()> {
         if let Some(reading) = &mut self.reading
-            && !reading.gather.is_zero()
+            && !reading.gather.period().is_zero()
         {
             reading.due = None;
             reading.last_write = Instant::now();

@@ -163,7 +163,12 @@ impl RtmpPush {
             stream_id: accepted.stream_id,
             style: MetadataStyle::SetDataFrame,
         };
-        outbox.start(self.mountpoint.subscribe(Some(self.max_lag)), framing, self.gather, Instant::now());
+        outbox.start(
+            self.mountpoint.subscribe(Some(self.max_lag)),
+            framing,
+            local.beat(self.gather),
+            Instant::now(),
+        );
         outbox.write_now();
         let listed = local.sinks(self.mountpoint.name()).add(outbox.clone());
         let (mut sent, mut units, mut dropped, mut jumps) = (0, 0, 0, 0);

@@ -1,6 +1,6 @@
 //! A connection's byte stream: plain TCP on the fast path, anything else (TLS) behind one indirection.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,6 +14,8 @@ impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
 pub(crate) enum Socket {
     /// Written to within the publisher's turn by one system call.
     Plain(TcpStream),
+    /// Plain TCP whose input wakes nobody; its owner looks when it is time.
+    Unwatched(std::net::TcpStream),
     /// TLS, or a pipe to the task that does TLS.
     Wrapped {
         /// The stream.
@@ -21,6 +23,20 @@ pub(crate) enum Socket {
         /// Bytes wait inside it for a flush.
         unflushed: bool,
     },
+    /// Between two of the others, or failed on the way.
+    Gone,
+}
+
+fn gone() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}
+
+/// What a call on a socket that is not watched means for a poll: nobody will be woken.
+fn unwatched<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        other => Poll::Ready(other),
+    }
 }
 
 impl Socket {
@@ -33,17 +49,41 @@ impl Socket {
     pub(crate) fn rehome(self) -> io::Result<Detached> {
         match self {
             Socket::Plain(stream) => Ok(Detached::Plain(stream.into_std()?)),
+            Socket::Unwatched(stream) => Ok(Detached::Plain(stream)),
             wrapped @ Socket::Wrapped { .. } => Ok(Detached::Wrapped(wrapped)),
+            Socket::Gone => Err(gone()),
         }
+    }
+
+    /// From now on input wakes nobody. False: this kind of socket cannot do that.
+    pub(crate) fn unwatch(&mut self) -> io::Result<bool> {
+        match std::mem::replace(self, Socket::Gone) {
+            Socket::Plain(stream) => *self = Socket::Unwatched(stream.into_std()?),
+            other => *self = other,
+        }
+        Ok(matches!(self, Socket::Unwatched(_)))
+    }
+
+    /// From now on input wakes the connection's task again.
+    pub(crate) fn watch(&mut self) -> io::Result<()> {
+        match std::mem::replace(self, Socket::Gone) {
+            Socket::Unwatched(stream) => *self = Socket::Plain(TcpStream::from_std(stream)?),
+            other => *self = other,
+        }
+        Ok(())
     }
 
     /// One read; zero bytes at the end.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Socket::Unwatched(stream) = self {
+            return unwatched(stream.read(buf));
+        }
         let mut buf = ReadBuf::new(buf);
         let read = match self {
             // Not try_read: a short read here clears the readiness without another system call.
             Socket::Plain(stream) => Pin::new(stream).poll_read(cx, &mut buf),
             Socket::Wrapped { stream, .. } => stream.as_mut().poll_read(cx, &mut buf),
+            Socket::Unwatched(_) | Socket::Gone => Poll::Ready(Err(gone())),
         };
         read.map_ok(|()| buf.filled().len())
     }
@@ -56,6 +96,8 @@ impl Socket {
                 [one] => stream.try_write(one),
                 several => stream.try_write_vectored(several),
             },
+            Socket::Unwatched(stream) => stream.write_vectored(slices),
+            Socket::Gone => Err(gone()),
             Socket::Wrapped { .. } => {
                 // The connection's own task registers its waker when it finds itself blocked.
                 match self.poll_write(&mut Context::from_waker(Waker::noop()), slices) {
@@ -74,6 +116,8 @@ impl Socket {
     ) -> Poll<io::Result<usize>> {
         match self {
             Socket::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Socket::Unwatched(stream) => unwatched(stream.write_vectored(slices)),
+            Socket::Gone => Poll::Ready(Err(gone())),
             Socket::Wrapped { stream, unflushed } => {
                 let written = stream.as_mut().poll_write_vectored(cx, slices);
                 *unflushed |= matches!(written, Poll::Ready(Ok(1..)));
@@ -98,6 +142,8 @@ impl Socket {
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Socket::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Socket::Unwatched(stream) => Poll::Ready(stream.shutdown(std::net::Shutdown::Write)),
+            Socket::Gone => Poll::Ready(Err(gone())),
             Socket::Wrapped { stream, .. } => stream.as_mut().poll_shutdown(cx),
         }
     }

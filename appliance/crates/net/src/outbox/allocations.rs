@@ -42,7 +42,12 @@ async fn allocations(players: usize) -> u64 {
     for _ in 0..players {
         readers.push(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
         let outbox = Rc::new(Outbox::new(Socket::Plain(listener.accept().await.unwrap().0)));
-        outbox.start(mountpoint.subscribe(None), framing(1 << 20, 1), Duration::ZERO, Instant::now());
+        outbox.start(
+            mountpoint.subscribe(None),
+            framing(1 << 20, 1),
+            shard.beat(Duration::ZERO),
+            Instant::now(),
+        );
         listed.push((shard.sinks("yard").add(outbox.clone()), outbox));
     }
     let mut spent = 0;

@@ -97,7 +97,7 @@ async fn the_publishers_turn_writes_every_unit_whole_and_in_order() {
         outbox.start(
             mountpoint.subscribe(None),
             framing(chunk_len, stream_id),
-            Duration::ZERO,
+            shard.beat(Duration::ZERO),
             Instant::now(),
         );
         let _listed = shard.sinks("yard").add(outbox.clone());
@@ -123,7 +123,7 @@ async fn a_peer_that_takes_little_at_a_time_gets_whole_units_by_its_own_task() {
     let (mountpoint, mut publisher) = publisher(&shard, Duration::from_secs(60));
     let (outbox, pipe) = outbox(700);
     let mut peer = Peer::new(pipe, 4096, 1);
-    outbox.start(mountpoint.subscribe(None), framing(4096, 1), Duration::ZERO, Instant::now());
+    outbox.start(mountpoint.subscribe(None), framing(4096, 1), shard.beat(Duration::ZERO), Instant::now());
     let _listed = shard.sinks("yard").add(outbox.clone());
     for index in 0..30 {
         publish(&mut publisher, index, 10_000);
@@ -154,7 +154,7 @@ async fn a_slow_peer_skips_whole_units_and_goes_on_at_a_keyframe() {
     let (mountpoint, mut publisher) = publisher(&shard, Duration::from_secs(1));
     let (outbox, pipe) = outbox(2000);
     let mut peer = Peer::new(pipe, 1 << 20, 1);
-    outbox.start(mountpoint.subscribe(None), framing(1 << 20, 1), Duration::ZERO, Instant::now());
+    outbox.start(mountpoint.subscribe(None), framing(1 << 20, 1), shard.beat(Duration::ZERO), Instant::now());
     let _listed = shard.sinks("yard").add(outbox.clone());
     for index in 0..100 {
         publish(&mut publisher, index, 50_000);
@@ -185,8 +185,9 @@ async fn gathered_media_goes_out_once_per_interval() {
     let (mountpoint, mut publisher) = publisher(&shard, Duration::from_secs(4));
     let (outbox, pipe) = outbox(4 << 20);
     let mut peer = Peer::new(pipe, 1 << 20, 1);
-    let gather = Duration::from_millis(50);
-    outbox.start(mountpoint.subscribe(None), framing(1 << 20, 1), gather, Instant::now());
+    let beat = shard.beat(Duration::from_millis(50));
+    tokio::time::sleep_until(beat.after(Instant::now()) + Duration::from_millis(10)).await;
+    outbox.start(mountpoint.subscribe(None), framing(1 << 20, 1), beat, Instant::now());
     let _listed = shard.sinks("yard").add(outbox.clone());
     for index in 0..3 {
         publish(&mut publisher, index, 100);
@@ -194,10 +195,21 @@ async fn gathered_media_goes_out_once_per_interval() {
     }
     assert_eq!(outbox.written_bytes(), 0, "not yet");
     let due = outbox.due().expect("a time to write is set");
-    assert_eq!(due, Instant::now() + gather);
+    assert_eq!(due, Instant::now() + Duration::from_millis(40), "the shard's next moment");
+    assert_eq!(publisher.nobody_reads_for(), Duration::from_millis(50));
     tokio::time::sleep_until(due).await;
     outbox.write_gathered(Instant::now());
     assert_eq!(peer.read(1 << 20).await.len(), 3, "all three in one write");
+
+    // A turn that comes after the next moment writes by itself, without a timer.
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    publish(&mut publisher, 3, 100);
+    publisher.flush();
+    assert_eq!(outbox.due(), None);
+    assert_eq!(peer.read(1 << 20).await.len(), 1);
+    let reader = mountpoint.subscribe(None);
+    assert_eq!(publisher.nobody_reads_for(), Duration::ZERO, "somebody wants units at once");
+    drop(reader);
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,7 +218,7 @@ async fn answers_go_between_units_never_into_one() {
     let (mountpoint, mut publisher) = publisher(&shard, Duration::from_secs(4));
     let (outbox, pipe) = outbox(1000);
     let mut peer = Peer::new(pipe, 4096, 1);
-    outbox.start(mountpoint.subscribe(None), framing(4096, 1), Duration::ZERO, Instant::now());
+    outbox.start(mountpoint.subscribe(None), framing(4096, 1), shard.beat(Duration::ZERO), Instant::now());
     let _listed = shard.sinks("yard").add(outbox.clone());
     publish(&mut publisher, 0, 20_000);
     publisher.flush();

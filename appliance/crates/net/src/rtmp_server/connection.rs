@@ -282,30 +282,28 @@ impl Connection {
         outbox: &Rc<Outbox>,
         local: &Rc<LocalShard>,
     ) -> Result<bool, Error> {
-        let (revoked, name) = (self.revoked.clone(), role.mountpoint().name().to_owned());
-        let dropped = self.meter.dropped();
-        let serving = async {
-            match role {
-                Role::Publish { session, mountpoint } => {
-                    super::publish::run(self, outbox, local, session, mountpoint).await
-                }
-                Role::Play { stream_id, mountpoint, terms } => {
-                    super::play::run(self, outbox, local, stream_id, mountpoint, terms).await
-                }
+        let outcome = match role {
+            Role::Publish { session, mountpoint } => {
+                super::publish::run(self, outbox, local, session, mountpoint).await
             }
-        };
-        let outcome = tokio::select! {
-            outcome = serving => outcome,
-            () = revoked.cancelled() => Err(Error::Revoked(name)),
-            () = dropped.cancelled() => Err(Error::Dropped),
+            Role::Play { stream_id, mountpoint, terms } => {
+                super::play::run(self, outbox, local, stream_id, mountpoint, terms).await
+            }
         };
         self.note_traffic(outbox);
         self.meter.end_stream();
-        let Err(error @ (Error::Revoked(_) | Error::Dropped)) = outcome else { return outcome };
-        outbox.stop();
-        self.session.close(&error.to_string());
-        self.say_last_words(outbox).await;
-        Err(error)
+        outcome
+    }
+
+    /// Ends when the peer shall go: what it was admitted to is taken back, or somebody wants the connection dropped.
+    pub(super) fn dismissed(&self, mountpoint: &str) -> impl Future<Output = Error> + use<> {
+        let (revoked, dropped, name) = (self.revoked.clone(), self.meter.dropped(), mountpoint.to_owned());
+        async move {
+            tokio::select! {
+                () = revoked.cancelled() => Error::Revoked(name),
+                () = dropped.cancelled() => Error::Dropped,
+            }
+        }
     }
 
     /// Goes on with the role on the mountpoint's shard.

@@ -37,7 +37,7 @@ pub(super) async fn run(
     outbox.answer(|out| connection.session.poll_output(out));
     let framing =
         Framing { chunk_len: connection.session.chunk_len(), stream_id, style: MetadataStyle::Plain };
-    outbox.start(mountpoint.subscribe(None), framing, terms.gather, Instant::now());
+    outbox.start(mountpoint.subscribe(None), framing, local.beat(terms.gather), Instant::now());
     // Answers, headers and the newest GOP in one write.
     outbox.write_now();
     let listed = local.sinks(mountpoint.name()).add(outbox.clone());
@@ -73,8 +73,9 @@ async fn follow(
     let write_timeout = connection.server.settings.write_timeout;
     let stopping = connection.server.context.cancel.clone();
     let removed = mountpoint.closed();
+    let dismissed = connection.dismissed(mountpoint.name());
     let (stopping, removed) = (stopping.cancelled(), removed.cancelled());
-    tokio::pin!(stopping, removed);
+    tokio::pin!(stopping, removed, dismissed);
     let mut state = mountpoint.state();
     state.mark_unchanged();
     let mut look = tokio::time::interval(LOOK);
@@ -119,6 +120,7 @@ async fn follow(
             }
             () = &mut stopping => return Err(Error::Stopping),
             () = &mut removed => return Err(Error::Removed(mountpoint.name().to_owned())),
+            error = &mut dismissed => return Err(error),
         }
     }
 }

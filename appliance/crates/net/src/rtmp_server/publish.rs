@@ -6,7 +6,7 @@ use super::registry::StreamMeter;
 use crate::outbox::Outbox;
 use bytes::BytesMut;
 use fieldgate_hub::{
-    Clock, LocalShard, Mountpoint, MountpointError, Publisher, PublisherInfo, RtmpEnd, RtmpSession,
+    Beats, Clock, LocalShard, Mountpoint, MountpointError, Publisher, PublisherInfo, RtmpEnd, RtmpSession,
     SCRATCH_BYTES,
 };
 use fieldgate_media::{Captured, ClockSource};
@@ -107,6 +107,7 @@ async fn feed(
     // Asked only when it was woken: a turn of media shall not pay for timers and tokens.
     let mut interrupts = FuturesUnordered::from_iter([interrupt]);
     let mut since_yield = 0;
+    let mut rest: Option<Rest> = None;
     let mut batch = Vec::new();
 
     let early = connection.unread.split();
@@ -123,7 +124,10 @@ async fn feed(
                 return Poll::Ready(Err(error.into()));
             }
             let mut scratch = local.scratch();
-            let len = ready!(outbox.poll_read(cx, &mut scratch))?;
+            let len = match outbox.poll_read(cx, &mut scratch) {
+                Poll::Pending if rest.is_some() => return Poll::Ready(Ok((Turn::Read(0), false))),
+                read => ready!(read)?,
+            };
             if len == 0 {
                 return Poll::Ready(Ok((Turn::Closed, false)));
             }
@@ -143,14 +147,50 @@ async fn feed(
             Turn::Closed => return Ok(false),
             Turn::Unpublished => {
                 ending.session.end(RtmpEnd::Closed);
+                outbox.watch()?;
                 return Ok(true);
             }
             Turn::Read(len) => since_yield += len,
+        }
+        if media || rest.is_some() {
+            rest = Rest::choose(rest, &publisher, local, outbox)?;
         }
         if since_yield >= SCRATCH_BYTES {
             // A flood is read at most this far at a time, so that it cannot starve its shard.
             since_yield = 0;
             tokio::task::yield_now().await;
+        } else if let Some(rest) = &rest {
+            since_yield = 0;
+            tokio::select! {
+                () = rest.beats.next() => {}
+                Some(error) = interrupts.next() => return Err(error),
+            }
+        }
+    }
+}
+
+/// How a publisher is read while all its outputs gather: when they write, so that no message wakes anybody.
+struct Rest {
+    period: Duration,
+    beats: Beats,
+}
+
+impl Rest {
+    /// Whether to rest after this turn; the socket is watched just when not.
+    fn choose(
+        rest: Option<Rest>,
+        publisher: &Publisher,
+        local: &LocalShard,
+        outbox: &Outbox,
+    ) -> std::io::Result<Option<Rest>> {
+        let period = publisher.nobody_reads_for();
+        match rest {
+            Some(rest) if rest.period == period => Ok(Some(rest)),
+            _ if !period.is_zero() && outbox.unwatch()? => {
+                Ok(Some(Rest { period, beats: local.beats(period) }))
+            }
+            Some(_) => outbox.watch().map(|()| None),
+            None => Ok(None),
         }
     }
 }
@@ -187,13 +227,16 @@ fn interrupted<'a>(
     let stall = connection.idle_timeout;
     let stopping = connection.server.context.cancel.clone();
     let (kicked, name) = (publisher.kicked(), publisher.mountpoint().name().to_owned());
+    let dismissed = connection.dismissed(&name);
     async move {
+        tokio::pin!(dismissed);
         let mut look = tokio::time::interval(LOOK);
         let (mut seen, mut last_media) = (0, Instant::now());
         loop {
             tokio::select! {
                 () = stopping.cancelled() => return Error::Stopping,
                 () = kicked.cancelled() => return Error::Removed(name),
+                error = &mut dismissed => return error,
                 _ = look.tick() => {
                     if seen != media_turns.get() {
                         (seen, last_media) = (media_turns.get(), Instant::now());
