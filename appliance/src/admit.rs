@@ -152,6 +152,7 @@ mod tests {
             app: "live".into(),
             name: name.into(),
             key: key.map(str::to_owned),
+            client: None,
             revoked: Arc::default(),
         };
         admit().admit(request).await

@@ -100,6 +100,7 @@ fn request(action: Action, name: &str, key: &str) -> Request {
         app: "live".into(),
         name: name.into(),
         key: Some(key.into()),
+        client: None,
         revoked: Arc::default(),
     }
 }

@@ -30,6 +30,8 @@ pub struct Request {
     pub name: String,
     /// The key from the query, if there is one.
     pub key: Option<String>,
+    /// Of an RTMP peer: its connection.
+    pub client: Option<Arc<RtmpClient>>,
     /// Cancelled by whoever decides when an admitted peer no longer is; whoever asks then closes it. Nobody else holds it
     /// for longer than the peer stays.
     pub revoked: Arc<CancellationToken>,

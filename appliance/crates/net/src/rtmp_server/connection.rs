@@ -420,6 +420,7 @@ impl Connection {
             app: self.app.clone(),
             name: name.to_owned(),
             key: key.or_else(|| self.app_key.clone()),
+            client: Some(self.meter.client()),
             revoked: self.revoked.clone(),
         };
         self.server.context.admit.admit(request).await

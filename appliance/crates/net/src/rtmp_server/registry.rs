@@ -77,6 +77,7 @@ impl RtmpConnections {
             extended: AtomicU8::new(0),
             who: Mutex::new(Who { client: Arc::new(RtmpClient::new(number, peer)), stream: None }),
             dropped: CancellationToken::new(),
+            gone: CancellationToken::new(),
         });
         self.lock().insert(number, meter.clone());
         Metered { meter, connections: self.clone() }
@@ -87,6 +88,18 @@ impl RtmpConnections {
         let Some(meter) = self.lock().get(&number).cloned() else { return false };
         meter.dropped.cancel();
         true
+    }
+
+    /// Cancelled when the connection of that number has ended; at once if there is none.
+    pub fn gone(&self, number: u64) -> CancellationToken {
+        match self.lock().get(&number) {
+            Some(meter) => meter.gone.clone(),
+            None => {
+                let gone = CancellationToken::new();
+                gone.cancel();
+                gone
+            }
+        }
     }
 
     /// One connection as it is now.
@@ -132,7 +145,10 @@ pub(super) struct Meter {
     /// 0 unknown, 1 no, 2 yes.
     extended: AtomicU8,
     who: Mutex<Who>,
+    /// Cancelled by whoever wants it gone.
     dropped: CancellationToken,
+    /// Cancelled when it is.
+    gone: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -258,6 +274,7 @@ impl Drop for Metered {
         let inner = &self.connections.0;
         let mut live = self.connections.lock();
         live.remove(&self.meter.number);
+        self.meter.gone.cancel();
         // Under the lock, so that totals never count it twice or not at all.
         inner.ended_in.fetch_add(self.meter.bytes_in.load(Ordering::Relaxed), Ordering::Relaxed);
         inner.ended_out.fetch_add(self.meter.bytes_out.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -291,10 +308,13 @@ mod tests {
     async fn a_connection_is_ended_by_its_number_alone() {
         let connections = RtmpConnections::default();
         let (one, two) = (connections.enter(peer()), connections.enter(peer()));
+        let gone = connections.gone(two.number());
         assert!(connections.drop_connection(two.number()));
         assert!(two.dropped().is_cancelled() && !one.dropped().is_cancelled());
         assert!(!connections.drop_connection(99));
+        assert!(!gone.is_cancelled());
         drop(two);
+        assert!(gone.is_cancelled() && connections.gone(2).is_cancelled());
         assert!(!connections.drop_connection(2));
     }
 
