@@ -355,3 +355,14 @@ fn the_connectors_api_is_open_to_named_networks_only() {
         ["compat.kmp.api.listen[0]: is already taken by admin.listen[0], got \"127.0.0.1:8080\""]
     );
 }
+
+#[test]
+fn the_kmp_page_names_every_setting_and_its_example_is_valid() {
+    let page = include_str!("../../../../../docs/kmp.md");
+    let example = page.split("```").find_map(|block| block.strip_prefix("json")).expect("an example");
+    assert_eq!(validate(&Config::parse(example).unwrap()), []);
+    let schema = shape::schema();
+    for name in schema["$defs"]["KmpApplication"]["properties"].as_object().unwrap().keys() {
+        assert!(page.contains(&format!("`{name}")), "docs/kmp.md does not name {name}");
+    }
+}
