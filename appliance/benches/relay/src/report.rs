@@ -53,12 +53,16 @@ impl Results {
 
     /// The median over the rounds of the ratio to the same round's floor.
     pub(crate) fn ratio(&self, load: &str, peer: Peer, figure: impl Fn(&Outcome) -> f64) -> Option<f64> {
+        self.ratio_to(Peer::Floor, load, peer, figure)
+    }
+
+    /// The median over the rounds of the ratio to another peer in the same round.
+    fn ratio_to(&self, other: Peer, load: &str, peer: Peer, figure: impl Fn(&Outcome) -> f64) -> Option<f64> {
         let base = load.strip_prefix("gather-").unwrap_or(load);
         let runs = self.runs.iter().filter(|(_, l, p, _)| l.name == load && *p == peer);
         let ratios = runs.filter_map(|(round, .., outcome)| {
-            let floor =
-                self.get(*round, load, Peer::Floor).or_else(|| self.get(*round, base, Peer::Floor))?;
-            Some(figure(outcome) / figure(floor).max(f64::MIN_POSITIVE))
+            let other = self.get(*round, load, other).or_else(|| self.get(*round, base, other))?;
+            Some(figure(outcome) / figure(other).max(f64::MIN_POSITIVE))
         });
         median(ratios.collect())
     }
@@ -78,7 +82,7 @@ impl Results {
     /// The tables for people.
     pub(crate) fn tables(&self) -> String {
         let mut out = String::from(
-            "load      peer       CPU s/GB  ratio  p50 us   p99 us  p99 x  peak PSS  RSS MB  \
+            "load      peer       CPU s/GB  ratio  nginx  p50 us   p99 us  p99 x  peak PSS  RSS MB  \
              lost reord chang  Mbit/s  srv%  gen%\n",
         );
         let written = "writing to a string cannot fail";
@@ -92,11 +96,12 @@ impl Results {
             let joins = matches!(load.kind, Kind::Join | Kind::Idle);
             writeln!(
                 out,
-                "{:<9} {:<10} {:>8} {:>6} {:>7} {:>8} {:>6} {:>9} {:>7} {:>5} {:>5} {:>5} {:>7} {:>5} {:>5}",
+                "{:<9} {:<10} {:>8} {:>6} {:>6} {:>7} {:>8} {:>6} {:>9} {:>7} {:>5} {:>5} {:>5} {:>7} {:>5} {:>5}",
                 load.name,
                 peer.name(),
                 column(get(cpu), 3),
                 column(self.ratio(load.name, peer, cpu).filter(|_| !joins), 2),
+                column(self.ratio_to(Peer::Nginx, load.name, peer, cpu).filter(|_| !joins), 2),
                 column(get(|o| o.p50_us), 0),
                 column(get(|o| o.p99_us), 0),
                 column(self.ratio(load.name, peer, |o| o.p99_us).filter(|_| !joins), 1),
@@ -272,6 +277,8 @@ mod tests {
         assert!((results.ratio("a", Peer::Fieldgate, cpu).unwrap() - 1.05).abs() < 1e-9);
         assert!((results.ratio("gather-a", Peer::Fieldgate, cpu).unwrap() - 0.525).abs() < 1e-9);
         assert_eq!(results.ratio("b", Peer::Fieldgate, cpu), None);
+        results.add(1, LOADS[0], Peer::Nginx, outcome(4.4));
+        assert_eq!(results.ratio_to(Peer::Nginx, "a", Peer::Fieldgate, cpu), Some(0.5));
     }
 
     #[test]
