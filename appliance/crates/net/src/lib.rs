@@ -6,6 +6,7 @@ mod dial;
 mod http_client;
 mod http_server;
 mod keys;
+mod kmp_push;
 mod limits;
 mod outbox;
 mod rtmp_client;
@@ -20,6 +21,10 @@ pub use dial::{DialError, DialOptions, Failures, Stage, Stream, Target, dial};
 pub use http_client::{HttpCall, HttpCallError, HttpReply};
 pub use http_server::{HttpAnswer, HttpHandler, HttpListener, HttpRequest, HttpServerSettings};
 pub use keys::KeyCheck;
+pub use kmp_push::{
+    KmpDialer, KmpLinkError, KmpPush, KmpPushReport, KmpPushTrack, KmpSentTrack, KmpSentUpstream, KmpShared,
+    KmpTotals, KmpTrack, KmpTrackHandle, KmpTrackReport, KmpTrackSettings, TrackAsk, TrackCommand,
+};
 pub use limits::{ConnectionCounts, ConnectionLimits, Permit, Refusal};
 pub use rtmp_client::{RtmpClientError, RtmpEndpoint};
 pub use rtmp_pull::RtmpPull;

@@ -12,9 +12,11 @@ pub mod packet;
 mod reader;
 pub mod receiver;
 pub mod sender;
+mod url;
 
 pub use mapping::{MapSettings, Mapped, TrackMapper};
 pub use packet::{
     Ack, Audio, Connect, FrameHead, Media, MediaInfo, MediaKind, Name, PacketKind, Rational, Video, Wire,
 };
 pub use reader::{Direction, Frame, Limits, Packet, PacketReader, ReadError};
+pub use url::{KmpUrl, KmpUrlError};

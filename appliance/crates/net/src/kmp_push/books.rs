@@ -1,0 +1,264 @@
+//! What became of each frame: told to the ledger, and to the backlog where one keeps them.
+
+use fieldgate_hub::backlog::{Batch, LossCause, Lost, Reading, Stored, StoredKind};
+use fieldgate_hub::ledger::{Fate as Told, LedgerKey, Stretch, Why};
+use fieldgate_hub::{Backlog, LedgerHandle, LedgerKeeper};
+use fieldgate_proto::kmp::sender::{Fate, Kept, Sender};
+use fieldgate_proto::kmp::{PacketKind, Wire};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Least capture time between two marks.
+const MARK_MICROS: i64 = 100_000;
+/// Marks kept; when there are more every second one goes.
+const MAX_MARKS: usize = 65_536;
+/// Losses whose cause is remembered.
+const MAX_LOSSES: usize = 1024;
+/// Bytes read from a backlog at once.
+const READ_BYTES: usize = 512 << 10;
+/// Pause before a read that failed is tried again.
+const READ_AGAIN: Duration = Duration::from_millis(500);
+
+/// When a frame was captured.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    id: u64,
+    unix_micros: i64,
+}
+
+/// One track's frames and their capture times. See the module.
+pub(super) struct Books {
+    backlog: Option<Arc<dyn Backlog>>,
+    keeper: Arc<dyn LedgerKeeper>,
+    mountpoint: String,
+    track: String,
+    handles: BTreeMap<String, LedgerHandle>,
+    marks: VecDeque<Mark>,
+    losses: VecDeque<Lost>,
+    reading: Option<(u64, Reading)>,
+}
+
+impl Books {
+    pub(super) fn new(
+        backlog: Option<Arc<dyn Backlog>>,
+        keeper: Arc<dyn LedgerKeeper>,
+        mountpoint: String,
+        track: String,
+    ) -> Self {
+        let mut books = Books {
+            backlog,
+            keeper,
+            mountpoint,
+            track,
+            handles: BTreeMap::new(),
+            marks: VecDeque::new(),
+            losses: VecDeque::new(),
+            reading: None,
+        };
+        if let Some(held) = books.backlog.as_ref().map(|backlog| backlog.held())
+            && !held.ids.is_empty()
+        {
+            books.mark(held.ids.start, held.oldest_unix_micros);
+            books.mark(held.ids.end.saturating_sub(1), held.newest_unix_micros);
+        }
+        books
+    }
+
+    /// Whether frames outlive their sender.
+    pub(super) fn keeps(&self) -> bool {
+        self.backlog.is_some()
+    }
+
+    /// The lowest id that a new stream may begin with.
+    pub(super) fn next_id(&self) -> u64 {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.held().next_id)
+    }
+
+    /// Tells the ledger what was found of an earlier life.
+    pub(super) fn resume(&mut self, upstream: &str, from_id: u64, to_id: u64) {
+        let recovered = (to_id > from_id).then(|| self.stretch(from_id, to_id));
+        self.handle(upstream).resume(recovered);
+    }
+
+    /// A frame was put in the queue.
+    pub(super) fn append(
+        &mut self,
+        id: u64,
+        info: Option<&Wire>,
+        frame: &Wire,
+        keyframe: bool,
+        unix_micros: i64,
+    ) {
+        if self.marks.back().is_none_or(|last| unix_micros.abs_diff(last.unix_micros) >= MARK_MICROS as u64) {
+            self.mark(id, unix_micros);
+        }
+        let Some(backlog) = &self.backlog else { return };
+        let stored = |kind, wire: &Wire| Stored {
+            id,
+            kind,
+            keyframe: kind == StoredKind::Frame && keyframe,
+            captured_unix_micros: unix_micros,
+            head: wire.head.clone(),
+            body: wire.body.clone(),
+        };
+        let header = info.map(|info| stored(StoredKind::Header, info));
+        for packet in header.into_iter().chain([stored(StoredKind::Frame, frame)]) {
+            if let Err(error) = backlog.append(packet) {
+                // The frame is still sent from memory; only an outage would miss it, and then it is named as lost.
+                tracing::warn!(mountpoint = self.mountpoint, track = self.track, %error, "frame not kept");
+            }
+        }
+    }
+
+    /// The fate of frames of an upstream is known.
+    pub(super) fn settle(&mut self, upstream: &str, from_id: u64, to_id: u64, fate: Fate) {
+        let fate = match fate {
+            Fate::Acknowledged => Told::Delivered,
+            Fate::Sent | Fate::Unconfirmed => Told::Sent,
+            Fate::Memory => Told::Lost(Why::Backlog(LossCause::Bytes)),
+            Fate::Backlog => Told::Lost(Why::Backlog(self.cause(from_id, to_id))),
+            Fate::Skipped => Told::Lost(Why::Skipped),
+            Fate::Abandoned => Told::Lost(Why::Backlog(LossCause::Abandoned)),
+        };
+        let stretch = self.stretch(from_id, to_id);
+        self.handle(upstream).settle(fate, stretch);
+        if let Some(backlog) = &self.backlog {
+            backlog.release(to_id);
+        }
+    }
+
+    /// What waits for an upstream now; `all_before` is settled for every upstream.
+    pub(super) fn pending(&mut self, upstream: &str, from_id: u64, to_id: u64) {
+        let pending = (to_id > from_id).then(|| self.stretch(from_id, to_id));
+        self.handle(upstream).pending(pending);
+    }
+
+    /// Forgets capture times of frames before `id`.
+    pub(super) fn forget(&mut self, id: u64) {
+        while self.marks.get(1).is_some_and(|mark| mark.id <= id) {
+            self.marks.pop_front();
+        }
+    }
+
+    /// Looks for losses; the first frame that is still kept, if some before it are lost.
+    pub(super) fn take_losses(&mut self) -> Option<u64> {
+        let backlog = self.backlog.as_ref()?;
+        let losses = backlog.take_losses();
+        if losses.is_empty() {
+            return None;
+        }
+        self.losses.extend(losses);
+        while self.losses.len() > MAX_LOSSES {
+            self.losses.pop_front();
+        }
+        let held = backlog.held();
+        Some(if held.ids.is_empty() { held.next_id } else { held.ids.start })
+    }
+
+    /// Begins to read kept packets.
+    pub(super) fn fetch(&mut self, from_id: u64) {
+        if let Some(backlog) = &self.backlog {
+            self.reading = Some((from_id, backlog.read(from_id, READ_BYTES)));
+        }
+    }
+
+    /// Hands in what was read.
+    pub(super) async fn fetched(&mut self) -> (u64, Batch) {
+        loop {
+            let (Some(backlog), Some((from_id, reading))) = (&self.backlog, &mut self.reading) else {
+                std::future::pending::<()>().await;
+                continue;
+            };
+            let from_id = *from_id;
+            match reading.await {
+                Ok(batch) => {
+                    self.reading = None;
+                    return (from_id, batch);
+                }
+                Err(error) => {
+                    tracing::warn!(mountpoint = self.mountpoint, track = self.track, %error, "backlog not read");
+                    let backlog = backlog.clone();
+                    let again = async move {
+                        tokio::time::sleep(READ_AGAIN).await;
+                        backlog.read(from_id, READ_BYTES).await
+                    };
+                    self.reading = Some((from_id, Box::pin(again)));
+                }
+            }
+        }
+    }
+
+    fn cause(&self, from_id: u64, to_id: u64) -> LossCause {
+        let overlaps = |lost: &&Lost| lost.ids.start < to_id && lost.ids.end > from_id;
+        self.losses.iter().find(overlaps).map_or(LossCause::Bytes, |lost| lost.cause)
+    }
+
+    fn mark(&mut self, id: u64, unix_micros: i64) {
+        self.marks.push_back(Mark { id, unix_micros });
+        if self.marks.len() > MAX_MARKS {
+            let mut index = 0_usize;
+            self.marks.retain(|_| {
+                index += 1;
+                index % 2 == 1
+            });
+        }
+    }
+
+    fn stretch(&self, from_id: u64, to_id: u64) -> Stretch {
+        Stretch {
+            from_unix_micros: self.captured(from_id),
+            to_unix_micros: self.captured(to_id.saturating_sub(1)),
+            frames: to_id.saturating_sub(from_id),
+            bytes: 0,
+        }
+    }
+
+    /// When a frame was captured, between two marks as if frames came evenly.
+    fn captured(&self, id: u64) -> i64 {
+        let after = self.marks.partition_point(|mark| mark.id <= id);
+        let before = after.checked_sub(1).and_then(|index| self.marks.get(index));
+        match (before, self.marks.get(after)) {
+            (Some(before), Some(after)) => {
+                let span = (after.id - before.id).max(1) as f64;
+                let part = (id - before.id) as f64 / span;
+                before.unix_micros + ((after.unix_micros - before.unix_micros) as f64 * part) as i64
+            }
+            (Some(mark), None) | (None, Some(mark)) => mark.unix_micros,
+            (None, None) => 0,
+        }
+    }
+
+    fn handle(&mut self, upstream: &str) -> &LedgerHandle {
+        if !self.handles.contains_key(upstream) {
+            let key = LedgerKey {
+                mountpoint: self.mountpoint.clone(),
+                upstream: upstream.to_owned(),
+                track: self.track.clone(),
+            };
+            self.handles.insert(upstream.to_owned(), LedgerHandle::new(self.keeper.clone(), key));
+        }
+        self.handles.entry(upstream.to_owned()).or_insert_with(LedgerHandle::none)
+    }
+}
+
+/// Gives a sender what was read for it: a run of packets whose ids follow each other.
+pub(super) fn hand_in(sender: &mut Sender, from_id: u64, batch: Batch, now: Instant) {
+    let header = batch.header.map(|header| Wire { head: header.head, body: header.body });
+    let start_id = batch.packets.first().map_or(from_id, |packet| packet.id);
+    let mut next_id = start_id;
+    let mut run = Vec::new();
+    for packet in batch.packets {
+        // Behind a gap comes the next read.
+        if packet.id != next_id {
+            break;
+        }
+        next_id = next_id.saturating_add(u64::from(packet.is_frame()));
+        run.push(Kept {
+            kind: if packet.is_frame() { PacketKind::Frame } else { PacketKind::MediaInfo },
+            keyframe: packet.keyframe,
+            wire: Wire { head: packet.head, body: packet.body },
+        });
+    }
+    sender.loaded(from_id, start_id, header, run, now);
+}
