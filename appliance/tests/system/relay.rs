@@ -54,6 +54,29 @@ fn gstreamer_publishes_and_every_player_gets_every_unit() {
 }
 
 #[test]
+fn connections_move_to_their_mountpoints_media_thread_and_lose_nothing() {
+    // Connections are accepted on one thread; whatever they ask for lives on any of three.
+    let names = ["one", "two", "three", "four", "five"];
+    let mountpoints = names.map(|name| (name.to_owned(), json!({ "source": { "kind": "publish" }, "grace": "0s" })));
+    let gateway = Gateway::start(json!({
+        "media": { "shards": 3 },
+        "mountpoints": serde_json::Map::from_iter(mountpoints),
+    }));
+    let streams = names.map(|name| {
+        let players = [Player::start(gateway.rtmp, name), Player::start(gateway.rtmp, name)];
+        gateway.wait_for_players(name, 2);
+        (name, players, Publisher::start(gateway.rtmp, name, &Fixture::h264_aac(6), 0, End::Polite))
+    });
+    for (name, players, publisher) in streams {
+        publisher.wait_for_more(60);
+        let sent = publisher.finish();
+        for player in players {
+            sent.assert_same(&player.finish(), name);
+        }
+    }
+}
+
+#[test]
 fn mp3_and_g711_sound_passes_unchanged() {
     let gateway = Gateway::with_mountpoints(json!({
         "mp3": { "source": { "kind": "publish" }, "grace": "0s" },
