@@ -97,6 +97,7 @@ fn plan_mountpoint(name: &str, mountpoint: &Mountpoint) -> MountpointPlan {
         Source::V4l2(v4l2) => format!("device {}", v4l2.device.display()),
         Source::Test(test) => format!("test picture {}x{}, {}/s", test.width, test.height, test.frame_rate),
         Source::Pull(pull) => format!("fetched from {}", pull.url),
+        Source::Kmp(_) => "sent by KMP".to_owned(),
     };
     let publish = match &mountpoint.source {
         Source::Publish(publish) => Some(who(publish.key.is_some(), &publish.allow)),
@@ -125,6 +126,7 @@ fn handling(source: &Source) -> Handling {
         Source::Publish(_) => ("pass", "the encoder's pictures are handed on as they are"),
         Source::Rtsp(_) => ("pass", "the camera's H.264 or HEVC is handed on as it is"),
         Source::Pull(_) => ("pass", "the server's pictures are handed on as they are"),
+        Source::Kmp(_) => ("pass", "the sender's pictures are handed on as they are"),
         Source::Test(_) => ("encode", "the test picture is drawn here"),
         Source::V4l2(v4l2) => match v4l2.format {
             V4l2Format::H264 => ("pass", "the device gives H.264"),

@@ -8,9 +8,12 @@ use std::fmt::Write as _;
 const PLACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
 
 /// Parts in the order in which one meets them; parts of the schema that are not named here are one-line types.
-const PARTS: [(&str, &str); 13] = [
+const PARTS: [(&str, &str); 16] = [
     ("Rtmp", "`rtmp`"),
     ("RtmpTls", "`rtmp.tls`"),
+    ("Kmp", "`kmp`"),
+    ("KmpTls", "`kmp.tls`"),
+    ("KmpChannel", "`kmp.channels.CHANNEL_ID`"),
     ("Admin", "`admin`"),
     ("Media", "`media`"),
     ("Mountpoint", "`mountpoints.NAME`"),

@@ -56,9 +56,11 @@ fn is_in(part: &Part, config: &Config) -> bool {
         }),
         Part::RtmpTls => config.rtmp.tls.is_some(),
         Part::RtmpListen => !config.rtmp.listen.is_empty(),
+        Part::KmpListen => !config.kmp.listen.is_empty(),
+        Part::KmpTls => config.kmp.tls.is_some(),
         Part::AdminListen => !config.admin.listen.is_empty(),
         Part::KmpApplication { name } => config.compat.kmp.applications.contains_key(name),
         Part::KmpApi => !config.compat.kmp.api.listen.is_empty(),
-        Part::RtmpLimits | Part::Media => true,
+        Part::RtmpLimits | Part::KmpLimits | Part::Media => true,
     }
 }

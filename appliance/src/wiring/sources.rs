@@ -51,7 +51,7 @@ impl Wiring {
             Source::Test(_) => ("test picture".to_owned(), None),
             Source::V4l2(v4l2) => (v4l2.device.display().to_string(), None),
             Source::Rtsp(rtsp) => (rtsp.url.redacted(), Some(rtsp.stall_timeout.get())),
-            Source::Publish(_) | Source::Pull(_) => {
+            Source::Publish(_) | Source::Pull(_) | Source::Kmp(_) => {
                 return Err(ChildError::new(Retry::Never, "publishers feed it, no source of ours"));
             }
         };
@@ -111,7 +111,7 @@ impl Wiring {
                 Ok(v4l2_job(name, v4l2, encoder, devices))
             }
             Source::Rtsp(rtsp) => rtsp_job(name, rtsp, self.transports.next(name, rtsp.transport)).await,
-            Source::Publish(_) | Source::Pull(_) => {
+            Source::Publish(_) | Source::Pull(_) | Source::Kmp(_) => {
                 Err(ChildError::new(Retry::Never, "this source needs no worker"))
             }
         }

@@ -6,6 +6,7 @@
 mod diff;
 mod json;
 mod kmp_control;
+mod kmp_listen;
 mod listen;
 mod mountpoint;
 mod network;
@@ -21,6 +22,7 @@ mod validate;
 
 pub use diff::{Action, Change, Changes, Part, Scope, diff};
 pub use kmp_control::{Compat, KmpApplication, KmpControl, KmpControlApi, KmpHeader};
+pub use kmp_listen::{Kmp, KmpChannel, KmpTls};
 pub use mountpoint::{Mountpoint, Ring};
 pub use network::{Network, NetworkError};
 pub use output::{Play, Push, TrackIds, WhenAbsent};
@@ -28,7 +30,7 @@ pub use problem::{Path, Problem};
 pub use secret::Secret;
 pub use secrets::StoredError;
 pub use shape::schema;
-pub use source::{Publish, Pull, Rtsp, RtspTransport, Source, TestPicture, V4l2, V4l2Format};
+pub use source::{KmpSource, Publish, Pull, Rtsp, RtspTransport, Source, TestPicture, V4l2, V4l2Format};
 pub use span::{Span, SpanError};
 pub use url::{SecretUrl, UrlError, UrlParts};
 pub use validate::{is_stream_name, validate, validate_on};
@@ -51,6 +53,8 @@ pub struct Config {
     pub schema: u32,
     /// The RTMP server that encoders publish to and players play from.
     pub rtmp: Rtmp,
+    /// The KMP receiver that other gateways and Kaltura's connectors send to. Default: off.
+    pub kmp: Kmp,
     /// The local HTTP API and installers' page.
     pub admin: Admin,
     /// How the media plane uses the machine.
@@ -68,6 +72,7 @@ impl Default for Config {
         Config {
             schema: SCHEMA,
             rtmp: Rtmp::default(),
+            kmp: Kmp::default(),
             admin: Admin::default(),
             media: Media::default(),
             mountpoints: BTreeMap::new(),

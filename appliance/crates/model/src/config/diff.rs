@@ -15,6 +15,12 @@ pub enum Part {
     RtmpTls,
     /// Limits and timeouts of the RTMP server.
     RtmpLimits,
+    /// Where KMP is listened for.
+    KmpListen,
+    /// Where KMP over TLS is listened for, and with which certificate.
+    KmpTls,
+    /// Channels, senders, limits and timeouts of the KMP receiver.
+    KmpLimits,
     /// Where the admin API is listened for.
     AdminListen,
     /// How the media plane uses the machine.
@@ -56,6 +62,9 @@ impl fmt::Display for Part {
             Part::RtmpListen => f.write_str("rtmp.listen"),
             Part::RtmpTls => f.write_str("rtmp.tls"),
             Part::RtmpLimits => f.write_str("rtmp"),
+            Part::KmpListen => f.write_str("kmp.listen"),
+            Part::KmpTls => f.write_str("kmp.tls"),
+            Part::KmpLimits => f.write_str("kmp"),
             Part::AdminListen => f.write_str("admin.listen"),
             Part::Media => f.write_str("media"),
             Part::KmpApplication { name } => write!(f, "KMP application {name}"),
@@ -121,7 +130,10 @@ impl Changes {
     pub fn scope(&self) -> Scope {
         let touched = self.0.iter().filter(|change| is_provisional(change));
         let parts: Vec<Part> = touched.map(|change| change.part.clone()).collect();
-        let is_way_in = |part: &Part| matches!(part, Part::RtmpListen | Part::RtmpTls | Part::AdminListen);
+        let is_way_in = |part: &Part| {
+            let is_rtmp = matches!(part, Part::RtmpListen | Part::RtmpTls);
+            is_rtmp || matches!(part, Part::KmpListen | Part::KmpTls | Part::AdminListen)
+        };
         if parts.iter().any(is_way_in) { Scope::All } else { Scope::Parts(parts) }
     }
 
@@ -134,11 +146,13 @@ impl Changes {
 fn is_provisional(change: &Change) -> bool {
     match change.part {
         // Also what is added or removed here changes how the gateway is reached.
-        Part::RtmpListen | Part::RtmpTls | Part::AdminListen => true,
+        Part::RtmpListen | Part::RtmpTls | Part::KmpListen | Part::KmpTls | Part::AdminListen => true,
         Part::Source { .. } | Part::Push { .. } => change.action == Action::Changed,
         // What a controller is asked shows only with the next stream: nothing to confirm by.
         Part::KmpApplication { .. } | Part::KmpApi => false,
-        Part::RtmpLimits | Part::Media | Part::Mountpoint { .. } | Part::Play { .. } => false,
+        Part::RtmpLimits | Part::KmpLimits | Part::Media | Part::Mountpoint { .. } | Part::Play { .. } => {
+            false
+        }
     }
 }
 
@@ -151,11 +165,15 @@ pub fn diff(from: &Config, to: &Config) -> Changes {
         }
     };
     // Destructured, so that a new setting cannot be forgotten here.
-    let Config { schema: _, rtmp, admin, media, mountpoints, compat } = from;
+    let Config { schema: _, rtmp, kmp, admin, media, mountpoints, compat } = from;
     changed(rtmp.listen != to.rtmp.listen, Part::RtmpListen);
     changed(rtmp.tls != to.rtmp.tls, Part::RtmpTls);
     let limits = super::Rtmp { listen: to.rtmp.listen.clone(), tls: to.rtmp.tls.clone(), ..rtmp.clone() };
     changed(limits != to.rtmp, Part::RtmpLimits);
+    changed(kmp.listen != to.kmp.listen, Part::KmpListen);
+    changed(kmp.tls != to.kmp.tls, Part::KmpTls);
+    let rest = super::Kmp { listen: to.kmp.listen.clone(), tls: to.kmp.tls.clone(), ..kmp.clone() };
+    changed(rest != to.kmp, Part::KmpLimits);
     changed(*admin != to.admin, Part::AdminListen);
     changed(*media != to.media, Part::Media);
     let Compat { kmp: KmpControl { applications, api } } = compat;

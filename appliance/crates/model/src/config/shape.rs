@@ -280,10 +280,10 @@ fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n s
         return None;
     }
     known
-        .map(|candidate| (edits(name, candidate), candidate))
-        .filter(|(edits, candidate)| *edits <= (candidate.len() / 3).max(2) && *edits < candidate.len())
+        .map(|candidate| (edits(name, candidate), name.len().abs_diff(candidate.len()), candidate))
+        .filter(|(edits, _, candidate)| *edits <= (candidate.len() / 3).max(2) && *edits < candidate.len())
         .min()
-        .map(|(_, candidate)| candidate)
+        .map(|(_, _, candidate)| candidate)
 }
 
 /// Levenshtein distance, case ignored.
@@ -347,9 +347,9 @@ mod tests {
         }));
         let expected = [
             "mountpoints.a.source: is missing",
-            "mountpoints.b.source.kind: must be one of publish, rtsp, v4l2, test, pull, got \"publsh\" \
+            "mountpoints.b.source.kind: must be one of publish, rtsp, v4l2, test, pull, kmp, got \"publsh\" \
              (did you mean publish?)",
-            "mountpoints.c.source.kind: is missing; one of publish, rtsp, v4l2, test, pull",
+            "mountpoints.c.source.kind: is missing; one of publish, rtsp, v4l2, test, pull, kmp",
             "mountpoints.d.source.transport: must be one of auto, tcp, udp, got \"tpc\" (did you mean tcp?)",
             "mountpoints.d.source.url: is missing",
             "mountpoints.e.source.audio: must be true or false, got \"yes\"",

@@ -20,6 +20,8 @@ pub enum Source {
     Test(TestPicture),
     /// A stream fetched from another RTMP server.
     Pull(Pull),
+    /// Tracks that another gateway or Kaltura's connector sends by KMP.
+    Kmp(KmpSource),
 }
 
 impl Source {
@@ -31,6 +33,7 @@ impl Source {
             Source::V4l2(_) => "v4l2",
             Source::Test(_) => "test",
             Source::Pull(_) => "pull",
+            Source::Kmp(_) => "kmp",
         }
     }
 }
@@ -186,6 +189,11 @@ pub struct Pull {
     #[schemars(extend("minSpan" = "1s", "maxSpan" = "1h"))]
     pub backoff_cap: Span,
 }
+
+/// Takes the tracks of the channel in `kmp.channels` that names this mountpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct KmpSource {}
 
 fn default_latency() -> Span {
     Span::from_millis(200)

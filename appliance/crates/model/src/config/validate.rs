@@ -3,6 +3,7 @@
 //! [`super::shape`] checks what one setting alone can get wrong; here is what only shows in context.
 
 mod compat;
+mod kmp_listen;
 mod listeners;
 mod loops;
 mod mountpoints;
@@ -32,6 +33,7 @@ pub fn validate_on(config: &Config, machine_memory_bytes: Option<u64>) -> Vec<Pr
     mountpoints::check(config, &mut problems);
     loops::check(config, &mut problems);
     compat::check(config, &mut problems);
+    kmp_listen::check(config, &mut problems);
     problems.extend(check_memory(config, machine_memory_bytes));
     problems
 }
@@ -98,6 +100,7 @@ fn check_rest(mut value: Value, shape_problems: &[Problem]) -> Vec<Problem> {
         mountpoints::check(&rest, &mut problems);
         loops::check(&rest, &mut problems);
         compat::check(&rest, &mut problems);
+        kmp_listen::check(&rest, &mut problems);
     }
     problems
 }

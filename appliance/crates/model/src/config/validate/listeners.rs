@@ -14,6 +14,11 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
             rtmp.field("tls").field("listen"),
             config.rtmp.tls.as_ref().map_or(&[], |tls| tls.listen.as_slice()),
         ),
+        (Path::root().field("kmp").field("listen"), config.kmp.listen.as_slice()),
+        (
+            Path::root().field("kmp").field("tls").field("listen"),
+            config.kmp.tls.as_ref().map_or(&[], |tls| tls.listen.as_slice()),
+        ),
         (admin.clone(), config.admin.listen.as_slice()),
         (
             Path::root().field("compat").field("kmp").field("api").field("listen"),

@@ -1,8 +1,8 @@
-//! Streams that would feed themselves through our own RTMP listener.
+//! Streams that would feed themselves through our own RTMP or KMP listener.
 
-use crate::config::{Config, Path, Problem, SecretUrl, Source};
+use crate::config::{Config, Path, Problem, Push, SecretUrl, Source, UrlParts};
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A stream of one mountpoint becomes that of another.
 struct Edge<'a> {
@@ -12,6 +12,7 @@ struct Edge<'a> {
     path: Path,
     url: &'a SecretUrl,
     is_push: bool,
+    by_kmp: bool,
 }
 
 pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
@@ -23,7 +24,7 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
                 Problem::new(&edge.path, format!("would feed mountpoint {} with itself", edge.from));
             problems.push(problem.got(edge.url.redacted()));
         } else if let Some(source) =
-            target.filter(|source| edge.is_push && !matches!(source, Source::Publish(_)))
+            target.filter(|source| edge.is_push && !edge.by_kmp && !matches!(source, Source::Publish(_)))
         {
             let kind = source.kind();
             let problem =
@@ -41,12 +42,14 @@ fn edges(config: &Config) -> Vec<Edge<'_>> {
             && let Some(from) = own_mountpoint(config, &pull.url)
         {
             let path = at.field("source").field("url");
-            edges.push(Edge { from, to: name, path, url: &pull.url, is_push: false });
+            edges.push(Edge { from, to: name, path, url: &pull.url, is_push: false, by_kmp: false });
         }
         for (index, push) in mountpoint.push.iter().enumerate() {
-            if let Some(to) = own_mountpoint(config, &push.url) {
+            let (rtmp, kmp) = (own_mountpoint(config, &push.url), own_channel(config, push));
+            if let Some(to) = rtmp.or(kmp) {
                 let path = at.field("push").item(index).field("url");
-                edges.push(Edge { from: name, to, path, url: &push.url, is_push: true });
+                let by_kmp = kmp.is_some();
+                edges.push(Edge { from: name, to, path, url: &push.url, is_push: true, by_kmp });
             }
         }
     }
@@ -73,14 +76,30 @@ fn own_mountpoint<'c>(config: &'c Config, url: &SecretUrl) -> Option<&'c str> {
         "rtmps" => (443, &config.rtmp.tls.as_ref()?.listen),
         _ => return None,
     };
+    let is_ours = is_ours(&parts, default_port, listen);
+    let name = is_ours.then(|| parts.path.strip_prefix("/live/")).flatten()?;
+    config.mountpoint_for(name).map(|(found, _)| found)
+}
+
+/// The mountpoint of ours that the KMP channel feeds, if the URL leads to our own receiver.
+fn own_channel<'c>(config: &'c Config, push: &Push) -> Option<&'c str> {
+    let parts = push.url.parts().ok()?;
+    let listen = match parts.scheme.to_ascii_lowercase().as_str() {
+        "kmp" => &config.kmp.listen,
+        "kmps" => &config.kmp.tls.as_ref()?.listen,
+        _ => return None,
+    };
+    let channel = config.kmp.channels.get(push.channel_id.as_deref()?)?;
+    is_ours(&parts, 0, listen).then_some(channel.mountpoint.as_str())
+}
+
+fn is_ours(parts: &UrlParts<'_>, default_port: u16, listen: &[SocketAddr]) -> bool {
     let port = parts.port.unwrap_or(default_port);
     let host: Option<IpAddr> = parts.host.parse().ok();
     let is_loopback =
         parts.host.eq_ignore_ascii_case("localhost") || host.is_some_and(|host| host.is_loopback());
-    let is_ours = listen.iter().filter(|listen| listen.port() == port).any(|listen| {
+    listen.iter().filter(|listen| listen.port() == port).any(|listen| {
         let ip = listen.ip();
         Some(ip) == host || (is_loopback && (ip.is_unspecified() || ip.is_loopback()))
-    });
-    let name = is_ours.then(|| parts.path.strip_prefix("/live/")).flatten()?;
-    config.mountpoint_for(name).map(|(found, _)| found)
+    })
 }

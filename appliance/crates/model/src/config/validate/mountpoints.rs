@@ -98,6 +98,7 @@ impl Checker<'_> {
             Source::Rtsp(rtsp) => {
                 self.url(&path.field("url"), &rtsp.url, &["rtsp", "rtsps"]);
             }
+            Source::Kmp(_) => {}
             Source::Pull(pull) => {
                 if let Some(parts) = self.url(&path.field("url"), &pull.url, &["rtmp", "rtmps"]) {
                     self.rtmp_path(&path.field("url"), &pull.url, parts);
