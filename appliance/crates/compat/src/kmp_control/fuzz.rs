@@ -1,10 +1,13 @@
 //! Fuzz targets: plain functions that take any bytes and must return. `cargo test` runs them over recorded replies and a
 //! fixed seed of mutations; a fuzzer may call them too.
 
+use super::api::{Exchange, Outcome, Snapshot, Step};
 use super::json::{Json, Writer, pretty};
 use super::reply::Reader;
 use super::upstream::UpstreamUrl;
-use crate::Reply;
+use crate::{Reply, Request};
+use fieldgate_model::config::KmpControlApi;
+use std::net::IpAddr;
 
 /// A controller's reply to each callback. What the connector's own rules take, ours take too, and what is taken keeps to
 /// KMP's limits.
@@ -42,12 +45,40 @@ pub fn json_round_trip(data: &[u8]) {
     }
 }
 
+/// A request to the APIs: method and target in the first line, the body behind it. It ends with a reply, after no more
+/// actions than one request may ask for, and what is answered is JSON.
+pub fn api_request(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (line, body) = text.split_once('\n').unwrap_or((&text, ""));
+    let (method, target) = line.split_once(' ').unwrap_or(("GET", line));
+    let request = Request {
+        method: method.to_owned(),
+        target: target.to_owned(),
+        headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+        body: body.into(),
+        peer: IpAddr::from([127, 0, 0, 1]),
+    };
+    let settings = KmpControlApi { write: true, ..KmpControlApi::default() };
+    let mut exchange = Exchange::new(&request, &settings);
+    for _ in 0..=64 {
+        match exchange.step(&Snapshot::default()) {
+            Step::Act(_) => exchange.handle_outcome(Outcome::Done),
+            Step::Reply(reply) => {
+                assert!((200..=500).contains(&reply.status));
+                assert!(reply.body.is_empty() || Json::parse(&reply.body).is_ok());
+                return;
+            }
+        }
+    }
+    panic!("no reply to {line:?}");
+}
+
 /// A function that takes any bytes and must return.
 pub type Target = fn(&[u8]);
 
 /// All targets by name, for runners.
-pub const TARGETS: [(&str, Target); 2] =
-    [("callback_reply", callback_reply), ("json_round_trip", json_round_trip)];
+pub const TARGETS: [(&str, Target); 3] =
+    [("callback_reply", callback_reply), ("json_round_trip", json_round_trip), ("api_request", api_request)];
 
 #[cfg(test)]
 mod tests;

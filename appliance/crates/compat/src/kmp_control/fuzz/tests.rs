@@ -45,6 +45,14 @@ fn seeds() -> Vec<Vec<u8>> {
     });
     let mut bodies: Vec<Vec<u8>> = bodies.collect();
     bodies.push(br#"{"code":"ok","url":"kmps://[::1]:7","connect_data":"Zm8=","required":false}"#.to_vec());
+    let requests = [
+        "GET /?pretty=1",
+        "DELETE /rtmp_kmp_api/sessions/7",
+        "POST /kmp_out_api/tracks/1/upstreams\n{\"id\":\"a\",\"url\":\"10.0.0.1:1\",\"src_id\":\"b\"}",
+        "DELETE /kmp_out_api/tracks/1/upstreams/my%20id",
+        "POST /multi\n[{\"uri\":\"/sessions/7\",\"method\":\"DELETE\"},{\"uri\":\"/\",\"method\":\"GET\",\"body\":null}]",
+    ];
+    bodies.extend(requests.map(|request| request.as_bytes().to_vec()));
     bodies.sort();
     bodies.dedup();
     bodies
