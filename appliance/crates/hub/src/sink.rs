@@ -123,6 +123,12 @@ impl Publisher {
         Publisher { mountpoint, sinks, timeline, kicked, generation, turn: Vec::new() }
     }
 
+    /// What comes goes on where the publisher before has stopped, with the source's own times: the source has kept what
+    /// was made in between. To be called before the first unit.
+    pub fn resume(&mut self) {
+        self.timeline.resume();
+    }
+
     /// Announces all tracks at once, from a source that does not say which of them changed.
     pub fn announce(&mut self, tracks: Tracks) {
         self.announce_header(tracks, None);

@@ -32,6 +32,11 @@ impl Timeline {
         self.restart = self.newest.is_some();
     }
 
+    /// The source goes on with the times that it had: nothing is moved, unless they jump by themselves.
+    pub fn resume(&mut self) {
+        self.restart = false;
+    }
+
     /// Times stepped so far within streams.
     pub fn jumps(&self) -> u64 {
         self.jumps
@@ -128,6 +133,16 @@ mod tests {
         // One offset for both tracks: 20 ms between them stay 20 ms.
         assert_eq!(clean(&mut timeline, unit(TrackId::AUDIO, 20, 0), later), (5720, 5720));
         assert_eq!(timeline.jumps(), 0);
+    }
+
+    #[test]
+    fn a_source_that_resumes_keeps_its_times() {
+        let (mut timeline, now) = (Timeline::default(), Instant::now());
+        clean(&mut timeline, unit(TrackId::VIDEO, 5000, 0), now);
+        timeline.restart();
+        timeline.resume();
+        let later = now + Duration::from_secs(60);
+        assert_eq!(clean(&mut timeline, unit(TrackId::VIDEO, 5040, 0), later), (5040, 5040));
     }
 
     #[test]
