@@ -3,8 +3,8 @@
 use super::{Frame, Join};
 use crate::kmp::packet::{Connect, MediaInfo};
 
-/// One frame of one session of a sender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One frame of one session of a sender. The default is of no session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameRef {
     session: u64,
     id: u64,
