@@ -12,4 +12,6 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::panic))]
 
 pub mod kmp;
+#[cfg(test)]
+mod mutation;
 pub mod rtmp;

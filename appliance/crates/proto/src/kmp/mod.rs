@@ -4,6 +4,7 @@
 //! payload as it is in the ring ([`Wire`]): nothing copies a payload.
 
 mod captions;
+pub mod fuzz;
 #[cfg(test)]
 pub(crate) mod golden;
 mod mapping;
