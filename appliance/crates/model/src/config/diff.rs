@@ -339,4 +339,26 @@ mod tests {
         assert!(!diff(&base(), &to).is_provisional());
         assert!(diff(&base(), &to).needs_restart());
     }
+
+    #[test]
+    fn what_a_controller_is_asked_changes_at_once() {
+        let kmp = |kmp: serde_json::Value| -> Config {
+            serde_json::from_value(json!({"compat": {"kmp": kmp}})).unwrap()
+        };
+        let from = kmp(json!({"applications": {"a": {"publish_url": "http://ctl/"}, "b": {"retries": 1}}}));
+        let to = kmp(json!({
+            "applications": {"a": {"publish_url": "http://other/"}, "c": {}},
+            "api": {"write": true},
+        }));
+        assert_eq!(
+            changes(&from, &to),
+            [
+                "Changed compat.kmp.api",
+                "Changed KMP application a",
+                "Removed KMP application b",
+                "Added KMP application c",
+            ]
+        );
+        assert!(!diff(&from, &to).is_provisional());
+    }
 }
