@@ -114,6 +114,15 @@ mod tests {
     }
 
     #[test]
+    fn what_the_source_said_stays_as_it_was() {
+        let (mut timeline, now) = (Timeline::default(), Instant::now());
+        let mut head = unit(TrackId::VIDEO, -10, -40);
+        timeline.clean(&mut head, now);
+        assert_eq!((head.dts.as_millis(), head.pts.as_millis()), (200, 200));
+        assert_eq!((head.source_dts.as_millis(), head.source_pts.as_millis()), (-10, -50));
+    }
+
+    #[test]
     fn a_source_that_begins_below_zero_is_moved_above_it_with_both_tracks() {
         let (mut timeline, now) = (Timeline::default(), Instant::now());
         assert_eq!(clean(&mut timeline, unit(TrackId::VIDEO, -10, 80), now), (200, 280));
