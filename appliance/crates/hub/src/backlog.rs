@@ -161,9 +161,17 @@ pub struct Held {
 pub struct Batch {
     /// The newest header before the position asked for, if one is known.
     pub header: Option<Stored>,
-    /// From the position asked for on, in order. Ids may jump where frames were lost or a new numbering began: the one
+    /// From the position asked for on, in order; the last is a frame, so that reading goes on behind its id. Ids may jump where frames were lost or a new numbering began: the one
     /// who sends them must then say so to the upstream. Empty: nothing is held from there on.
     pub packets: Vec<Stored>,
+}
+
+impl Batch {
+    /// Leaves out headers whose frame is not in it.
+    pub fn end_with_frame(&mut self) {
+        let frames = self.packets.iter().rposition(Stored::is_frame).map_or(0, |last| last + 1);
+        self.packets.truncate(frames);
+    }
 }
 
 /// Where new packets are kept now.

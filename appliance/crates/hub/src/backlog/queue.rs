@@ -23,6 +23,8 @@ pub struct PacketQueue {
     next_id: u64,
     /// Everything below is released.
     floor: u64,
+    /// Packets with an id below are being written: they are not dropped.
+    pinned: u64,
     /// Frames are dropped up to the next keyframe, for this cause.
     waiting: Option<LossCause>,
     age_micros: i64,
@@ -41,6 +43,7 @@ impl PacketQueue {
             bytes: 0,
             next_id,
             floor: 0,
+            pinned: 0,
             waiting: None,
             age_micros: 0,
             last_captured: None,
@@ -80,45 +83,58 @@ impl PacketQueue {
     }
 
     fn keep_budget(&mut self, cause: LossCause) {
-        while self.bytes > self.budget.bytes && self.frames > 0 {
-            self.drop_oldest(cause);
-        }
+        while self.bytes > self.budget.bytes && self.drop_oldest(cause) {}
         let age = i64::try_from(self.budget.age.as_micros()).unwrap_or(i64::MAX);
         // The GOP that is being written stays, however old its start is: nothing newer would be lost for something older.
-        while self.places.front().is_some_and(|oldest| self.age_micros - oldest.age_micros > age)
+        while self.places.get(self.unpinned()).is_some_and(|oldest| self.age_micros - oldest.age_micros > age)
             && let Some(border) = self.border()
         {
             self.drop_before(border, LossCause::Age);
         }
     }
 
+    /// Keeps what has an id below from being dropped, while it is being written. 0: nothing.
+    pub fn pin(&mut self, below_id: u64) {
+        self.pinned = below_id;
+    }
+
     /// Drops the oldest frames up to the next keyframe. If there is none, all go, and what comes before it too.
-    pub fn drop_oldest(&mut self, cause: LossCause) {
+    /// Returns false if there is none to drop.
+    pub fn drop_oldest(&mut self, cause: LossCause) -> bool {
+        let before = self.frames;
         match self.border() {
             Some(border) => self.drop_before(border, cause),
-            None => {
-                self.drop_before(self.places.len(), cause);
-                self.waiting = Some(cause);
-            }
+            None => self.drop_before(self.places.len(), cause),
         }
+        let dropped = self.frames < before;
+        if dropped && self.places.back().is_none_or(|place| place.packet.id < self.pinned) {
+            self.waiting = Some(cause);
+        }
+        dropped
+    }
+
+    fn unpinned(&self) -> usize {
+        self.places.partition_point(|place| place.packet.id < self.pinned)
     }
 
     /// Where the first keyframe stands that is not the oldest frame, its header included.
     fn border(&self) -> Option<usize> {
-        let frames = self.places.iter().enumerate().filter(|(_, place)| place.packet.is_frame());
+        let start = self.unpinned();
+        let frames = (start..).zip(self.places.range(start..)).filter(|(_, place)| place.packet.is_frame());
         let (mut index, id) = frames
             .skip(1)
             .find(|(_, place)| place.packet.keyframe)
             .map(|(at, place)| (at, place.packet.id))?;
         let is_its_header = |place: &Place| !place.packet.is_frame() && place.packet.id == id;
-        while index > 0 && self.places.get(index - 1).is_some_and(is_its_header) {
+        while index > start && self.places.get(index - 1).is_some_and(is_its_header) {
             index -= 1;
         }
         Some(index)
     }
 
     fn drop_before(&mut self, border: usize, cause: LossCause) {
-        for place in self.places.drain(..border.min(self.places.len())) {
+        let border = border.min(self.places.len());
+        for place in self.places.drain(self.unpinned().min(border)..border) {
             self.bytes -= place.packet.bytes() as u64;
             if place.packet.is_frame() {
                 self.frames -= 1;
@@ -137,16 +153,21 @@ impl PacketQueue {
         }
     }
 
-    /// Takes out the oldest packet.
-    pub fn pop(&mut self) -> Option<Stored> {
-        let packet = self.places.pop_front()?.packet;
+    /// Sets the oldest part aside as kept elsewhere, up to and with this frame.
+    pub fn forget_through(&mut self, frame_id: u64) {
+        while self.places.front().is_some_and(|place| place.packet.id <= frame_id) {
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) {
+        let Some(Place { packet, .. }) = self.places.pop_front() else { return };
         self.bytes -= packet.bytes() as u64;
         if packet.is_frame() {
             self.frames -= 1;
         } else {
-            self.header = Some(packet.clone());
+            self.header = Some(packet);
         }
-        Some(packet)
     }
 
     /// Packets from this id on, up to about `max_bytes` but at least one.
@@ -158,12 +179,14 @@ impl PacketQueue {
         let mut packets = Vec::new();
         for place in self.places.range(start..) {
             bytes += place.packet.bytes();
-            if bytes > max_bytes && !packets.is_empty() {
+            if bytes > max_bytes && packets.last().is_some_and(Stored::is_frame) {
                 break;
             }
             packets.push(place.packet.clone());
         }
-        Batch { header, packets }
+        let mut batch = Batch { header, packets };
+        batch.end_with_frame();
+        batch
     }
 
     /// All packets, oldest first.
@@ -191,6 +214,21 @@ impl PacketQueue {
             newest_unix_micros: newest.map_or(0, |packet| packet.captured_unix_micros),
             next_id: self.next_id,
         }
+    }
+
+    /// The lowest id that may be appended.
+    pub fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// Remembers a header that came before what is held.
+    pub fn set_header(&mut self, header: Option<Stored>) {
+        self.header = header;
+    }
+
+    /// Changes the budget; takes effect with the next packet.
+    pub fn set_budget(&mut self, budget: Budget) {
+        self.budget = budget;
     }
 
     /// Bytes of heads and bodies held.

@@ -137,6 +137,11 @@ fn reading_takes_at_least_one_packet_and_about_so_many_bytes() {
     assert_eq!(ids(&backlog.read_memory(2, 299).unwrap()), [2, 3]);
     assert_eq!(ids(&backlog.read_memory(9, 1_000).unwrap()), [9]);
     assert!(backlog.read_memory(10, 1_000).unwrap().packets.is_empty());
+    // A header comes with its frame or not at all.
+    backlog.append(header(10)).unwrap();
+    assert_eq!(ids(&backlog.read_memory(9, 1_000).unwrap()), [9]);
+    backlog.append(frame(10, true, 100)).unwrap();
+    assert_eq!(ids(&backlog.read_memory(10, 1).unwrap()), [10, 10]);
 }
 
 #[test]
@@ -182,4 +187,26 @@ async fn a_read_from_memory_is_there_at_once() {
     fill(&backlog, 0..3);
     assert_eq!(ids(&backlog.read(1, 1 << 20).await.unwrap()), [1, 2]);
     assert_eq!(backlog.keeping(), Keeping::Memory);
+}
+
+#[test]
+fn what_is_being_written_is_not_dropped() {
+    let mut queue = PacketQueue::new(Budget { bytes: 1_000, age: Duration::from_secs(3_600) }, 0);
+    for id in 0..10 {
+        queue.push(frame(id, id % 5 == 0, 100), LossCause::DiskSlow).unwrap();
+    }
+    queue.pin(3);
+    for id in 10..12 {
+        queue.push(frame(id, id % 5 == 0, 100), LossCause::DiskSlow).unwrap();
+    }
+    let lost = queue.losses().take();
+    assert_eq!((lost.len(), lost[0].ids.clone(), lost[0].cause), (1, 3..5, LossCause::DiskSlow));
+    assert_eq!(queue.read(0, usize::MAX).packets.len(), 10);
+    queue.pin(100);
+    queue.push(frame(12, false, 2_000), LossCause::DiskSlow).unwrap();
+    assert_eq!(queue.losses().take(), []);
+    queue.pin(0);
+    queue.push(frame(13, false, 10), LossCause::DiskSlow).unwrap();
+    queue.forget_through(13);
+    assert_eq!((queue.held().frames, queue.bytes()), (0, 0));
 }
