@@ -6,7 +6,9 @@
 mod captions;
 pub mod fuzz;
 #[cfg(test)]
-pub(crate) mod golden;
+mod tests;
+#[cfg(test)]
+pub(crate) use tests::golden;
 mod mapping;
 pub mod media_info;
 pub mod packet;

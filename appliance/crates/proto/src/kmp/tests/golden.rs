@@ -1,6 +1,6 @@
 //! Recorded bytes of the reference, for tests (`appliance/testdata/kmp`).
 
-use super::{Direction, Limits, Packet, PacketReader, ReadError};
+use crate::kmp::{Direction, Limits, Packet, PacketReader, ReadError};
 use crate::rtmp::Message;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
