@@ -14,7 +14,7 @@ use crate::status::{Meter, StatusBoard};
 use crate::steward::{Reconcile, Steward, StewardHandle};
 use crate::supervisor::{ChildKey, Supervised, Supervisor, SupervisorHandle, random_jitter};
 use crate::wiring::encoders::Encoders;
-use crate::wiring::{Admission, Board, Wiring};
+use crate::wiring::{Admission, Board, KmpControl, Wiring};
 use fieldgate_hub::{Context, Pulses, Registry, Shard, ShardError, StreamState};
 use fieldgate_model::Config;
 use fieldgate_model::config::{Part, Problem};
@@ -89,6 +89,8 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     };
     let (supervisor, supervising) = supervisor.run(cancel.clone());
     wiring.admission.decide_by(supervisor.clone(), wiring.context.registry.clone());
+    wiring.admission.ask_controllers(wiring.kmp_control.clone());
+    wiring.kmp_control.decide_by(supervisor.config());
     let steward = Steward {
         store,
         running: Overridden {
@@ -130,6 +132,9 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     let metering = cancel.clone();
     critical
         .spawn(named("the meter", Box::new(Box::pin(async move { meter.run(registry, metering).await }))));
+    let (kmp_control, controlling) = (wiring.kmp_control.clone(), cancel.clone());
+    let controlled = async move { kmp_control.run(controlling).await };
+    critical.spawn(named("KMP control", Box::new(Box::pin(controlled))));
     let follow = follow_settings(supervisor.clone(), wiring.clone(), settings_feed, cancel.clone());
     critical.spawn(named("the settings", Box::new(Box::pin(follow))));
 
@@ -188,6 +193,7 @@ async fn announce_start(
         "rtmp": of(|key| matches!(key, ChildKey::RtmpListener { .. })),
         "rtmps": of(|key| matches!(key, ChildKey::RtmpsListener { .. })),
         "admin": of(|key| matches!(key, ChildKey::Admin)),
+        "kmp_api": of(|key| matches!(key, ChildKey::KmpApi { .. })),
     }});
     // Whoever started us may have closed its end; that is no reason to stop.
     writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush()).ok();
@@ -218,13 +224,15 @@ fn wire(
     };
     let (total, per_address) = connection_limits_of(config);
     let spawner = Spawner::start()?;
+    let rtmp_counters = Arc::new(RtmpServerCounters::default());
     let wiring = Wiring {
+        kmp_control: Arc::new(KmpControl::new(&context, rtmp_counters.connections.clone())),
         context,
         encoders: Arc::new(Encoders::new(spawner.clone())),
         transports: Arc::default(),
         spawner,
         limits: ConnectionLimits::new(total, per_address),
-        rtmp_counters: Arc::new(RtmpServerCounters::default()),
+        rtmp_counters,
         rtmp_settings,
         board: Arc::new(Board::default()),
         admission,
@@ -248,6 +256,7 @@ async fn follow_settings(
         let (total, per_address) = connection_limits_of(&now);
         wiring.limits.set(total, per_address);
         wiring.admission.enforce();
+        wiring.kmp_control.enforce();
         tokio::select! {
             () = cancel.cancelled() => return,
             changed = config.changed() => if changed.is_err() {

@@ -3,6 +3,7 @@
 mod admission;
 mod board;
 pub mod encoders;
+mod kmp_control;
 mod listeners;
 mod mountpoints;
 mod pushes;
@@ -11,6 +12,7 @@ mod transports;
 
 pub use admission::Admission;
 pub use board::{Board, WorkerView};
+pub use kmp_control::KmpControl;
 pub use transports::Transports;
 
 use crate::admin::api::AdminApi;
@@ -45,6 +47,8 @@ pub struct Wiring {
     pub board: Arc<Board>,
     /// The supervisor and the config, for those that look them up.
     pub admission: Arc<Admission>,
+    /// Sessions under KMP controllers.
+    pub kmp_control: Arc<KmpControl>,
     /// Fulfils the admin plane; set once the steward runs, before the first child starts.
     pub admin_api: Arc<OnceLock<Arc<dyn AdminApi>>>,
     /// A folder for the admin plane's private socket.
@@ -69,6 +73,10 @@ impl Start for Wiring {
             ) => {
                 let (address, key, files) = (*address, key.clone(), (cert.clone(), private.clone()));
                 Box::pin(async move { wiring.rtmp_listener(key, address, Some(files), context).await })
+            }
+            (ChildKey::KmpApi { address, .. }, _) => {
+                let (address, key) = (*address, key.clone());
+                Box::pin(async move { wiring.kmp_api(key, address, context).await })
             }
             (ChildKey::Mountpoint(name), ChildSettings::Mountpoint(settings)) => {
                 let (name, settings) = (name.clone(), settings.clone());

@@ -28,6 +28,13 @@ pub enum ChildKey {
         /// 0 for the first of that address.
         nth: usize,
     },
+    /// The API of KMP controllers' operators on one address.
+    KmpApi {
+        /// As in the config.
+        address: SocketAddr,
+        /// 0 for the first of that address.
+        nth: usize,
+    },
     /// A stream's place in the hub.
     Mountpoint(String),
     /// What feeds a mountpoint: a camera or a pull. A `publish` source has none: it waits for others.
@@ -63,9 +70,10 @@ impl ChildKey {
     /// When it is stopped.
     pub fn stage(&self) -> Stage {
         match self {
-            ChildKey::RtmpListener { .. } | ChildKey::RtmpsListener { .. } | ChildKey::Source(_) => {
-                Stage::Inputs
-            }
+            ChildKey::RtmpListener { .. }
+            | ChildKey::RtmpsListener { .. }
+            | ChildKey::KmpApi { .. }
+            | ChildKey::Source(_) => Stage::Inputs,
             ChildKey::Push { .. } => Stage::Outputs,
             ChildKey::Mountpoint(_) => Stage::Streams,
             ChildKey::Admin => Stage::Admin,
@@ -84,7 +92,10 @@ impl ChildKey {
             ChildKey::Mountpoint(name) | ChildKey::Source(name) | ChildKey::Push { mountpoint: name, .. } => {
                 Some(name)
             }
-            ChildKey::Admin | ChildKey::RtmpListener { .. } | ChildKey::RtmpsListener { .. } => None,
+            ChildKey::Admin
+            | ChildKey::RtmpListener { .. }
+            | ChildKey::RtmpsListener { .. }
+            | ChildKey::KmpApi { .. } => None,
         }
     }
 
@@ -94,6 +105,7 @@ impl ChildKey {
             ChildKey::Admin => Part::AdminListen,
             ChildKey::RtmpListener { .. } => Part::RtmpListen,
             ChildKey::RtmpsListener { .. } => Part::RtmpTls,
+            ChildKey::KmpApi { .. } => Part::KmpApi,
             ChildKey::Mountpoint(name) => Part::Mountpoint { name: name.clone() },
             ChildKey::Source(name) => Part::Source { name: name.clone() },
             ChildKey::Push { mountpoint, id } => Part::Push { name: mountpoint.clone(), id: id.clone() },
@@ -106,6 +118,7 @@ impl ChildKey {
             ChildKey::Admin => Path::root().field("admin").field("listen"),
             ChildKey::RtmpListener { .. } => Path::root().field("rtmp").field("listen"),
             ChildKey::RtmpsListener { .. } => Path::root().field("rtmp").field("tls"),
+            ChildKey::KmpApi { .. } => Path::root().field("compat").field("kmp").field("api").field("listen"),
             ChildKey::Mountpoint(name) => Path::mountpoint(name),
             ChildKey::Source(name) => Path::mountpoint(name).field("source"),
             ChildKey::Push { mountpoint, .. } => Path::mountpoint(mountpoint).field("push"),
@@ -119,6 +132,7 @@ impl fmt::Display for ChildKey {
             ChildKey::Admin => f.write_str("admin"),
             ChildKey::RtmpListener { address, .. } => write!(f, "rtmp {address}"),
             ChildKey::RtmpsListener { address, .. } => write!(f, "rtmps {address}"),
+            ChildKey::KmpApi { address, .. } => write!(f, "kmp api {address}"),
             ChildKey::Mountpoint(name) => write!(f, "mountpoint {name}"),
             ChildKey::Source(name) => write!(f, "source {name}"),
             ChildKey::Push { mountpoint, id } => write!(f, "push {mountpoint}/{id}"),
@@ -165,6 +179,8 @@ pub enum ChildSettings {
         /// Private key, PEM.
         key: PathBuf,
     },
+    /// The API of KMP controllers' operators; its address is in the key, the rest is read as it goes.
+    KmpApi,
     /// A mountpoint.
     Mountpoint(MountpointSettings),
     /// A source of ours.
@@ -201,6 +217,9 @@ pub fn children_of(config: &Config) -> BTreeMap<ChildKey, ChildSettings> {
             let settings = ChildSettings::RtmpsListener { cert: tls.cert.clone(), key: tls.key.clone() };
             children.insert(ChildKey::RtmpsListener { address, nth }, settings);
         }
+    }
+    for (nth, address) in numbered(&config.compat.kmp.api.listen) {
+        children.insert(ChildKey::KmpApi { address, nth }, ChildSettings::KmpApi);
     }
     for (name, mountpoint) in config.mountpoints.iter().filter(|(name, _)| !name.ends_with('*')) {
         children.extend(stream_children_of(name, mountpoint));

@@ -1,8 +1,10 @@
 //! Ties "may this peer publish or play?" to the config in force and to the supervisor, which come to life after it.
 
+use super::KmpControl;
+use crate::admit::APPLICATION;
 use crate::admit::{ConfigAdmit, Instances};
 use crate::supervisor::SupervisorHandle;
-use fieldgate_hub::{Admit, Registry, Request, Verdict};
+use fieldgate_hub::{Action, Admit, ConnectTerms, ConnectVerdict, Registry, Request, RtmpClient, Verdict};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -15,6 +17,7 @@ use tracing::warn;
 pub struct Admission {
     decides: OnceLock<(ConfigAdmit, SupervisorHandle)>,
     admitted: Mutex<Vec<Admitted>>,
+    kmp_control: OnceLock<Arc<KmpControl>>,
 }
 
 /// A peer that was admitted; as many as there are connections, and those that left since the last was added.
@@ -32,6 +35,12 @@ impl Admission {
         let admit = ConfigAdmit::new(supervisor.config(), instances);
         // Set once, when the gateway starts.
         self.decides.set((admit, supervisor)).ok();
+    }
+
+    /// From now on applications under KMP controllers are asked about there.
+    pub fn ask_controllers(&self, kmp_control: Arc<KmpControl>) {
+        // Set once, when the gateway starts.
+        self.kmp_control.set(kmp_control).ok();
     }
 
     /// Sends away who would not be admitted any more. To be called after each change of the config.
@@ -77,21 +86,47 @@ impl Admit for Admission {
         self.decides.get().is_some_and(|(admit, _)| admit.knows_application(app))
     }
 
+    fn connect(&self, client: Arc<RtmpClient>) -> Pin<Box<dyn Future<Output = ConnectVerdict> + Send + '_>> {
+        Box::pin(async move {
+            let controlled =
+                self.kmp_control.get().and_then(|control| Some((control, control.application(&client.app)?)));
+            match controlled {
+                Some((control, application)) => control.connect(application, client).await,
+                None if self.knows_application(&client.app) => {
+                    ConnectVerdict::Accept(ConnectTerms::default())
+                }
+                None => ConnectVerdict::UnknownApplication,
+            }
+        })
+    }
+
     fn admit(&self, request: Request) -> Pin<Box<dyn Future<Output = Verdict> + Send + '_>> {
         let Some((admit, _)) = self.decides.get() else {
             return Box::pin(async { Verdict::Deny { text: "the gateway is starting; try again".into() } });
         };
         Box::pin(async move {
+            let controlled = match (self.kmp_control.get(), &request.client) {
+                (Some(control), Some(client)) if request.action == Action::Publish => control
+                    .application(&request.app)
+                    .map(|application| (control, application, client.clone())),
+                _ => None,
+            };
+            if let Some((control, application, client)) = &controlled
+                && request.app != APPLICATION
+            {
+                return control.publish(application, client, &request.name).await;
+            }
             let revoked = Arc::downgrade(&request.revoked);
             let kept = Request { revoked: Arc::default(), ..request.clone() };
             let verdict = admit.admit(request).await;
-            match verdict {
-                Verdict::Allow { .. } => match self.note(admit, kept, revoked) {
-                    Ok(()) => verdict,
-                    Err(text) => Verdict::Deny { text },
-                },
-                refused => refused,
+            let Verdict::Allow { mountpoint, .. } = &verdict else { return verdict };
+            if let Err(text) = self.note(admit, kept, revoked) {
+                return Verdict::Deny { text };
             }
+            if let Some((control, _, client)) = &controlled {
+                control.follow(client, mountpoint).await;
+            }
+            verdict
         })
     }
 }

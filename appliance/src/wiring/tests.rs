@@ -26,15 +26,17 @@ impl Bench {
         let clock = crate::clock::wall_clock(None);
         let spawner = Spawner::start().unwrap();
         let (_, rtmp_settings) = watch::channel(Arc::default());
+        let context = Context {
+            registry: Arc::new(Registry::new(1, Arc::new(RtmpForm))),
+            shards: vec![shard].into(),
+            admit: admission.clone(),
+            clock: clock.clone(),
+            pulses: pulses.clone(),
+            cancel: CancellationToken::new(),
+        };
         let wiring = Wiring {
-            context: Context {
-                registry: Arc::new(Registry::new(1, Arc::new(RtmpForm))),
-                shards: vec![shard].into(),
-                admit: admission.clone(),
-                clock: clock.clone(),
-                pulses: pulses.clone(),
-                cancel: CancellationToken::new(),
-            },
+            kmp_control: Arc::new(KmpControl::new(&context, Default::default())),
+            context,
             encoders: Arc::new(Encoders::new(spawner.clone())),
             transports: Arc::default(),
             spawner,

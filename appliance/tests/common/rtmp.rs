@@ -144,18 +144,23 @@ impl Client {
 
     /// As [`Client::connect`], with all that the peer answers.
     pub(crate) fn connect_answer(&mut self, app: &str) -> Result<Vec<Amf>, Refusal> {
-        let address = self.address.clone();
-        let properties = Amf::object([
-            ("app", Amf::text(app)),
+        let url = format!("rtmp://{}/{app}", self.address);
+        self.connect_as(&[("app", app), ("flashVer", "FMLE/3.0 (compatible; test)"), ("tcUrl", &url)])
+    }
+
+    /// As [`Client::connect_answer`], with these words of its own.
+    pub(crate) fn connect_as(&mut self, said: &[(&str, &str)]) -> Result<Vec<Amf>, Refusal> {
+        let said = said.iter().map(|(name, text)| ((*name).to_owned(), Amf::text(text)));
+        let offers = [
             ("type", Amf::text("nonprivate")),
-            ("flashVer", Amf::text("FMLE/3.0 (compatible; test)")),
-            ("tcUrl", Amf::Text(format!("rtmp://{address}/{app}"))),
             (
                 "fourCcList",
                 Amf::List(["hvc1", "av01", "vp09", "Opus", "ac-3", "fLaC"].map(Amf::text).to_vec()),
             ),
             ("capsEx", Amf::Number(0.0)),
-        ]);
+        ];
+        let offers = offers.into_iter().map(|(name, value)| (name.to_owned(), value));
+        let properties = Amf::Object(said.chain(offers).collect());
         self.transaction += 1.0;
         let transaction = self.transaction;
         self.command(0, &[Amf::text("connect"), Amf::Number(transaction), properties]).unwrap();

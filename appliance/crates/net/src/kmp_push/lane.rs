@@ -66,7 +66,7 @@ pub(super) struct LinkView {
     pub(super) connection: u64,
 }
 
-type Dialling = Pin<Box<dyn Future<Output = Result<Stream, KmpLinkError>>>>;
+type Dialling = Pin<Box<dyn Future<Output = Result<Stream, KmpLinkError>> + Send>>;
 
 enum Link {
     Dialling(Dialling),

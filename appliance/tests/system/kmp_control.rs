@@ -1,0 +1,496 @@
+//! The gateway under a controller, against what was recorded of the sender whose place it takes.
+//!
+//! Each case publishes the recorded input to a strict gateway, with a controller and receivers that do what the recorded
+//! ones did, and compares every packet and every callback. Left out of the comparison are what differs in each run by its
+//! nature: `created` (wall clock), frame ids (compared from the first of the track), the connection's number and port.
+
+mod controller;
+mod golden;
+mod packets;
+mod sink;
+
+use crate::common::amf;
+use crate::common::flv::{DATA, Tag, VIDEO};
+use crate::common::gateway::Gateway;
+use crate::common::http;
+use crate::common::rtmp::{Client, Refusal};
+use crate::common::wait::{self, secs};
+use controller::{Asked, Controller, Script};
+use golden::Case;
+use serde_json::{Value, json};
+use sink::{Sinks, Taken};
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+/// Cases that run at the same time: most of one is waiting.
+const AT_ONCE: usize = 6;
+
+/// How a case's publisher ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// `deleteStream`, as most do.
+    Delete,
+    /// TCP only.
+    Drop,
+    /// It says nothing more.
+    Silence,
+    /// The session is dropped through the API.
+    Api,
+    /// A video message of one byte.
+    ShortMessage,
+    /// `deleteStream` after a silence.
+    Late(Duration),
+    /// The gateway ends it.
+    Theirs,
+}
+
+/// How much of a cut connection must be as recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compare {
+    /// Every packet.
+    All,
+    /// Every packet of connections that end by `eost`; of others the packets that both have.
+    Whole,
+    /// As `Whole`, but where a later connection of these tracks begins depends on the sockets: its frames are a part of
+    /// those of the first.
+    Overlap,
+}
+
+/// One recorded case and what is special about it.
+#[derive(Clone, Copy)]
+struct Run {
+    name: &'static str,
+    /// Settings beside the usual ones.
+    settings: &'static str,
+    ending: Ending,
+    compare: Compare,
+    /// Of real time.
+    speed: u32,
+    /// Milliseconds of input.
+    until: u32,
+}
+
+const RUN: Run = Run {
+    name: "",
+    settings: "{}",
+    ending: Ending::Delete,
+    compare: Compare::Whole,
+    speed: 1,
+    until: u32::MAX,
+};
+
+/// All cases that can be driven like this. Not here:
+/// - 27 (no media; see [`refusals_are_as_recorded`]) and 28 (see [`an_upstream_is_added_while_it_runs`]);
+/// - R and S: other senders.
+const RUNS: &[Run] = &[
+    Run { name: "01_h264_aac_ffmpeg_defaults", settings: PLAIN, ..RUN },
+    Run { name: "02_h264_bframes_mono_aac", ..RUN },
+    Run { name: "03_reconnect_partial_ack", ..RUN },
+    Run { name: "04_reconnect_no_ack", ..RUN },
+    Run { name: "05_hevc_enhanced_rtmp", ..RUN },
+    Run { name: "06_header_change_eos_tag", ..RUN },
+    Run { name: "07_two_upstreams_last_sent_connect_data", compare: Compare::Overlap, ..RUN },
+    Run { name: "08_timestamp_rollover", ..RUN },
+    Run { name: "09_mp3_audio_only", ..RUN },
+    Run { name: "10_captions_sei", ..RUN },
+    Run { name: "11_edge_no_metadata", ..RUN },
+    Run { name: "12_delete_session", ending: Ending::Api, ..RUN },
+    Run { name: "13_rtmp_socket_drop", ending: Ending::Drop, ..RUN },
+    Run { name: "14_idle_timeout", settings: IDLE, ending: Ending::Silence, ..RUN },
+    Run { name: "15_eost_then_close_after_3s", ..RUN },
+    Run { name: "16_publish_retries_then_ok", ..RUN },
+    Run { name: "17_publish_refused", ending: Ending::Theirs, ..RUN },
+    Run { name: "18_publish_no_upstreams", ..RUN },
+    Run { name: "19_republish_refused", ending: Ending::Theirs, ..RUN },
+    Run { name: "20_upstream_connect_refused_then_republish", ..RUN },
+    Run { name: "21_republish_no_limit_when_idle", until: 600, compare: Compare::Overlap, ..RUN },
+    Run { name: "22_bad_ack_beyond_sent", ending: Ending::Theirs, ..RUN },
+    Run { name: "23_resume_last_written", compare: Compare::Overlap, ..RUN },
+    Run { name: "24_mem_watermark_auto_ack", settings: TINY, compare: Compare::Overlap, speed: 4, ..RUN },
+    Run { name: "25_timescale_1000", settings: r#"{"timescale": 1000, "add_header": []}"#, ..RUN },
+    Run { name: "26_json_escaping", ..RUN },
+    Run { name: "29_long_for_receiver", speed: 4, ..RUN },
+    Run { name: "30_republish_limit", ending: Ending::Theirs, ..RUN },
+    Run { name: "31_reconnect_at_header_change", ..RUN },
+    Run { name: "32_ack_same_id_offset_only", ..RUN },
+    Run { name: "33_ack_with_long_header", ..RUN },
+    Run { name: "34_controller_down", settings: r#"{"add_header": []}"#, ending: Ending::Theirs, ..RUN },
+    Run { name: "35_hevc_aac48_reference_defect", ..RUN },
+    Run { name: "36_big_publish_reply", ending: Ending::Theirs, ..RUN },
+    Run { name: "37_controller_keeps_connection_open", ..RUN },
+    Run { name: "38_short_video_message", ending: Ending::ShortMessage, ..RUN },
+    Run { name: "39_bad_upstream_url", ending: Ending::Theirs, ..RUN },
+    Run {
+        name: "40_close_after_last_frame_then_end",
+        ending: Ending::Late(Duration::from_millis(1_500)),
+        ..RUN
+    },
+    Run { name: "41_reply_wrong_json_types", ..RUN },
+];
+
+const PLAIN: &str = r#"{"flush_timeout": "1s", "retries": 5, "retry_interval": "2s", "republish_interval": "1s",
+    "max_republishes": 15, "add_header": []}"#;
+const IDLE: &str = r#"{"idle_timeout": "2s", "connect_url": null, "republish_url": null, "add_header": []}"#;
+const TINY: &str = r#"{"video_buffer_bytes": 4096, "video_mem_limit": 65536, "add_header": []}"#;
+
+/// The settings of most cases.
+fn usual(controller: SocketAddr) -> Value {
+    let url = |name: &str| format!("http://{controller}/{name}");
+    json!({
+        "strict": true,
+        "connect_url": url("connect"),
+        "publish_url": url("publish"),
+        "unpublish_url": url("unpublish"),
+        "republish_url": url("republish"),
+        "flush_timeout": "20ms",
+        "retries": 2,
+        "retry_interval": "200ms",
+        "republish_interval": "300ms",
+        "max_republishes": 3,
+        "add_header": [{"name": "X-Fieldgate-Test", "value": "abc"}],
+    })
+}
+
+fn gateway(app: &str, name: &str, settings: &Value, more: &Value) -> Gateway {
+    let mut settings = settings.clone();
+    for (key, value) in more.as_object().unwrap() {
+        match value {
+            Value::Null => drop(settings.as_object_mut().unwrap().remove(key)),
+            value => settings[key] = value.clone(),
+        }
+    }
+    let mut config = json!({"compat": {"kmp": {
+        "applications": {app: settings},
+        "api": {"listen": ["127.0.0.1:0"], "write": true},
+    }}});
+    if app == "live" {
+        config["mountpoints"] = json!({name: {"source": {"kind": "publish"}}});
+    }
+    Gateway::start(config)
+}
+
+/// A port on which nobody listens.
+fn dead_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Connects as the recorded publisher did.
+fn connect(client: &mut Client, case: &Case) -> Result<(), Refusal> {
+    let names = [
+        ("app", "app"),
+        ("flashVer", "flashver"),
+        ("swfUrl", "swf_url"),
+        ("tcUrl", "tc_url"),
+        ("pageUrl", "page_url"),
+    ];
+    let said: Vec<(&str, String)> = names.iter().map(|(name, json)| (*name, case.said(json))).collect();
+    let said: Vec<(&str, &str)> = said.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    client.connect_as(&said).map(drop)
+}
+
+/// Connects and publishes as the recorded publisher did.
+fn publish(gateway: &Gateway, case: &Case) -> Option<(Client, u32)> {
+    let (name, args) = (case.said("name"), case.said("args"));
+    let mut client = Client::open(gateway.rtmp);
+    connect(&mut client, case).ok()?;
+    let stream = client.create_stream();
+    let name = if args.is_empty() { name } else { format!("{name}?{args}") };
+    client.publish(stream, &name).unwrap();
+    Some((client, stream))
+}
+
+/// The recorded input; of case 02 with the frame rate that ffmpeg, which published it, had written into it anew.
+fn input(run: &Run) -> Vec<Tag> {
+    let mut tags = golden::input(run.name);
+    if run.name.starts_with("02") {
+        for tag in tags.iter_mut().filter(|tag| tag.kind == DATA) {
+            let name = b"framerate\0";
+            if let Some(at) = tag.body.windows(name.len()).position(|window| window == name) {
+                let at = at + name.len();
+                tag.body[at..at + 8].copy_from_slice(&(989.0_f64 / 33.0).to_be_bytes());
+            }
+        }
+    }
+    tags
+}
+
+/// Sends the input at its pace; false if the gateway closed.
+fn feed(client: &mut Client, stream: u32, tags: &[Tag], run: &Run) -> bool {
+    let (start, first) = (Instant::now(), tags.first().map_or(0, |tag| tag.ts));
+    // The times of tags may wrap, and onMetaData has none.
+    let first = tags.iter().find(|tag| tag.kind != DATA).map_or(first, |tag| tag.ts);
+    for tag in tags {
+        let at = if tag.kind == DATA { 0 } else { tag.ts.wrapping_sub(first) };
+        let at = if at > u32::MAX / 2 { 0 } else { at };
+        if at > run.until {
+            break;
+        }
+        let due = start + Duration::from_millis(u64::from(at)) / run.speed;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        if client.media(stream, tag).is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// Drives one case and says what is not as recorded.
+fn drive(run: &Run) -> Vec<String> {
+    let case = Case::read(run.name);
+    let mut ports: Vec<u16> = case.connections.iter().map(|connection| connection.port).collect();
+    ports.push(27_001);
+    ports.sort_unstable();
+    ports.dedup();
+    let (sinks, mut real) = Sinks::start(&case.connections, &ports);
+    real.push((27_009, dead_port()));
+    let mut script = Script::recorded(&case.callbacks, real.clone());
+    if run.name.starts_with("37") {
+        script.hold = Duration::from_millis(1_500);
+    }
+    let controller = Controller::start(script);
+    let mut settings = usual(controller.address);
+    if run.name.starts_with("34") {
+        settings["publish_url"] = json!(format!("http://127.0.0.1:{}/publish", dead_port()));
+    }
+    let more: Value = serde_json::from_str(run.settings).unwrap();
+    let gateway = gateway(&case.said("app"), &case.said("name"), &settings, &more);
+    let Some((mut client, stream)) = publish(&gateway, &case) else {
+        return vec!["the gateway refused the publisher".to_owned()];
+    };
+    let tags = input(run);
+    feed(&mut client, stream, &tags, run);
+    match run.ending {
+        Ending::Delete => client.unpublish(stream, &case.said("name")).unwrap_or_default(),
+        Ending::Late(silence) => {
+            std::thread::sleep(silence);
+            client.unpublish(stream, &case.said("name")).unwrap();
+        }
+        Ending::Api => {
+            let api = gateway.kmp_api.expect("it listens");
+            let sessions = http::get(api, "/").json();
+            let session = &sessions["servers"][0]["applications"][0]["sessions"][0];
+            let path = format!("/sessions/{}", session["connection"]);
+            assert_eq!(http::request(api, "DELETE", &path, &[], &[]).status, 204);
+        }
+        Ending::ShortMessage => {
+            let tag = Tag { kind: VIDEO, ts: tags.last().unwrap().ts, body: vec![0x17] };
+            client.media(stream, &tag).unwrap_or_default();
+        }
+        Ending::Drop => {}
+        Ending::Silence | Ending::Theirs => {
+            if !client.is_closed_within(secs(20)) {
+                return vec!["the gateway did not close the connection".to_owned()];
+            }
+        }
+    }
+    if run.ending == Ending::Drop {
+        drop(client);
+    }
+    let is_done = || {
+        let asked = controller.asked();
+        asked.len() >= case.callbacks.len() && sinks.taken().iter().all(|taken| taken.over)
+    };
+    let end = Instant::now() + secs(20);
+    while !is_done() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // What comes too often comes now.
+    std::thread::sleep(Duration::from_millis(300));
+    let mut faults = callback_faults(&case, &controller.asked(), run);
+    faults.extend(packet_faults(&case, &sinks, run));
+    faults
+}
+
+/// Callbacks that are not as recorded, of each kind in order.
+fn callback_faults(case: &Case, asked: &[Asked], run: &Run) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut by_key: BTreeMap<String, (Vec<String>, Vec<String>)> = BTreeMap::new();
+    for callback in &case.callbacks {
+        let shown = format!("{} {:?} {}", callback.request_line, callback.headers, callback.body);
+        by_key.entry(callback.key.clone()).or_default().0.push(shown);
+    }
+    for asked in asked {
+        let length = format!("Content-Length: {}", asked.body.len());
+        if asked.headers.get(3) != Some(&length) {
+            faults.push(format!("fourth of the headers is not {length}: {:?}", asked.headers));
+        }
+        let mut headers = asked.headers.clone();
+        headers.retain(|header| !header.starts_with("Content-Length"));
+        let body = golden::masked(&asked.body);
+        let shown = format!("{} {headers:?} {body}", asked.request_line);
+        by_key.entry(golden::key_of(&asked.body)).or_default().1.push(shown);
+    }
+    for (key, (recorded, came)) in by_key {
+        // How often a receiver that closes again and again is asked for depends on the sockets.
+        let may_differ = run.compare == Compare::Overlap && key.starts_with("republish");
+        if recorded.len() != came.len() && !may_differ {
+            faults.push(format!("{key}: {} callbacks, recorded {}", came.len(), recorded.len()));
+        }
+        for (recorded, came) in recorded.iter().zip(&came).filter(|(recorded, came)| recorded != came) {
+            faults.push(format!("{key}:\n    recorded {recorded}\n    came     {came}"));
+        }
+    }
+    faults
+}
+
+/// Packets that are not as recorded, connection by connection of each track and receiver.
+fn packet_faults(case: &Case, sinks: &Sinks, run: &Run) -> Vec<String> {
+    let mut faults = Vec::new();
+    let taken = sinks.taken();
+    let mut tracks: Vec<(u16, &str)> =
+        case.connections.iter().map(|connection| (connection.port, connection.track.as_str())).collect();
+    tracks.extend(taken.iter().map(|taken| (taken.port, taken.track.as_str())));
+    tracks.sort_unstable();
+    tracks.dedup();
+    for (port, track) in tracks {
+        let recorded: Vec<_> = case
+            .connections
+            .iter()
+            .filter(|connection| connection.port == port && connection.track == track)
+            .collect();
+        let came: Vec<&Taken> =
+            taken.iter().filter(|taken| taken.port == port && taken.track == track).collect();
+        let (recorded_first, real_first) = sinks.first_ids(track);
+        if recorded.len() != came.len() && run.compare != Compare::Overlap {
+            faults.push(format!("{track}: {} connections, recorded {}", came.len(), recorded.len()));
+        }
+        for (nth, (recorded, came)) in recorded.iter().zip(&came).enumerate() {
+            if run.compare == Compare::Overlap && nth > 0 {
+                break;
+            }
+            let shown = |packets: &[packets::Packet], first| -> Vec<String> {
+                packets.iter().map(|packet| packet.shown(first)).collect()
+            };
+            let old = shown(&recorded.packets, recorded_first);
+            let new = shown(&came.packets, real_first);
+            let is_cut = recorded.closed_after.is_some() || recorded.closed_by_sender;
+            if old.len() != new.len() && (!is_cut || run.compare == Compare::All) {
+                faults.push(format!("{track}.{}: {} packets, recorded {}", nth + 1, new.len(), old.len()));
+            }
+            let differs = old.iter().zip(&new).enumerate().find(|(_, (old, new))| old != new);
+            if let Some((at, (old, new))) = differs {
+                faults.push(format!(
+                    "{track}.{} packet {at}:\n    recorded {old}\n    came     {new}",
+                    nth + 1
+                ));
+            }
+        }
+    }
+    faults
+}
+
+#[test]
+fn recorded_cases_come_out_the_same() {
+    let wanted = std::env::var("FIELDGATE_KMP_CASE").unwrap_or_default();
+    let runs: Vec<&Run> = RUNS.iter().filter(|run| run.name.starts_with(&wanted)).collect();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let failed = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE.min(runs.len()) {
+            scope.spawn(|| {
+                while let Some(run) = runs.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    let faults = drive(run);
+                    if !faults.is_empty() {
+                        failed.lock().unwrap().push(format!("{}\n  {}", run.name, faults.join("\n  ")));
+                    }
+                }
+            });
+        }
+    });
+    let mut failed = failed.into_inner().unwrap();
+    failed.sort();
+    assert!(failed.is_empty(), "{} of {} cases differ:\n{}", failed.len(), runs.len(), failed.join("\n"));
+}
+
+#[test]
+fn refusals_are_as_recorded() {
+    let case = Case::read("27_connect_rejected");
+    let controller = Controller::start(Script::recorded(&case.callbacks, Vec::new()));
+    let gateway = gateway("fast", "", &usual(controller.address), &json!({"idle_timeout": "2s"}));
+    for (nth, name) in
+        ["reject_with_message", "reject_without_message", "missing_code"].into_iter().enumerate()
+    {
+        let mut client = Client::open(gateway.rtmp);
+        let refusal = connect(&mut client, &case).unwrap_err();
+        assert_eq!(refusal.code, "NetConnection.Connect.Rejected", "{nth}");
+        assert_eq!(refusal.description, "Connection failed: Application rejected connection.");
+        // What came before the answer was kept.
+        let begin = client.message(secs(1)).unwrap();
+        assert_eq!((begin.kind, begin.body), (4, vec![0; 6]), "{nth}");
+        let status = amf::decode(&client.message(secs(1)).unwrap().body);
+        let recorded = &case.json("extra.json")[name]["events"][1][3];
+        for field in ["level", "code", "description"] {
+            let text = status[3].get(field).and_then(amf::Amf::as_text);
+            assert_eq!(text, recorded[field].as_str(), "{name} {field}");
+        }
+        assert!(!client.is_closed_within(secs(1)), "the idle timeout closes it, not the refusal");
+        assert!(client.is_closed_within(secs(10)), "the idle timeout closes it");
+    }
+    let mut client = Client::open(gateway.rtmp);
+    connect(&mut client, &case).unwrap();
+    let asked: Vec<String> = controller.asked().iter().map(|asked| golden::masked(&asked.body)).collect();
+    let recorded: Vec<String> = case.callbacks.iter().map(|callback| callback.body.clone()).collect();
+    assert_eq!(asked, recorded);
+}
+
+#[test]
+fn an_upstream_is_added_while_it_runs() {
+    let case = Case::read("28_api_add_upstream");
+    let (sinks, real) = Sinks::start(&case.connections, &[27_001, 27_002]);
+    let controller = Controller::start(Script::recorded(&case.callbacks, real.clone()));
+    let gateway = gateway("fast", "", &usual(controller.address), &json!({}));
+    let api = gateway.kmp_api.expect("it listens");
+    let (mut client, stream) = publish(&gateway, &case).unwrap();
+    let tags = golden::input("28_api_add_upstream");
+    let late = real.iter().find(|(recorded, _)| *recorded == 27_002).unwrap().1;
+    let added = std::thread::scope(|scope| {
+        let acting = scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(1_200));
+            let tracks = http::get(api, "/kmp_out_api/tracks").json();
+            let (id, _) = tracks
+                .as_object()
+                .unwrap()
+                .iter()
+                .find(|(_, track)| track["media_info"]["media_type"] == "video")
+                .expect("there is a video track");
+            let path = format!("/kmp_out_api/tracks/{id}/upstreams");
+            let body = json!({"id": "late", "url": format!("kmp://127.0.0.1:{late}")}).to_string();
+            let headers = [("Content-Type", "application/json")];
+            let added = http::request(api, "POST", &path, &headers, body.as_bytes()).status;
+            std::thread::sleep(Duration::from_millis(900));
+            let upstreams = http::get(api, &path).json();
+            let removed = http::request(api, "DELETE", &format!("{path}/late"), &[], &[]).status;
+            let again = http::request(api, "DELETE", &format!("{path}/late"), &[], &[]).status;
+            (added, upstreams, removed, again)
+        });
+        feed(&mut client, stream, &tags, &RUN);
+        acting.join().unwrap()
+    });
+    let (status, upstreams, removed, again) = added;
+    assert_eq!((status, removed, again), (201, 204, 404));
+    let recorded = case.json("extra.json");
+    assert_eq!(shape(&upstreams), shape(&recorded["upstreams"]), "the same fields");
+    client.unpublish(stream, &case.said("name")).unwrap();
+    wait::until_true("both tracks to be told of", secs(20), || {
+        controller.count("unpublish video") == 1 && controller.count("unpublish audio") == 1
+    });
+    let run = Run { compare: Compare::Overlap, ..RUN };
+    let late: Vec<Taken> = sinks.taken().into_iter().filter(|taken| taken.port == 27_002).collect();
+    let kinds: Vec<&str> = late[0].packets.iter().take(3).map(|packet| packet.kind.as_str()).collect();
+    assert_eq!((late.len(), kinds.as_slice()), (1, ["cnct", "minf", "fram"].as_slice()));
+    let faults = callback_faults(&case, &controller.asked(), &run);
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The names of all fields and the kinds of their values.
+fn shape(value: &Value) -> Value {
+    match value {
+        Value::Object(object) => object.iter().map(|(name, value)| (name.clone(), shape(value))).collect(),
+        Value::Array(list) => list.iter().map(shape).collect(),
+        Value::String(_) => json!("text"),
+        Value::Number(_) => json!("number"),
+        Value::Bool(_) => json!("truth"),
+        Value::Null => Value::Null,
+    }
+}
