@@ -6,6 +6,7 @@ mod dial;
 mod http_client;
 mod http_server;
 mod keys;
+mod kmp_listen;
 mod kmp_push;
 mod limits;
 mod outbox;
@@ -21,6 +22,10 @@ pub use dial::{DialError, DialOptions, Failures, Stage, Stream, Target, dial};
 pub use http_client::{HttpCall, HttpCallError, HttpReply};
 pub use http_server::{HttpAnswer, HttpHandler, HttpListener, HttpRequest, HttpServerSettings};
 pub use keys::KeyCheck;
+pub use kmp_listen::{
+    KmpChannelSettings, KmpConnectionError, KmpDirectory, KmpListenCounters, KmpListener, KmpPlace,
+    KmpReceiverSettings, KmpRefusal, KmpSource, KmpSourceError, KmpSourceTrack,
+};
 pub use kmp_push::{
     KmpDialer, KmpLinkError, KmpPush, KmpPushReport, KmpPushTrack, KmpSentTrack, KmpSentUpstream, KmpShared,
     KmpTotals, KmpTrack, KmpTrackHandle, KmpTrackReport, KmpTrackSettings, TrackAsk, TrackCommand,

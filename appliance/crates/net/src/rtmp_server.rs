@@ -161,20 +161,8 @@ impl RtmpListener {
         counters: Arc<RtmpServerCounters>,
         tls: Option<TlsAcceptor>,
     ) -> io::Result<Self> {
-        let socket = socket2::Socket::new(
-            socket2::Domain::for_address(address),
-            socket2::Type::STREAM,
-            Some(socket2::Protocol::TCP),
-        )?;
-        if address.is_ipv6() {
-            // "[::]" and "0.0.0.0" may then stand side by side in the config.
-            socket.set_only_v6(true)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(1024)?;
-        socket.set_nonblocking(true)?;
-        Ok(RtmpListener { listener: socket.into(), context, settings, counters, limits, tls })
+        let listener = crate::socket::listen(address)?;
+        Ok(RtmpListener { listener, context, settings, counters, limits, tls })
     }
 
     /// The address that it has.

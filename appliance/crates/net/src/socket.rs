@@ -1,10 +1,29 @@
 //! A connection's byte stream: plain TCP on the fast path, anything else (TLS) behind one indirection.
 
 use std::io::{self, IoSlice, Read, Write};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+/// Connections that may wait to be accepted.
+const LISTEN_BACKLOG: i32 = 1024;
+
+/// Binds an address for listening.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    if address.is_ipv6() {
+        // "[::]" and "0.0.0.0" may then stand side by side in the config.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
 
 /// A byte stream that can be moved to another shard.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send {}
