@@ -50,9 +50,6 @@ pub struct PushPlan {
     pub url: String,
     /// Whether it would run.
     pub enabled: bool,
-    /// Why it would not work, if so.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hindrance: Option<&'static str>,
 }
 
 /// Passed on or encoded, and why.
@@ -107,7 +104,6 @@ fn plan_mountpoint(name: &str, mountpoint: &Mountpoint) -> MountpointPlan {
         id: push.effective_id(),
         url: push.url.redacted(),
         enabled: push.enabled,
-        hindrance: unbuilt::push(push),
     };
     MountpointPlan {
         name: name.to_owned(),
@@ -177,7 +173,6 @@ impl fmt::Display for Plan {
                     push.id,
                     if push.enabled { "" } else { ", off" }
                 )?;
-                tell_hindrance(f, push.hindrance)?;
             }
         }
         let mib = |bytes: u64| bytes / (1 << 20);
@@ -216,8 +211,7 @@ mod tests {
             \nbay\n  source   device /dev/video0\n  video    encode: raw pictures are too large to send\n  \
             play     this machine alone\n\
             \ngate\n  source   camera rtsp://user:***@cam/main\n  video    pass: the camera's H.264 or HEVC is handed on \
-            as it is\n  play     anybody with the key\n  push     kmp://up:6543 (k)\n           would fail: KMP pushes are not \
-            in this version yet; use an rtmp:// or rtmps:// address\n\
+            as it is\n  play     anybody with the key\n  push     kmp://up:6543 (k)\n\
             \ns*\n  template for up to 64 streams\n  source   published to rtmp://HOST/live/s*\n  video    pass: the \
             encoder's pictures are handed on as they are\n  publish  this machine and 10.0.0.0/8\n  play     this \
             machine alone\n  push     rtmp://up/live/{name} (p, off)\n\

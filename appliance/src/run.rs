@@ -296,7 +296,7 @@ fn delivers(wiring: &Wiring) -> impl Fn(&ChildKey) -> bool + Send + Sync + 'stat
             mountpoint.is_some_and(|mountpoint| matches!(*mountpoint.state().borrow(), StreamState::Live(_)))
         }
         ChildKey::Push { .. } => {
-            wiring.board.pushes().get(key).is_some_and(|report| report.phase() == PushPhase::Delivering)
+            wiring.board.push_phase(key) == Some(PushPhase::Delivering)
         }
         _ => true,
     }

@@ -12,11 +12,11 @@ use fieldgate_hub::{Mountpoint, StreamState};
 use fieldgate_media::TrackKind;
 use fieldgate_model::config::{self, Config, Source, Span};
 use fieldgate_model::status::{
-    Activity, Counters, EncoderStatus, ListenerStatus, MountpointStatus, Notice, PushStatus, SourceStatus,
+    Activity, Counters, EncoderStatus, KmpPushStatus, ListenerStatus, MountpointStatus, Notice, PushStatus, SourceStatus,
     State, Status, StreamStatus, TrackStatus, WorkerStatus,
 };
 use fieldgate_model::{Timestamp, config::Push};
-use fieldgate_net::{PushPhase, PushReport};
+use fieldgate_net::{KmpPush, KmpPushReport, PushPhase, PushReport};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -118,22 +118,28 @@ impl StatusBoard {
         let mountpoint = self.wiring.context.registry.get(name);
         let pace = self.meter.pace(name);
         let reports = self.wiring.board.pushes();
+        let kmp_reports = self.wiring.board.kmp_pushes();
         let pushes: BTreeMap<String, PushStatus> = settings
             .push
             .iter()
             .map(|push| {
                 let id = push.effective_id();
                 let key = ChildKey::Push { mountpoint: name.to_owned(), id: id.clone() };
-                (id, push_status(push, name, snapshot.children.get(&key), reports.get(&key)))
+                let reports = (reports.get(&key), kmp_reports.get(&key));
+                (id, push_status(push, name, snapshot.children.get(&key), reports))
             })
             .collect();
         let ring = mountpoint.as_ref().map(|mountpoint| mountpoint.ring().counters()).unwrap_or_default();
-        let delivering = pushes.values().filter(|push| push.activity.state == State::Running).count() as u64;
+        let reads = |push: &PushStatus| match push.kmp {
+            Some(_) => KmpPush::SUBSCRIBERS,
+            None => u64::from(push.activity.state == State::Running),
+        };
+        let pushed: u64 = pushes.values().map(reads).sum();
         MountpointStatus {
             template,
             source: self.source(name, &settings.source, mountpoint.as_deref(), snapshot),
             stream: mountpoint.as_deref().and_then(|mountpoint| stream_status(mountpoint, &pace)),
-            players: u32::try_from(ring.subscribers.saturating_sub(delivering)).unwrap_or(u32::MAX),
+            players: u32::try_from(ring.subscribers.saturating_sub(pushed)).unwrap_or(u32::MAX),
             pushes,
             counters: Counters {
                 units: ring.units,
@@ -222,11 +228,12 @@ fn push_status(
     push: &Push,
     name: &str,
     activity: Option<&Activity>,
-    report: Option<&Arc<PushReport>>,
+    (rtmp, kmp): (Option<&Arc<PushReport>>, Option<&KmpPushReport>),
 ) -> PushStatus {
     let mut activity = activity.cloned().unwrap_or_default();
     if activity.state == State::Running {
-        activity.state = match report.map(|report| report.phase()) {
+        let phase = rtmp.map(|report| report.phase()).or(kmp.map(KmpPushReport::phase));
+        activity.state = match phase {
             Some(PushPhase::Delivering) => State::Running,
             Some(PushPhase::Connecting) => State::Starting,
             Some(PushPhase::Waiting) | None => State::Waiting,
@@ -236,13 +243,35 @@ fn push_status(
         url: push.url.redacted().replace("{name}", name),
         enabled: push.enabled,
         activity,
-        counters: report.map_or_else(Counters::default, |report| Counters {
-            units: report.sent_units(),
-            bytes: report.sent_bytes(),
-            dropped_units: report.dropped_units(),
-            jumps: report.jumps(),
-            ..Counters::default()
-        }),
+        counters: match (rtmp, kmp.map(KmpPushReport::totals)) {
+            (Some(report), _) => Counters {
+                units: report.sent_units(),
+                bytes: report.sent_bytes(),
+                dropped_units: report.dropped_units(),
+                jumps: report.jumps(),
+                ..Counters::default()
+            },
+            (None, Some(totals)) => Counters {
+                units: totals.frames,
+                bytes: totals.sent_bytes,
+                dropped_units: totals.lost_frames + totals.left_out_units,
+                ..Counters::default()
+            },
+            (None, None) => Counters::default(),
+        },
+        kmp: kmp.map(kmp_status),
+    }
+}
+
+fn kmp_status(report: &KmpPushReport) -> KmpPushStatus {
+    let totals = report.totals();
+    KmpPushStatus {
+        acked_frames: totals.acked_frames,
+        unconfirmed_frames: totals.sent_frames,
+        unacked_frames: report.unacked_frames(),
+        lost_frames: totals.lost_frames,
+        connections: totals.connections,
+        error: report.error(),
     }
 }
 

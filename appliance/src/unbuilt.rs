@@ -2,13 +2,7 @@
 //! what asks for it. The rest of such a config works.
 
 use fieldgate_model::Config;
-use fieldgate_model::config::{Path, Problem, Push, Source};
-
-/// Why this push does not run, if so.
-pub fn push(push: &Push) -> Option<&'static str> {
-    let is_kmp = push.url.reveal().starts_with("kmp");
-    is_kmp.then_some("KMP pushes are not in this version yet; use an rtmp:// or rtmps:// address")
-}
+use fieldgate_model::config::{Path, Problem, Source};
 
 /// Why this source does not run, if so.
 pub fn source(source: &Source) -> Option<&'static str> {
@@ -22,13 +16,9 @@ pub fn source(source: &Source) -> Option<&'static str> {
 
 /// All that a config asks for in vain.
 pub fn all(config: &Config) -> Vec<Problem> {
-    let of_mountpoints = config.mountpoints.iter().flat_map(|(name, mountpoint)| {
+    let of_mountpoints = config.mountpoints.iter().filter_map(|(name, mountpoint)| {
         let path = Path::mountpoint(name);
-        let source = source(&mountpoint.source).map(|text| Problem::new(&path.field("source"), text));
-        let pushes = mountpoint.push.iter().enumerate().filter_map(move |(index, of)| {
-            push(of).map(|text| Problem::new(&Path::mountpoint(name).field("push").item(index), text))
-        });
-        source.into_iter().chain(pushes)
+        source(&mountpoint.source).map(|text| Problem::new(&path.field("source"), text))
     });
     of_mountpoints.collect()
 }
@@ -40,12 +30,10 @@ mod tests {
     #[test]
     fn what_is_not_built_yet_is_named_with_its_path() {
         let text = r#"{"mountpoints": {
-            "yard": {"source": {"kind": "publish"},
-                     "push": [{"url": "rtmp://up/live/yard"}, {"url": "kmp://up:6543", "channel_id": "yard"}]},
             "gate": {"source": {"kind": "rtsp", "url": "rtsps://cam/main"}},
             "bay": {"source": {"kind": "rtsp", "url": "rtsp://cam/main"}}}}"#;
         let found = all(&Config::parse(text).unwrap());
         let paths: Vec<&str> = found.iter().map(|problem| problem.path.as_str()).collect();
-        assert_eq!(paths, ["mountpoints.gate.source", "mountpoints.yard.push[1]"]);
+        assert_eq!(paths, ["mountpoints.gate.source"]);
     }
 }

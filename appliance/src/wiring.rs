@@ -4,6 +4,7 @@ mod admission;
 mod board;
 pub mod encoders;
 mod kmp_control;
+mod kmp_pushes;
 mod listeners;
 mod mountpoints;
 mod pushes;

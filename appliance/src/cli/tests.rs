@@ -129,7 +129,7 @@ const EXAMPLE: &str = r#"{
               "push": [ { "url": "rtmp://127.0.0.1:2935/live/yard" },
                         { "url": "kmp://127.0.0.1:6543", "channel_id": "yard" } ],
               "play": { "key": "v1ew" } },
-    "gate": { "source": { "kind": "rtsp", "url": "rtsp://user:pass@127.0.0.1:8554/main" } },
+    "gate": { "source": { "kind": "rtsp", "url": "rtsps://user:pass@127.0.0.1:8554/main" } },
     "bay":  { "source": { "kind": "v4l2", "device": "/dev/video0" } },
     "demo": { "source": { "kind": "test" } },
     "far":  { "source": { "kind": "pull", "url": "rtmp://127.0.0.1:3935/live/far" } },
@@ -142,13 +142,14 @@ const EXAMPLE: &str = r#"{
 fn the_example_is_good_and_what_it_asks_for_in_vain_is_said() {
     let file = File::new("example", EXAMPLE);
     let (text, ok) = shown(|out| check(&file.inspect(false), out));
-    let unbuilt = "mountpoints.yard.push[1]: KMP pushes are not in this version yet; use an rtmp:// or rtmps:// address";
+    let unbuilt =
+        "mountpoints.gate.source: rtsps:// cameras are not in this version yet; use an rtsp:// address";
     assert!(ok && text.starts_with(unbuilt) && text.ends_with("no problems, 6 mountpoints\n"), "{text}");
     let (json, _) = shown(|out| check(&file.inspect(true), out));
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json["notices"][0]["path"], "mountpoints.yard.push[1]");
+    assert_eq!(json["notices"][0]["path"], "mountpoints.gate.source");
     let (text, ok) = shown(|out| plan(&file.inspect(false), out));
-    assert!(ok && text.contains("would fail: KMP pushes"), "{text}");
+    assert!(ok && text.contains("would fail: rtsps:// cameras"), "{text}");
     assert!(!["s3cret", "v1ew", ":pass@"].iter().any(|secret| text.contains(secret)), "{text}");
 }
 

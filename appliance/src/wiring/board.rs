@@ -2,7 +2,7 @@
 
 use crate::admin::Load;
 use crate::supervisor::ChildKey;
-use fieldgate_net::PushReport;
+use fieldgate_net::{KmpPushReport, PushPhase, PushReport};
 use fieldgate_worker::Report;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,6 +26,7 @@ struct Notes {
     admin_load: Option<AdminLoad>,
     addresses: BTreeMap<ChildKey, Vec<SocketAddr>>,
     pushes: BTreeMap<ChildKey, Arc<PushReport>>,
+    kmp_pushes: BTreeMap<ChildKey, KmpPushReport>,
     workers: BTreeMap<String, WorkerView>,
 }
 
@@ -56,6 +57,18 @@ impl Board {
         self.lock().pushes.entry(key.clone()).or_default().clone()
     }
 
+    /// The report of a KMP push; the same over all its runs.
+    pub fn kmp_report(&self, key: &ChildKey) -> KmpPushReport {
+        self.lock().kmp_pushes.entry(key.clone()).or_default().clone()
+    }
+
+    /// What a push does now, by whatever protocol.
+    pub fn push_phase(&self, key: &ChildKey) -> Option<PushPhase> {
+        let notes = self.lock();
+        let rtmp = notes.pushes.get(key).map(|report| report.phase());
+        rtmp.or_else(|| notes.kmp_pushes.get(key).map(KmpPushReport::phase))
+    }
+
     /// What a source's worker is like.
     pub fn set_worker(&self, mountpoint: &str, report: Report, now: Instant) {
         self.lock().workers.insert(mountpoint.to_owned(), WorkerView { report, at: now });
@@ -71,6 +84,7 @@ impl Board {
         let mut notes = self.lock();
         notes.addresses.remove(key);
         notes.pushes.remove(key);
+        notes.kmp_pushes.remove(key);
         if *key == ChildKey::Admin {
             notes.admin_load = None;
         }
@@ -84,6 +98,11 @@ impl Board {
     /// All pushes.
     pub fn pushes(&self) -> BTreeMap<ChildKey, Arc<PushReport>> {
         self.lock().pushes.clone()
+    }
+
+    /// All KMP pushes.
+    pub fn kmp_pushes(&self) -> BTreeMap<ChildKey, KmpPushReport> {
+        self.lock().kmp_pushes.clone()
     }
 
     /// All workers, by mountpoint.

@@ -2,7 +2,6 @@
 
 use super::Wiring;
 use crate::supervisor::{ChildContext, ChildError, ChildKey};
-use crate::unbuilt;
 use fieldgate_hub::Retry;
 use fieldgate_model::config::Push;
 use fieldgate_net::{ClientTls, DialOptions, RtmpEndpoint, RtmpPush};
@@ -20,11 +19,11 @@ pub(super) fn dial_options(user_timeout: Duration) -> DialOptions {
 
 /// TLS towards an upstream, if its address asks for it.
 pub(super) fn client_tls(
-    url: &RtmpUrl,
+    wanted: bool,
     verify: bool,
     ca: Option<&Path>,
 ) -> Result<Option<ClientTls>, ChildError> {
-    match (url.tls, verify, ca) {
+    match (wanted, verify, ca) {
         (false, ..) => Ok(None),
         (true, false, _) => Ok(Some(ClientTls::unverified())),
         (true, true, None) => Ok(Some(ClientTls::public())),
@@ -42,13 +41,13 @@ impl Wiring {
         push: Push,
         child: ChildContext,
     ) -> Result<(), ChildError> {
-        if let Some(text) = unbuilt::push(&push) {
-            return Err(ChildError::new(Retry::Never, text));
+        if super::kmp_pushes::is_kmp(&push) {
+            return self.kmp_push(key, name, push, child).await;
         }
         let url = RtmpUrl::parse(push.url.reveal()).map_err(|error| ChildError::of(Retry::Never, &error))?;
         let mountpoint = self.existing(&name)?;
         let shard = self.shard_of(&mountpoint)?;
-        let tls = client_tls(&url, push.verify, push.ca.as_deref())?;
+        let tls = client_tls(url.tls, push.verify, push.ca.as_deref())?;
         let run = RtmpPush {
             endpoint: RtmpEndpoint {
                 url,

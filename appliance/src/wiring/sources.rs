@@ -147,7 +147,7 @@ impl Wiring {
 
     async fn pull(&self, name: String, pull: &Pull, child: ChildContext) -> Result<(), ChildError> {
         let url = RtmpUrl::parse(pull.url.reveal()).map_err(|error| ChildError::of(Retry::Never, &error))?;
-        let tls = client_tls(&url, pull.verify, pull.ca.as_deref())?;
+        let tls = client_tls(url.tls, pull.verify, pull.ca.as_deref())?;
         let mountpoint = self.existing(&name)?;
         let shard = self.shard_of(&mountpoint)?;
         let stall_timeout = pull.stall_timeout.get();

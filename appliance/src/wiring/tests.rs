@@ -75,12 +75,13 @@ impl Bench {
 }
 
 #[tokio::test]
-async fn a_push_that_this_version_lacks_fails_by_itself_and_says_why() {
+async fn a_push_that_cannot_work_fails_by_itself_and_says_why() {
     let bench = Bench::start();
     bench
         .apply(json!({"yard": {"source": {"kind": "publish"}, "push": [
             {"url": "rtmp://127.0.0.1:1/live/yard", "id": "r"},
             {"url": "kmp://127.0.0.1:6543", "channel_id": "yard", "id": "k"},
+            {"url": "kmp://127.0.0.1:6543/yard", "channel_id": "yard", "id": "path"},
         ]}}))
         .await;
     let snapshot = bench.supervisor.snapshot();
@@ -88,8 +89,9 @@ async fn a_push_that_this_version_lacks_fails_by_itself_and_says_why() {
         let key = ChildKey::Push { mountpoint: "yard".into(), id: id.into() };
         snapshot.children[&key].clone()
     };
-    assert_eq!(push("k").state, State::Failed);
-    assert!(push("k").cause.unwrap().starts_with("KMP pushes are not in this version yet"));
+    assert_eq!(push("path").state, State::Failed);
+    assert!(push("path").cause.unwrap().starts_with("a KMP address has nothing behind its port"));
+    assert_eq!(push("k").state, State::Running);
     assert_eq!(push("r").state, State::Running);
     assert!(bench.wiring.admission.knows_application("live"));
     bench.end().await;

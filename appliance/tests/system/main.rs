@@ -14,6 +14,7 @@ mod config;
 mod continuity;
 mod harness;
 mod hostile;
+mod kmp;
 mod kmp_control;
 mod relay;
 mod systemd;

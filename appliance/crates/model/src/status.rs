@@ -256,6 +256,28 @@ pub struct PushStatus {
     pub activity: Activity,
     /// What it sent.
     pub counters: Counters,
+    /// KMP only: what its receiver has acknowledged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kmp: Option<KmpPushStatus>,
+}
+
+/// What a KMP receiver has acknowledged, pictures and sound together, since the push is in the config.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KmpPushStatus {
+    /// Frames that it acknowledged.
+    pub acked_frames: u64,
+    /// Frames that were sent to the end of a stream, without an ack of theirs.
+    pub unconfirmed_frames: u64,
+    /// Frames that wait to be acknowledged.
+    pub unacked_frames: u64,
+    /// Frames that will not be delivered.
+    pub lost_frames: u64,
+    /// Connections that came up.
+    pub connections: u64,
+    /// Why there is no connection now, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// What went through and what was lost.

@@ -95,6 +95,9 @@ pub struct KmpPush {
 }
 
 impl KmpPush {
+    /// How many subscribers of its ring a push is.
+    pub const SUBSCRIBERS: u64 = 2;
+
     /// Pushes whenever there is a stream, until cancelled or the mountpoint is removed. Runs on the mountpoint's shard.
     pub async fn run(self, local: Rc<LocalShard>) {
         let track = |track: KmpPushTrack, report: &KmpTrackReport| {

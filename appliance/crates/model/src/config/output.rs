@@ -57,7 +57,7 @@ impl Default for Play {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Push {
-    /// Where to: `rtmp://`, `rtmps://` or `kmp://`.
+    /// Where to: `rtmp://`, `rtmps://`, `kmp://`, or `kmps://` (KMP over TLS, between gateways).
     pub url: SecretUrl,
     /// Name of this push in status and commands, 1 to 64 of `A-Z a-z 0-9 . _ -`, unique in its mountpoint.
     /// Default: a hash of the URL.

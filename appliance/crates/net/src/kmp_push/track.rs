@@ -11,7 +11,7 @@ use super::lane::{KmpDialer, Lane, now};
 use super::report::{self, KmpSentTrack, KmpTrackReport};
 use bytes::Bytes;
 use fieldgate_hub::{
-    Backlog, Clock, Entry, Item, LedgerKeeper, LocalShard, Mountpoint, StreamState, Subscriber,
+    Backlog, Clock, Entry, Item, LedgerKeeper, LocalShard, Mountpoint, Start, StreamState, Subscriber,
 };
 use fieldgate_media::{TrackKind, Unit};
 use fieldgate_proto::kmp::sender::{
@@ -265,7 +265,12 @@ impl KmpTrack {
     /// Sends until cancelled or, for a track that asks, until its stream is delivered. Runs on the mountpoint's shard.
     pub async fn run(mut self, local: Rc<LocalShard>) {
         let mountpoint = self.shared.mountpoint.clone();
-        let mut subscriber = mountpoint.subscribe(Some(mountpoint.limits().bound.age));
+        let max_lag = mountpoint.limits().bound.age;
+        let mut subscriber = match &self.control {
+            Control::Fixed { .. } => mountpoint.subscribe(Some(max_lag)),
+            // What an earlier publisher has left in the ring is not of this stream.
+            Control::Asked { .. } => mountpoint.ring().subscribe(Start::NextKeyframe, max_lag),
+        };
         let mut state = mountpoint.state();
         state.mark_changed();
         let removed = mountpoint.closed();

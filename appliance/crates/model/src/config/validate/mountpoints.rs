@@ -134,8 +134,8 @@ impl Checker<'_> {
             let problem = "must be A-Z a-z 0-9 . _ - and start with a letter or digit";
             self.problems.push(Problem::new(&path.field("id"), problem).got(id.as_str()));
         }
-        let Some(parts) = self.url(&at, &push.url, &["rtmp", "rtmps", "kmp"]) else { return };
-        let is_kmp = parts.scheme.eq_ignore_ascii_case("kmp");
+        let Some(parts) = self.url(&at, &push.url, &["rtmp", "rtmps", "kmp", "kmps"]) else { return };
+        let is_kmp = ["kmp", "kmps"].iter().any(|kmp| parts.scheme.eq_ignore_ascii_case(kmp));
         if is_kmp {
             self.kmp(path, push, parts);
         } else {
@@ -211,9 +211,9 @@ impl Checker<'_> {
     }
 
     fn tls(&mut self, path: &Path, scheme: &str, verify: bool, ca: Option<&FilePath>) {
-        if !scheme.eq_ignore_ascii_case("rtmps") {
-            self.only_for(&path.field("verify"), !verify, "rtmps");
-            self.only_for(&path.field("ca"), ca.is_some(), "rtmps");
+        if !["rtmps", "kmps"].iter().any(|tls| scheme.eq_ignore_ascii_case(tls)) {
+            self.only_for(&path.field("verify"), !verify, "rtmps:// and kmps");
+            self.only_for(&path.field("ca"), ca.is_some(), "rtmps:// and kmps");
         } else if let Some(ca) = ca {
             self.problems.extend(check_file(&path.field("ca"), ca));
         }

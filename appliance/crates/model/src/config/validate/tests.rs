@@ -113,13 +113,13 @@ fn urls_must_fit_their_use() {
         [
             "mountpoints.a.source.url: scheme must be rtsp or rtsps, got \"http\"",
             "mountpoints.b.source.url: names no stream, got \"rtmp://far/live\" (rtmp://HOST/APPLICATION/STREAM)",
-            "mountpoints.c.push[0].url: scheme must be rtmp, rtmps or kmp, got \"http\"",
+            "mountpoints.c.push[0].url: scheme must be rtmp, rtmps, kmp or kmps, got \"http\"",
             "mountpoints.c.push[1].url: names no stream, got \"rtmp://up\" (rtmp://HOST/APPLICATION/STREAM)",
             "mountpoints.c.push[2].url: must start with a scheme such as rtmp://, got \"up/live/x\"",
             "mountpoints.c.push[4].url: names no port, got \"kmp://up\"",
             "mountpoints.c.push[4].channel_id: is missing; KMP needs it",
             "mountpoints.c.push[5].channel_id: has a meaning only for kmp:// URLs",
-            "mountpoints.c.push[5].verify: has a meaning only for rtmps:// URLs",
+            "mountpoints.c.push[5].verify: has a meaning only for rtmps:// and kmps:// URLs",
             "mountpoints.c.push[7].ca: must be an absolute path, got \"ca.pem\"",
         ]
     );

@@ -1,0 +1,158 @@
+//! Pushes by KMP to a receiver that cuts connections.
+
+use crate::common::fixture::Fixture;
+use crate::common::flv::{AUDIO, VIDEO};
+use crate::common::gateway::Gateway;
+use crate::common::healthy::{End, Publisher};
+use crate::common::take::Take;
+use crate::common::wait::{self, secs};
+use fieldgate_proto::kmp::{Ack, Direction, Limits, Packet, PacketReader};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use tokio_util::bytes::BytesMut;
+
+/// What a receiver has of one track.
+#[derive(Clone, Default)]
+struct Track {
+    /// Id of the first frame, and of the one that it wants next.
+    first: Option<u64>,
+    wanted: u64,
+    payloads: Vec<Vec<u8>>,
+    connections: usize,
+    ends: usize,
+}
+
+/// A receiver of any channel and track. It closes the first connections of each track somewhere.
+struct Receiver {
+    address: SocketAddr,
+    tracks: Arc<Mutex<BTreeMap<String, Track>>>,
+}
+
+impl Receiver {
+    /// `cuts`: after how many frames of each connection of a track it closes; then it closes no more.
+    fn start(cuts: &'static [usize]) -> Receiver {
+        let door = TcpListener::bind("127.0.0.1:0").unwrap();
+        let receiver = Receiver { address: door.local_addr().unwrap(), tracks: Arc::default() };
+        let tracks = receiver.tracks.clone();
+        // Ends with the test's process.
+        std::thread::spawn(move || {
+            for stream in door.incoming() {
+                let tracks = tracks.clone();
+                std::thread::spawn(move || take(stream.unwrap(), &tracks, cuts));
+            }
+        });
+        receiver
+    }
+
+    fn track(&self, name: &str) -> Track {
+        self.tracks.lock().unwrap().get(name).cloned().unwrap_or_default()
+    }
+}
+
+/// One connection.
+fn take(mut stream: TcpStream, tracks: &Mutex<BTreeMap<String, Track>>, cuts: &[usize]) {
+    let mut reader = PacketReader::new(Direction::ToReceiver, Limits::default());
+    let (mut name, mut next_id, mut frames, mut cut) = (String::new(), 0, 0, usize::MAX);
+    let mut bytes = vec![0; 64 << 10];
+    while let Ok(len @ 1..) = stream.read(&mut bytes) {
+        let mut input = &bytes[..len];
+        while let Some(packet) = reader.read(&mut input).unwrap() {
+            let mut tracks = tracks.lock().unwrap();
+            match packet {
+                Packet::Connect(connect) => {
+                    name = format!("{}/{}", connect.channel_id, connect.track_id);
+                    next_id = connect.initial_frame_id;
+                    let track = tracks.entry(name.clone()).or_default();
+                    cut = cuts.get(track.connections).copied().unwrap_or(usize::MAX);
+                    track.connections += 1;
+                    if track.first.is_none() {
+                        (track.first, track.wanted) = (Some(next_id), next_id);
+                    }
+                    assert!(next_id <= track.wanted, "frames are missing");
+                }
+                Packet::Frame(frame) => {
+                    let track = tracks.get_mut(&name).unwrap();
+                    if next_id == track.wanted {
+                        track.payloads.push(frame.payload().to_vec());
+                        track.wanted += 1;
+                    }
+                    next_id += 1;
+                    frames += 1;
+                    if frames >= cut {
+                        return;
+                    }
+                    // Not every frame, and not at once.
+                    if frames % 7 == 0 {
+                        let mut ack = BytesMut::new();
+                        Ack { frame_id: next_id - 3, upstream_frame_id: 0, offset: 0 }.encode(&mut ack);
+                        if stream.write_all(&ack).is_err() {
+                            return;
+                        }
+                    }
+                }
+                Packet::EndOfStream => {
+                    tracks.get_mut(&name).unwrap().ends += 1;
+                    let mut ack = BytesMut::new();
+                    Ack { frame_id: next_id, upstream_frame_id: 0, offset: 0 }.encode(&mut ack);
+                    // The sender may have gone.
+                    let _ = stream.write_all(&ack);
+                    return;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn assert_all(sent: &Take, receiver: &Receiver) {
+    for (name, sent) in [("yard/pictures", &sent.video), ("yard/a1", &sent.audio)] {
+        let got = receiver.track(name);
+        let sent: Vec<&Vec<u8>> = sent.frames.iter().map(|frame| &frame.payload).collect();
+        assert!(!sent.is_empty());
+        assert_eq!(sent.len(), got.payloads.len(), "{name}: {} connections", got.connections);
+        assert!(sent.into_iter().eq(&got.payloads), "{name}: all frames once, in order");
+    }
+}
+
+#[test]
+fn kmp_push_loses_nothing_over_cut_connections() {
+    let receiver = Receiver::start(&[3, 40, 1, 60, 25]);
+    let gateway = Gateway::with_mountpoints(json!({
+        "yard": { "source": { "kind": "publish" }, "grace": "0s", "push": [
+            { "id": "k", "url": format!("kmp://{}", receiver.address), "channel_id": "yard",
+              "track_ids": { "video": "pictures", "audio": "a1" }, "backoff_cap": "1s" }] },
+    }));
+    let status = || gateway.status()["mountpoints"]["yard"]["pushes"]["k"].clone();
+    wait::until_true("the push to wait", secs(20), || status()["state"] == "waiting");
+    assert_eq!(gateway.players("yard"), 0);
+    let publisher = Publisher::start(gateway.rtmp, "yard", &Fixture::h264_aac(20), 0, End::Polite);
+    let connections = |name: &str| receiver.track(name).connections;
+    wait::until_true("all cuts", secs(60), || {
+        connections("yard/pictures") >= 6 && connections("yard/a1") >= 6
+    });
+    wait::until_true("the push to run", secs(20), || status()["state"] == "running");
+    assert_eq!(gateway.players("yard"), 0);
+    publisher.wait_for_more(100);
+    assert!(
+        publisher.sent().iter().any(|tag| tag.kind == VIDEO)
+            && publisher.sent().iter().any(|tag| tag.kind == AUDIO)
+    );
+    let sent = publisher.finish();
+    wait::until_true("the end", secs(20), || {
+        ["yard/pictures", "yard/a1"].iter().all(|name| receiver.track(name).ends == 1)
+    });
+    assert_all(&sent, &receiver);
+    let frames = (sent.video.frames.len() + sent.audio.frames.len()) as u64;
+    wait::until_true("the last acks", secs(20), || status()["kmp"]["acked_frames"].as_u64() == Some(frames));
+    let kmp = status();
+    assert_eq!(
+        (kmp["kmp"]["lost_frames"].as_u64(), kmp["kmp"]["unacked_frames"].as_u64()),
+        (Some(0), Some(0)),
+        "{kmp:#}"
+    );
+    assert!(kmp["kmp"]["connections"].as_u64() >= Some(12), "{kmp:#}");
+    assert_eq!(kmp["state"], "waiting");
+}
