@@ -52,8 +52,8 @@ enum Compare {
     All,
     /// Every packet of connections that end by `eost`; of others the packets that both have.
     Whole,
-    /// As `Whole`, but where a later connection of these tracks begins depends on the sockets: its frames are a part of
-    /// those of the first.
+    /// As `Whole`, but how many connections there are and where they begin depends on the sockets: every frame of theirs
+    /// must be the recorded one of that id, and without an end nothing may be left out but what was recorded as left out.
     Overlap,
 }
 
@@ -270,8 +270,12 @@ fn drive(run: &Run) -> Vec<String> {
             let api = gateway.kmp_api.expect("it listens");
             let sessions = http::get(api, "/").json();
             let session = &sessions["servers"][0]["applications"][0]["sessions"][0];
-            let path = format!("/sessions/{}", session["connection"]);
-            assert_eq!(http::request(api, "DELETE", &path, &[], &[]).status, 204);
+            let delete = |id: &str| http::request(api, "DELETE", &format!("/sessions/{id}"), &[], &[]).status;
+            assert_eq!((delete("x1"), delete("999999")), (400, 404));
+            assert_eq!(http::get(api, "/sessions").status, 405);
+            let folders = http::get(api, "/?list=1");
+            assert_eq!((folders.status, folders.text().as_str()), (200, r#"["multi","sessions"]"#));
+            assert_eq!(delete(&session["connection"].to_string()), 204);
         }
         Ending::ShortMessage => {
             let tag = Tag { kind: VIDEO, ts: tags.last().unwrap().ts, body: vec![0x17] };
@@ -352,7 +356,17 @@ fn packet_faults(case: &Case, sinks: &Sinks, run: &Run) -> Vec<String> {
         let came: Vec<&Taken> =
             taken.iter().filter(|taken| taken.port == port && taken.track == track).collect();
         let (recorded_first, real_first) = sinks.first_ids(track);
-        if recorded.len() != came.len() && run.compare != Compare::Overlap {
+        if run.compare == Compare::Overlap {
+            let recorded = recorded.iter().map(|connection| connection.packets.as_slice());
+            let came = came.iter().map(|taken| taken.packets.as_slice());
+            faults.extend(overlap_faults(
+                track,
+                recorded.collect(),
+                came.collect(),
+                recorded_first,
+                real_first,
+            ));
+        } else if recorded.len() != came.len() {
             faults.push(format!("{track}: {} connections, recorded {}", came.len(), recorded.len()));
         }
         for (nth, (recorded, came)) in recorded.iter().zip(&came).enumerate() {
@@ -376,6 +390,50 @@ fn packet_faults(case: &Case, sinks: &Sinks, run: &Run) -> Vec<String> {
                 ));
             }
         }
+    }
+    faults
+}
+
+/// Frames by id, of all connections of a track.
+fn frames_by_id(connections: &[&[packets::Packet]], first_id: u64) -> BTreeMap<u64, String> {
+    let mut frames = BTreeMap::new();
+    for connection in connections {
+        let mut id = connection[0].initial_frame_id().wrapping_sub(first_id);
+        for packet in connection.iter().filter(|packet| packet.kind == "fram") {
+            frames.insert(id, packet.shown(first_id));
+            id += 1;
+        }
+    }
+    frames
+}
+
+/// What differs between connections that began and ended elsewhere.
+fn overlap_faults(
+    track: &str,
+    recorded: Vec<&[packets::Packet]>,
+    came: Vec<&[packets::Packet]>,
+    recorded_first: u64,
+    real_first: u64,
+) -> Vec<String> {
+    let (old, new) = (frames_by_id(&recorded, recorded_first), frames_by_id(&came, real_first));
+    let mut faults = Vec::new();
+    for (id, frame) in &new {
+        // What the recorded connections skipped cannot be compared.
+        if old.get(id).is_some_and(|recorded| recorded != frame) {
+            faults.push(format!("{track} frame {id}:\n    recorded {}\n    came     {frame}", old[id]));
+        }
+    }
+    for connection in &came {
+        let kinds: Vec<&str> = connection.iter().take(3).map(|packet| packet.kind.as_str()).collect();
+        if !["cnct", "minf", "fram"].starts_with(&kinds) && kinds != ["cnct", "minf", "eost"] {
+            faults.push(format!("{track}: a connection begins with {kinds:?}"));
+        }
+    }
+    let end = |connections: &[&[packets::Packet]]| {
+        connections.iter().any(|packets| packets.last().is_some_and(|packet| packet.kind == "eost"))
+    };
+    if end(&recorded) && (!end(&came) || old.keys().last() != new.keys().last()) {
+        faults.push(format!("{track}: ends at {:?}, recorded {:?}", new.keys().last(), old.keys().last()));
     }
     faults
 }
@@ -481,6 +539,115 @@ fn an_upstream_is_added_while_it_runs() {
     assert_eq!((late.len(), kinds.as_slice()), (1, ["cnct", "minf", "fram"].as_slice()));
     let faults = callback_faults(&case, &controller.asked(), &run);
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn the_api_shows_all_fields_that_the_recorded_one_showed() {
+    let case = Case::read("01_h264_aac_ffmpeg_defaults");
+    let (_sinks, real) = Sinks::start(&case.connections, &[27_001]);
+    let controller = Controller::start(Script::recorded(&case.callbacks, real));
+    let more: Value = serde_json::from_str(PLAIN).unwrap();
+    let gateway = gateway("live", &case.said("name"), &usual(controller.address), &more);
+    let api = gateway.kmp_api.expect("it listens");
+    let (mut client, stream) = publish(&gateway, &case).unwrap();
+    let tags = golden::input("01_h264_aac_ffmpeg_defaults");
+    let (rtmp, out) = std::thread::scope(|scope| {
+        let feeding = scope.spawn(|| feed(&mut client, stream, &tags, &RUN));
+        std::thread::sleep(Duration::from_millis(2_500));
+        let shown = (http::get(api, "/").text(), http::get(api, "/kmp_out_api/").text());
+        feeding.join().unwrap();
+        shown
+    });
+    let (rtmp, out): (Value, Value) =
+        (serde_json::from_str(&rtmp).unwrap(), serde_json::from_str(&out).unwrap());
+    let recorded_rtmp = case.json("api_rtmp_kmp.json");
+    let recorded_out = case.json("api_kmp_out.json");
+    let session = |value: &Value| -> Value {
+        let applications = value["servers"][0]["applications"].as_array().unwrap();
+        applications.iter().find(|application| application["name"] == "live").unwrap().clone()
+    };
+    assert_eq!(shape(&session(&rtmp)), shape(&session(&recorded_rtmp)));
+    let top = |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
+    assert_eq!((top(&rtmp), top(&out)), (top(&recorded_rtmp), top(&recorded_out)));
+    let track = |value: &Value, kind: &str| -> Value {
+        let tracks = value["tracks"].as_object().unwrap();
+        tracks.values().find(|track| track["media_info"]["media_type"] == kind).unwrap().clone()
+    };
+    for kind in ["video", "audio"] {
+        let (new, old) = (track(&out, kind), track(&recorded_out, kind));
+        assert_eq!(shape(&new), shape(&old), "{kind}");
+        assert_eq!(new["media_info"], old["media_info"]);
+        for field in ["channel_id", "track_id", "mem_limit", "input_id"] {
+            assert_eq!(new[field], old[field], "{kind} {field}");
+        }
+        assert!(new["sent_frames"].as_u64().unwrap() > 10, "{new}");
+    }
+    let live = &session(&rtmp)["sessions"][0];
+    assert!(live["streams"][0]["bytes_in_video"].as_u64().unwrap() > 5_000, "{live}");
+    assert_eq!(live["tc_url"], case.said("tc_url"));
+}
+
+#[test]
+fn a_publisher_that_comes_back_begins_a_stream_of_its_own() {
+    let case = Case::read("01_h264_aac_ffmpeg_defaults");
+    let (sinks, real) = Sinks::start(&[], &[27_001]);
+    let controller = Controller::start(Script::recorded(&case.callbacks, real));
+    let settings = json!({"strict": false, "flush_timeout": "0ms", "add_header": []});
+    let gateway = gateway("live", &case.said("name"), &usual(controller.address), &settings);
+    let tags = golden::input("01_h264_aac_ffmpeg_defaults");
+    let run = Run { speed: 8, ..RUN };
+    for nth in 1..=2 {
+        // Within the grace of the mountpoint, whose ring still holds the first stream.
+        let (mut client, stream) = publish(&gateway, &case).unwrap();
+        feed(&mut client, stream, &tags, &run);
+        client.unpublish(stream, &case.said("name")).unwrap();
+        wait::until_true("both tracks to be told of", secs(20), || {
+            controller.count("unpublish video") == nth && controller.count("unpublish audio") == nth
+        });
+    }
+    let video: Vec<Taken> = sinks.taken().into_iter().filter(|taken| taken.track == "v1").collect();
+    let frames = |taken: &Taken| {
+        let frames = taken.packets.iter().filter(|packet| packet.kind == "fram");
+        frames.map(|packet| packet.shown(0)).collect::<Vec<_>>()
+    };
+    assert_eq!(video.len(), 2);
+    assert_eq!(frames(&video[0]).len(), 45, "every picture, once");
+    assert_eq!(frames(&video[0]), frames(&video[1]), "nothing of the first in the second");
+}
+
+#[test]
+fn a_controller_is_obeyed_in_our_own_way_too() {
+    let case = Case::read("37_controller_keeps_connection_open");
+    let (sinks, real) = Sinks::start(&case.connections, &[27_001]);
+    let mut script = Script::recorded(&case.callbacks, real);
+    // Longer than the stream: by then the reply must have been acted on.
+    script.hold = secs(30);
+    let controller = Controller::start(script);
+    let settings = json!({"strict": false, "max_streams": 1});
+    let gateway = gateway("fast", "", &usual(controller.address), &settings);
+    let (mut client, stream) = publish(&gateway, &case).unwrap();
+    let tags = golden::input("37_controller_keeps_connection_open");
+    // A name in use, and one stream too many.
+    let refused = |name: &str| {
+        let mut other = Client::open(gateway.rtmp);
+        connect(&mut other, &case).unwrap();
+        let stream = other.create_stream();
+        other.publish(stream, name).unwrap_err().code
+    };
+    assert_eq!(refused(&case.said("name")), "NetStream.Publish.BadName");
+    assert_eq!(refused("another"), "NetStream.Publish.Denied");
+    feed(&mut client, stream, &tags, &Run { speed: 4, ..RUN });
+    client.unpublish(stream, &case.said("name")).unwrap();
+    wait::until_true("both tracks to be told of", secs(20), || {
+        controller.count("unpublish video") == 1 && controller.count("unpublish audio") == 1
+    });
+    for taken in sinks.taken() {
+        let kinds: Vec<&str> = taken.packets.iter().map(|packet| packet.kind.as_str()).collect();
+        let frames = kinds.iter().filter(|kind| **kind == "fram").count();
+        let expected = if taken.track == "v1" { 45 } else { 131 };
+        assert_eq!((frames, kinds.last()), (expected, Some(&"eost")), "{}", taken.track);
+    }
+    assert_eq!(sinks.taken().len(), 2);
 }
 
 /// The names of all fields and the kinds of their values.

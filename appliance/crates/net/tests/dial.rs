@@ -6,7 +6,10 @@ mod certificates;
 
 use certificates::{Authority, NOW, folder, write_pair};
 use fieldgate_hub::Retry;
-use fieldgate_net::{ClientTls, DialError, DialOptions, ServerCertificates, Stream, Target, TlsError, dial};
+use fieldgate_net::{
+    ClientTls, DialError, DialOptions, HttpCall, HttpCallError, ServerCertificates, Stream, Target, TlsError,
+    dial,
+};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -232,4 +235,46 @@ fn a_bad_ca_file_is_named_with_the_remedy() {
     std::fs::write(&empty, vec![b'\n'; (1 << 20) + 1]).unwrap();
     let error = ClientTls::with_ca_file(&empty).unwrap_err();
     assert!(matches!(error, TlsError::TooLong { .. }), "{error:?}");
+}
+
+/// Calls a controller over TLS that answers and closes, with or without saying goodbye.
+async fn call_over_tls(ca: &Path, host: &str, acceptor: TlsAcceptor) -> Result<Vec<u8>, HttpCallError> {
+    let (listener, address) = listener().await;
+    let mut server = JoinSet::new();
+    server.spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let Ok(mut stream) = acceptor.accept(tcp).await else { return };
+        let mut request = [0; 4096];
+        let len = stream.read(&mut request).await.unwrap();
+        assert!(request[..len].starts_with(b"POST /publish HTTP/1.0\r\nHost: "));
+        stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n{\"code\":\"ok\"}").await.unwrap();
+        stream.flush().await.unwrap();
+    });
+    let call = HttpCall {
+        host: host.to_owned(),
+        port: address.port(),
+        tls: Some(ClientTls::with_ca_file(ca).unwrap()),
+        target: "/publish".to_owned(),
+        headers: Vec::new(),
+        body: b"{}".to_vec(),
+        send_timeout: Duration::from_secs(10),
+        read_timeout: Duration::from_secs(10),
+        reply_max_bytes: 4095,
+        until_close: false,
+    };
+    call.send().await.map(|reply| reply.body)
+}
+
+#[tokio::test]
+async fn controllers_are_called_over_tls_and_must_be_who_they_say() {
+    let folder = folder("controllers");
+    let ca = folder.join("ca.pem");
+    let authority = Authority::new("lab", &ca);
+    for host in ["localhost", "127.0.0.1"] {
+        let acceptor = acceptor(&folder, &authority.sign(host, NOW));
+        assert_eq!(call_over_tls(&ca, host, acceptor).await.unwrap(), b"{\"code\":\"ok\"}");
+    }
+    let other = acceptor(&folder, &authority.sign("other.example", NOW));
+    let refused = call_over_tls(&ca, "localhost", other).await;
+    assert!(matches!(refused, Err(HttpCallError::Dial(DialError::CertificateName { .. }))), "{refused:?}");
 }

@@ -447,8 +447,10 @@ impl Connection {
     /// Counts what has come in and gone out.
     pub(super) fn note_traffic(&mut self, outbox: &Outbox) {
         let written = outbox.written_bytes();
-        self.meter.add_out(written.saturating_sub(self.counted_out));
-        self.counted_out = written;
+        if written != self.counted_out {
+            self.meter.add_out(written.saturating_sub(self.counted_out));
+            self.counted_out = written;
+        }
         self.meter.set_in(self.session.received().bytes);
         self.meter.set_extended(self.session.repeats_extended_timestamps());
     }
