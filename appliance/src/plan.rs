@@ -66,6 +66,8 @@ impl Plan {
     pub fn of(config: &Config, machine_memory_bytes: Option<u64>) -> Plan {
         let tls = config.rtmp.tls.iter().flat_map(|tls| tls.listen.iter().map(|address| ("rtmps", address)));
         let listen = config.rtmp.listen.iter().map(|address| ("rtmp", address)).chain(tls);
+        let kmps = config.kmp.tls.iter().flat_map(|tls| tls.listen.iter().map(|address| ("kmps", address)));
+        let listen = listen.chain(config.kmp.listen.iter().map(|address| ("kmp", address))).chain(kmps);
         let listen = listen.chain(config.admin.listen.iter().map(|address| ("admin", address)));
         let ring_bytes = config.mountpoints.iter().fold(0_u64, |sum, (name, mountpoint)| {
             sum.saturating_add(mountpoint.ring.bytes.saturating_mul(u64::from(streams(name, mountpoint))))

@@ -14,7 +14,7 @@ use crate::status::{Meter, StatusBoard};
 use crate::steward::{Reconcile, Steward, StewardHandle};
 use crate::supervisor::{ChildKey, Supervised, Supervisor, SupervisorHandle, random_jitter};
 use crate::wiring::encoders::Encoders;
-use crate::wiring::{Admission, Board, KmpControl, Wiring};
+use crate::wiring::{Admission, Board, KmpControl, KmpIn, Wiring};
 use fieldgate_hub::{Context, Pulses, Registry, Shard, ShardError, StreamState};
 use fieldgate_model::Config;
 use fieldgate_model::config::{Part, Problem};
@@ -192,6 +192,8 @@ async fn announce_start(
     let line = serde_json::json!({"listening": {
         "rtmp": of(|key| matches!(key, ChildKey::RtmpListener { .. })),
         "rtmps": of(|key| matches!(key, ChildKey::RtmpsListener { .. })),
+        "kmp": of(|key| matches!(key, ChildKey::KmpListener { .. })),
+        "kmps": of(|key| matches!(key, ChildKey::KmpsListener { .. })),
         "admin": of(|key| matches!(key, ChildKey::Admin)),
         "kmp_api": of(|key| matches!(key, ChildKey::KmpApi { .. })),
     }});
@@ -234,6 +236,7 @@ fn wire(
         limits: ConnectionLimits::new(total, per_address),
         rtmp_counters,
         rtmp_settings,
+        kmp_in: KmpIn::new(config),
         board: Arc::new(Board::default()),
         admission,
         admin_api: Arc::new(OnceLock::new()),
@@ -257,6 +260,7 @@ async fn follow_settings(
         wiring.limits.set(total, per_address);
         wiring.admission.enforce();
         wiring.kmp_control.enforce();
+        wiring.kmp_in.follow(&now);
         tokio::select! {
             () = cancel.cancelled() => return,
             changed = config.changed() => if changed.is_err() {
@@ -295,9 +299,7 @@ fn delivers(wiring: &Wiring) -> impl Fn(&ChildKey) -> bool + Send + Sync + 'stat
             let mountpoint = wiring.context.registry.get(name);
             mountpoint.is_some_and(|mountpoint| matches!(*mountpoint.state().borrow(), StreamState::Live(_)))
         }
-        ChildKey::Push { .. } => {
-            wiring.board.push_phase(key) == Some(PushPhase::Delivering)
-        }
+        ChildKey::Push { .. } => wiring.board.push_phase(key) == Some(PushPhase::Delivering),
         _ => true,
     }
 }

@@ -12,8 +12,8 @@ use fieldgate_hub::{Mountpoint, StreamState};
 use fieldgate_media::TrackKind;
 use fieldgate_model::config::{self, Config, Source, Span};
 use fieldgate_model::status::{
-    Activity, Counters, EncoderStatus, KmpPushStatus, ListenerStatus, MountpointStatus, Notice, PushStatus, SourceStatus,
-    State, Status, StreamStatus, TrackStatus, WorkerStatus,
+    Activity, Counters, EncoderStatus, KmpPushStatus, ListenerStatus, MountpointStatus, Notice, PushStatus,
+    SourceStatus, State, Status, StreamStatus, TrackStatus, WorkerStatus,
 };
 use fieldgate_model::{Timestamp, config::Push};
 use fieldgate_net::{KmpPush, KmpPushReport, PushPhase, PushReport};
@@ -73,6 +73,8 @@ impl StatusBoard {
                 ChildKey::Admin => "admin",
                 ChildKey::RtmpListener { .. } => "rtmp",
                 ChildKey::RtmpsListener { .. } => "rtmps",
+                ChildKey::KmpListener { .. } => "kmp",
+                ChildKey::KmpsListener { .. } => "kmps",
                 _ => continue,
             };
             let listener = listeners
@@ -90,6 +92,11 @@ impl StatusBoard {
             if kind == "rtmp" {
                 listener.connections = counts.open as u64;
                 listener.refused = self.wiring.rtmp_counters.refused.load(Ordering::Relaxed);
+            }
+            if kind == "kmp" || kind == "kmps" {
+                // Of all KMP listeners together.
+                listener.connections = self.wiring.kmp_in.limits.counts().open as u64;
+                listener.refused = self.wiring.kmp_in.counters.refused.load(Ordering::Relaxed);
             }
         }
         listeners
@@ -167,6 +174,10 @@ impl StatusBoard {
             from: mountpoint.and_then(Mountpoint::publisher).map(|publisher| publisher.from),
             activity: snapshot.children.get(&ChildKey::Source(name.to_owned())).cloned(),
             encoder: worker.and_then(|worker| self.encoder(&worker)),
+            kmp: match source {
+                Source::Kmp(_) => self.wiring.kmp_in.tracks(name),
+                _ => BTreeMap::new(),
+            },
         }
     }
 

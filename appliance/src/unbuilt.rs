@@ -6,9 +6,6 @@ use fieldgate_model::config::{Path, Problem, Source};
 
 /// Why this source does not run, if so.
 pub fn source(source: &Source) -> Option<&'static str> {
-    if matches!(source, Source::Kmp(_)) {
-        return Some("KMP sources are not in this version yet");
-    }
     let is_rtsps = matches!(source, Source::Rtsp(rtsp) if rtsp.url.reveal().starts_with("rtsps:"));
     // Never without TLS instead: the password would go in the clear.
     is_rtsps.then_some("rtsps:// cameras are not in this version yet; use an rtsp:// address")

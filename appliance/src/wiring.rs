@@ -4,6 +4,7 @@ mod admission;
 mod board;
 pub mod encoders;
 mod kmp_control;
+mod kmp_listen;
 mod kmp_pushes;
 mod listeners;
 mod mountpoints;
@@ -14,6 +15,7 @@ mod transports;
 pub use admission::Admission;
 pub use board::{Board, WorkerView};
 pub use kmp_control::KmpControl;
+pub use kmp_listen::KmpIn;
 pub use transports::Transports;
 
 use crate::admin::api::AdminApi;
@@ -44,6 +46,8 @@ pub struct Wiring {
     pub rtmp_counters: Arc<RtmpServerCounters>,
     /// How RTMP peers are served, as the config says now.
     pub rtmp_settings: watch::Receiver<Arc<RtmpServerSettings>>,
+    /// What KMP listeners and sources share.
+    pub kmp_in: KmpIn,
     /// Where children leave what the status shows.
     pub board: Arc<Board>,
     /// The supervisor and the config, for those that look them up.
@@ -78,6 +82,14 @@ impl Start for Wiring {
             (ChildKey::KmpApi { address, .. }, _) => {
                 let (address, key) = (*address, key.clone());
                 Box::pin(async move { wiring.kmp_api(key, address, context).await })
+            }
+            (ChildKey::KmpListener { address, .. }, _) => {
+                let (address, key) = (*address, key.clone());
+                Box::pin(async move { wiring.kmp_listener(key, address, None, context).await })
+            }
+            (ChildKey::KmpsListener { address, .. }, ChildSettings::KmpsListener { cert, key: private }) => {
+                let (address, key, files) = (*address, key.clone(), (cert.clone(), private.clone()));
+                Box::pin(async move { wiring.kmp_listener(key, address, Some(files), context).await })
             }
             (ChildKey::Mountpoint(name), ChildSettings::Mountpoint(settings)) => {
                 let (name, settings) = (name.clone(), settings.clone());

@@ -35,6 +35,20 @@ pub enum ChildKey {
         /// 0 for the first of that address.
         nth: usize,
     },
+    /// Accepts KMP on one address.
+    KmpListener {
+        /// As in the config.
+        address: SocketAddr,
+        /// 0 for the first of that address.
+        nth: usize,
+    },
+    /// Accepts KMP over TLS on one address.
+    KmpsListener {
+        /// As in the config.
+        address: SocketAddr,
+        /// 0 for the first of that address.
+        nth: usize,
+    },
     /// A stream's place in the hub.
     Mountpoint(String),
     /// What feeds a mountpoint: a camera or a pull. A `publish` source has none: it waits for others.
@@ -73,6 +87,8 @@ impl ChildKey {
             ChildKey::RtmpListener { .. }
             | ChildKey::RtmpsListener { .. }
             | ChildKey::KmpApi { .. }
+            | ChildKey::KmpListener { .. }
+            | ChildKey::KmpsListener { .. }
             | ChildKey::Source(_) => Stage::Inputs,
             ChildKey::Push { .. } => Stage::Outputs,
             ChildKey::Mountpoint(_) => Stage::Streams,
@@ -95,6 +111,8 @@ impl ChildKey {
             ChildKey::Admin
             | ChildKey::RtmpListener { .. }
             | ChildKey::RtmpsListener { .. }
+            | ChildKey::KmpListener { .. }
+            | ChildKey::KmpsListener { .. }
             | ChildKey::KmpApi { .. } => None,
         }
     }
@@ -105,6 +123,8 @@ impl ChildKey {
             ChildKey::Admin => Part::AdminListen,
             ChildKey::RtmpListener { .. } => Part::RtmpListen,
             ChildKey::RtmpsListener { .. } => Part::RtmpTls,
+            ChildKey::KmpListener { .. } => Part::KmpListen,
+            ChildKey::KmpsListener { .. } => Part::KmpTls,
             ChildKey::KmpApi { .. } => Part::KmpApi,
             ChildKey::Mountpoint(name) => Part::Mountpoint { name: name.clone() },
             ChildKey::Source(name) => Part::Source { name: name.clone() },
@@ -118,6 +138,8 @@ impl ChildKey {
             ChildKey::Admin => Path::root().field("admin").field("listen"),
             ChildKey::RtmpListener { .. } => Path::root().field("rtmp").field("listen"),
             ChildKey::RtmpsListener { .. } => Path::root().field("rtmp").field("tls"),
+            ChildKey::KmpListener { .. } => Path::root().field("kmp").field("listen"),
+            ChildKey::KmpsListener { .. } => Path::root().field("kmp").field("tls"),
             ChildKey::KmpApi { .. } => Path::root().field("compat").field("kmp").field("api").field("listen"),
             ChildKey::Mountpoint(name) => Path::mountpoint(name),
             ChildKey::Source(name) => Path::mountpoint(name).field("source"),
@@ -132,6 +154,8 @@ impl fmt::Display for ChildKey {
             ChildKey::Admin => f.write_str("admin"),
             ChildKey::RtmpListener { address, .. } => write!(f, "rtmp {address}"),
             ChildKey::RtmpsListener { address, .. } => write!(f, "rtmps {address}"),
+            ChildKey::KmpListener { address, .. } => write!(f, "kmp {address}"),
+            ChildKey::KmpsListener { address, .. } => write!(f, "kmps {address}"),
             ChildKey::KmpApi { address, .. } => write!(f, "kmp api {address}"),
             ChildKey::Mountpoint(name) => write!(f, "mountpoint {name}"),
             ChildKey::Source(name) => write!(f, "source {name}"),
@@ -181,6 +205,15 @@ pub enum ChildSettings {
     },
     /// The API of KMP controllers' operators; its address is in the key, the rest is read as it goes.
     KmpApi,
+    /// A KMP listener; its address is in the key.
+    KmpListener,
+    /// A KMPS listener; its address is in the key.
+    KmpsListener {
+        /// Certificate chain, PEM.
+        cert: PathBuf,
+        /// Private key, PEM.
+        key: PathBuf,
+    },
     /// A mountpoint.
     Mountpoint(MountpointSettings),
     /// A source of ours.
@@ -216,6 +249,15 @@ pub fn children_of(config: &Config) -> BTreeMap<ChildKey, ChildSettings> {
         for (nth, address) in numbered(&tls.listen) {
             let settings = ChildSettings::RtmpsListener { cert: tls.cert.clone(), key: tls.key.clone() };
             children.insert(ChildKey::RtmpsListener { address, nth }, settings);
+        }
+    }
+    for (nth, address) in numbered(&config.kmp.listen) {
+        children.insert(ChildKey::KmpListener { address, nth }, ChildSettings::KmpListener);
+    }
+    if let Some(tls) = &config.kmp.tls {
+        for (nth, address) in numbered(&tls.listen) {
+            let settings = ChildSettings::KmpsListener { cert: tls.cert.clone(), key: tls.key.clone() };
+            children.insert(ChildKey::KmpsListener { address, nth }, settings);
         }
     }
     for (nth, address) in numbered(&config.compat.kmp.api.listen) {

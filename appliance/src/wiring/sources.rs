@@ -40,6 +40,9 @@ impl Wiring {
         if let Some(text) = unbuilt::source(&source) {
             return Err(ChildError::new(Retry::Never, text));
         }
+        if let Source::Kmp(_) = &source {
+            return self.kmp_source(name, child).await;
+        }
         if let Source::Pull(pull) = &source {
             return self.pull(name, pull, child).await;
         }
@@ -71,8 +74,12 @@ impl Wiring {
         // The sender stays here: a closed command channel is not the worker's concern.
         let (_commands, inbox) = mpsc::channel(COMMANDS);
         let worker = WorkerSource::new(spec, self.spawner.clone(), inbox, child.cancel.clone());
-        let info =
-            PublisherInfo { kind: source.kind(), from, since_unix_micros: self.context.clock.unix_micros(), rtmp: None };
+        let info = PublisherInfo {
+            kind: source.kind(),
+            from,
+            since_unix_micros: self.context.clock.unix_micros(),
+            rtmp: None,
+        };
         let notes = Notes { board: self.board.clone(), ready: child.ready.clone(), learning };
         let ended = shard.run(move |local| feed_from_worker(worker, mountpoint, info, notes, local)).await;
         let last = self.board.remove_worker(&name).map(|worker| worker.report).unwrap_or_default();

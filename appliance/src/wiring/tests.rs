@@ -43,6 +43,7 @@ impl Bench {
             limits: ConnectionLimits::new(64, 64),
             rtmp_counters: Arc::default(),
             rtmp_settings,
+            kmp_in: KmpIn::new(&fieldgate_model::Config::default()),
             board: Arc::default(),
             admission,
             admin_api: Arc::default(),

@@ -180,7 +180,7 @@ pub struct MountpointStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SourceStatus {
-    /// As in the config: `publish`, `rtsp`, `v4l2`, `test`, `pull`.
+    /// As in the config: `publish`, `rtsp`, `v4l2`, `test`, `pull`, `kmp`.
     pub kind: String,
     /// Its address or device, secrets masked.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -191,6 +191,42 @@ pub struct SourceStatus {
     /// The encoder at work, where pictures are encoded here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoder: Option<EncoderStatus>,
+    /// KMP only: the tracks that came, `video` and `audio`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub kmp: BTreeMap<String, KmpTrackStatus>,
+}
+
+/// One track that comes by KMP, over all its connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KmpTrackStatus {
+    /// Who sends it now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// The next frame that is wanted.
+    pub next_frame_id: u64,
+    /// All frames before this one are acknowledged, as far as the present or last connection was told.
+    pub acked_frame_id: u64,
+    /// Connections so far.
+    pub connections: u64,
+    /// Those among them that went on where the last ended.
+    pub resumed: u64,
+    /// Frames that were not had before.
+    pub received_frames: u64,
+    /// Keyframes among them; 0 for sound.
+    pub received_keyframes: u64,
+    /// Their payload bytes.
+    pub received_bytes: u64,
+    /// Left out: had before a reconnect.
+    pub duplicate_frames: u64,
+    /// Left out: before any media info.
+    pub no_media_info_frames: u64,
+    /// Left out: without payload.
+    pub empty_frames: u64,
+    /// Left out: waited for a keyframe.
+    pub no_key_frames: u64,
+    /// Left out: too far behind the other track.
+    pub late_frames: u64,
 }
 
 /// The encoder that was chosen, and why.

@@ -59,7 +59,7 @@ pub struct KmpChannelSettings {
 }
 
 /// How KMP is taken in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KmpReceiverSettings {
     /// From accept until `cnct` is there.
     pub handshake_timeout: Duration,
