@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +13,11 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use socket2::{Domain, Socket, Type};
 
+use crate::connection::{Connection, Role, Tally, Target, Wire};
 use crate::error::{Attempt, BenchError};
 use crate::floor;
-use crate::media::{Source, Track};
+use crate::kmp::{Acks, Receiver};
+use crate::media::Track;
 use crate::session::{Goal, Session};
 use crate::verify::Verifier;
 
@@ -31,82 +33,17 @@ pub(crate) fn now_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// Where a run's clients connect.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Target {
-    /// The server's address.
-    pub address: SocketAddr,
-    /// The floor: a hello instead of RTMP's handshake and commands.
-    pub bare: bool,
-    /// Chunk size of the publishers.
-    pub chunk_size: usize,
-    /// Whether streams have sound.
-    pub audio: bool,
-}
-
-/// What a connection does.
-#[derive(Debug)]
-pub(crate) enum Role {
-    /// Sends its source's frames at their times.
-    Publisher {
-        /// The media.
-        source: Source,
-        /// When it began; `None` until the server agreed.
-        start_ns: Option<u64>,
-    },
-    /// Plays, or is pushed to (then the verifier comes with the stream's name).
-    Receiver {
-        /// What came.
-        verifier: Option<Verifier>,
-        /// Bytes it reads a second, if it is a slow one.
-        slow: Option<u64>,
-    },
-    /// Plays until its first keyframe.
-    Joiner {
-        /// When it began to connect.
-        began_ns: u64,
-        /// What came.
-        verifier: Verifier,
-    },
-    /// Does nothing.
-    Idle,
-}
-
-/// One connection.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    socket: TcpStream,
-    /// Its protocol state.
-    pub session: Session,
-    /// What it does.
-    pub role: Role,
-    out: Vec<u8>,
-    blocked: bool,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Frame(bool),
     SlowRead,
 }
 
-/// What was counted since the last [`Engine::open_window`].
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    /// Bytes that receivers read.
-    pub delivered: u64,
-    /// Of the receivers that are not slow, in nanoseconds.
-    pub latencies: Vec<u64>,
-    /// From the start of connecting to the first whole keyframe, in nanoseconds.
-    pub joins: Vec<u64>,
-    /// The longest that a frame was sent after its time, in nanoseconds.
-    pub pacing_late_ns: u64,
-}
-
 /// All connections of a run.
 pub(crate) struct Engine {
     epoll: OwnedFd,
-    listeners: Vec<TcpListener>,
+    /// With when their receivers acknowledge, if they take KMP in.
+    listeners: Vec<(TcpListener, Option<Acks>)>,
     /// By number; `None` once closed.
     pub connections: Vec<Option<Connection>>,
     timers: BinaryHeap<Reverse<(u64, usize, Timer)>>,
@@ -117,6 +54,8 @@ pub(crate) struct Engine {
     window: (u64, u64),
     publishing: bool,
     target: Target,
+    /// KMP tracks that their peer has ended.
+    pub ended: usize,
     /// What is measured.
     pub tally: Tally,
 }
@@ -136,15 +75,16 @@ impl Engine {
             window: (u64::MAX, u64::MAX),
             publishing: true,
             target: *target,
+            ended: 0,
             tally: Tally::default(),
         })
     }
 
-    /// Accepts pushes on `listener`.
-    pub(crate) fn listen(&mut self, listener: TcpListener) -> Result<(), BenchError> {
+    /// Accepts pushes on `listener`: KMP that is acknowledged as `kmp` says, else RTMP.
+    pub(crate) fn listen(&mut self, listener: TcpListener, kmp: Option<Acks>) -> Result<(), BenchError> {
         let data = EventData::new_u64(LISTENERS + self.listeners.len() as u64);
         epoll::add(&self.epoll, &listener, data, EventFlags::IN).attempt("watch a sink")?;
-        self.listeners.push(listener);
+        self.listeners.push((listener, kmp));
         Ok(())
     }
 
@@ -172,7 +112,7 @@ impl Engine {
         } else {
             Session::client(goal, &target.address.to_string(), &name, &mut out)
         };
-        let index = self.add(socket.into(), session, role, out)?;
+        let index = self.add(socket.into(), Wire::Rtmp(session), role, out)?;
         self.flush(index)?;
         self.after_input(index);
         Ok(index)
@@ -181,7 +121,7 @@ impl Engine {
     fn add(
         &mut self,
         socket: TcpStream,
-        session: Session,
+        session: Wire,
         role: Role,
         out: Vec<u8>,
     ) -> Result<usize, BenchError> {
@@ -249,9 +189,12 @@ impl Engine {
             // The kernel's structure is packed: its fields can be copied, not borrowed.
             let (flags, data) = (event.flags, event.data.u64());
             if data >= LISTENERS {
-                let (socket, _) = self.listeners[(data - LISTENERS) as usize].accept().attempt("accept")?;
+                let (listener, kmp) = &self.listeners[(data - LISTENERS) as usize];
+                let (socket, _) = listener.accept().attempt("accept")?;
                 let role = Role::Receiver { verifier: None, slow: None };
-                self.add(socket, Session::sink(), role, Vec::new())?;
+                let session =
+                    kmp.map_or_else(|| Wire::Rtmp(Session::sink()), |acks| Wire::Kmp(Receiver::new(acks)));
+                self.add(socket, session, role, Vec::new())?;
                 continue;
             }
             if flags.contains(EventFlags::OUT) {
@@ -288,7 +231,9 @@ impl Engine {
         self.tally.pacing_late_ns = self.tally.pacing_late_ns.max(now.saturating_sub(*start_ns + due));
         source.write_frame(track, now, &mut self.body);
         let timestamp = (due / 1_000_000) as u32;
-        connection.session.write_media(track, timestamp, &self.body, &mut connection.out);
+        if let Wire::Rtmp(session) = &connection.session {
+            session.write_media(track, timestamp, &self.body, &mut connection.out);
+        }
         let next = *start_ns + source.due_ns(track);
         self.timers.push(Reverse((next, index, Timer::Frame(track == Track::Audio))));
         self.flush(index)
@@ -309,6 +254,14 @@ impl Engine {
         if matches!(role, Role::Receiver { .. } | Role::Joiner { .. }) {
             tally.delivered += len as u64;
         }
+        let mut input = &self.scratch[..len];
+        if let (Wire::Kmp(receiver), Role::Receiver { verifier: verifier @ None, .. }) =
+            (&mut *session, &mut *role)
+        {
+            // The first frame may come with the packet that names the track.
+            input = receiver.open(input)?;
+            *verifier = receiver.track().map(|(stream, track)| Verifier::of_track(stream, track));
+        }
         let window = self.window;
         let mut take = |track: Track, body: &[u8]| match role {
             Role::Receiver { verifier: Some(verifier), slow } => {
@@ -324,7 +277,7 @@ impl Engine {
             }
             _ => {}
         };
-        session.receive(&self.scratch[..len], out, &mut take)?;
+        session.receive(input, out, &mut take)?;
         if !out.is_empty() {
             self.flush(index)?;
         }
@@ -336,9 +289,15 @@ impl Engine {
     fn after_input(&mut self, index: usize) {
         let Some(connection) = &mut self.connections[index] else { return };
         let Connection { session, role, out, socket, .. } = connection;
+        if session.is_over() {
+            self.ended += 1;
+            return self.close(index);
+        }
         match role {
             Role::Publisher { start_ns: start @ None, .. } if session.is_running() => {
-                session.begin_media(self.target.chunk_size, self.target.bare, out);
+                if let Wire::Rtmp(session) = session {
+                    session.begin_media(self.target.chunk_size, self.target.bare, out);
+                }
                 // Streams begin at different parts of a frame's time.
                 let now = now_ns() + (index as u64 * 7_919_000) % 33_000_000;
                 *start = Some(now);
@@ -348,7 +307,8 @@ impl Engine {
                 }
             }
             Role::Receiver { verifier: verifier @ None, .. } if session.is_running() => {
-                let stream = session.name().strip_prefix('s').and_then(|number| number.parse().ok());
+                let name = if let Wire::Rtmp(session) = session { session.name() } else { "" };
+                let stream = name.strip_prefix('s').and_then(|number| number.parse().ok());
                 *verifier = Some(Verifier::new(stream.unwrap_or(u16::MAX)));
             }
             Role::Receiver { slow: Some(_), verifier: Some(verifier) } if verifier.keyframe_seen() => {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BenchError {
-    /// The peer's bytes are not RTMP as the specification has it.
+    /// The peer's bytes are not RTMP or KMP as the specification has it.
     #[error("the peer broke the protocol: {0}")]
     Protocol(&'static str),
     /// The peer said no.
@@ -40,8 +40,13 @@ pub(crate) enum BenchError {
     /// A program or module that a peer needs is not here.
     #[error("{0} is not there: build it, run scripts/setup run, or leave the peer out with --peers")]
     Missing(PathBuf),
+    /// What is written there does not reach a disk.
+    #[error("{0} is not on a disk, so nothing is written there: set TMPDIR to a folder on one")]
+    NotOnDisk(PathBuf),
     /// A load that does not exist.
-    #[error("there is no load {0:?}: a, b, h, push, slow, join, idle, gather (or gather-a, -b, -h)")]
+    #[error(
+        "there is no load {0:?}: a, b, h, push, slow, join, idle, gather (or gather-a, -b, -h), kmp, spool, unacked"
+    )]
     UnknownLoad(String),
     /// Some runs gave no figures; each has said why.
     #[error("{0} of the runs failed")]

@@ -4,13 +4,18 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::engine::{Engine, Role, Target, now_ns};
+use crate::connection::{Connection, Role, Target};
+use crate::engine::{Engine, now_ns};
 use crate::error::{Attempt, BenchError};
 use crate::media::{Source, Track};
 use crate::meter::{self, PeakWatch};
 use crate::peers::{Peer, Programs, Server, Settings};
 use crate::session::Goal;
 use crate::verify::{Faults, Verifier, percentile};
+
+mod uplink;
+
+pub(crate) use uplink::Uplink;
 
 const SECOND: u64 = 1_000_000_000;
 const READY_SECONDS: u64 = 20;
@@ -24,6 +29,13 @@ pub(crate) enum Kind {
     Relay,
     /// The server pushes each stream to as many sinks as there would be players.
     Push,
+    /// The same by KMP.
+    Kmp {
+        /// Whether the receivers acknowledge.
+        acks: bool,
+        /// Whether the server spools to disk.
+        spool: bool,
+    },
     /// Half the players read at a tenth of the rate.
     Slow,
     /// Players that come while the streams run.
@@ -53,8 +65,8 @@ const fn load(name: &'static str, kind: Kind, publishers: u16, mbit: u64, player
     Load { name, kind, publishers, bitrate: mbit * 1_000_000, players, gather: false }
 }
 
-/// Every load of `relay`, then the two of `fanout`.
-pub(crate) const LOADS: [Load; 12] = [
+/// Every load of `relay`, then the two of `fanout`, then those that `kmp` sets beside `push`.
+pub(crate) const LOADS: [Load; 15] = [
     load("a", Kind::Relay, 8, 4, 4),
     load("b", Kind::Relay, 32, 1, 4),
     load("h", Kind::Relay, 8, 16, 8),
@@ -67,6 +79,9 @@ pub(crate) const LOADS: [Load; 12] = [
     Load { gather: true, ..load("gather-h", Kind::Relay, 8, 16, 8) },
     load("x1", Kind::Relay, 1, 2, 1),
     load("x100", Kind::Relay, 1, 2, 100),
+    load("kmp", Kind::Kmp { acks: true, spool: false }, 8, 4, 2),
+    load("spool", Kind::Kmp { acks: true, spool: true }, 8, 4, 2),
+    load("unacked", Kind::Kmp { acks: false, spool: true }, 8, 4, 2),
 ];
 
 impl Load {
@@ -75,9 +90,15 @@ impl Load {
         match (self.kind, peer) {
             // The floor has no beginning of a stream to give to a late joiner.
             (Kind::Join, Peer::Floor) => false,
+            (Kind::Kmp { .. }, _) => peer == Peer::Fieldgate,
             (_, Peer::Nginx) => !self.gather,
             _ => true,
         }
+    }
+
+    /// Whether the server brings the streams to the receivers.
+    fn is_pushed(&self) -> bool {
+        matches!(self.kind, Kind::Push | Kind::Kmp { .. })
     }
 }
 
@@ -92,6 +113,10 @@ pub(crate) struct Plan {
     pub chunk_size: usize,
     /// Whether streams have sound.
     pub audio: bool,
+    /// Frames per acknowledgement of a KMP receiver that acknowledges.
+    pub ack_every: u32,
+    /// fieldgate's spool settings, where a load has it spool.
+    pub spool: serde_json::Value,
     /// The servers' programs.
     pub programs: Programs,
     /// Ends all waiting.
@@ -135,12 +160,17 @@ pub(crate) struct Outcome {
     pub idle_kb: f64,
     /// Memory that a stream added, in MB.
     pub stream_mb: f64,
+    /// What only a KMP push shows.
+    pub uplink: Option<Uplink>,
 }
 
 /// Runs `load` on a fresh server.
 pub(crate) fn run(load: &Load, peer: Peer, plan: &Plan) -> Result<Outcome, BenchError> {
+    if matches!(load.kind, Kind::Kmp { spool: true, .. }) {
+        uplink::require_disk()?;
+    }
     let mut sinks = Vec::new();
-    if load.kind == Kind::Push && peer != Peer::Floor {
+    if load.is_pushed() && peer != Peer::Floor {
         for _ in 0..load.players {
             sinks.push(TcpListener::bind("127.0.0.1:0").attempt("bind a sink")?);
         }
@@ -148,6 +178,8 @@ pub(crate) fn run(load: &Load, peer: Peer, plan: &Plan) -> Result<Outcome, Bench
     let addresses = sinks.iter().map(|sink| sink.local_addr().attempt("ask for a sink's port"));
     let settings = Settings {
         sinks: addresses.collect::<Result<_, _>>()?,
+        kmp: uplink::acks(load, plan).is_some(),
+        spool: matches!(load.kind, Kind::Kmp { spool: true, .. }).then(|| plan.spool.clone()),
         gather: load.gather && peer == Peer::Fieldgate,
         connections: usize::from(load.publishers) * usize::from(load.players + 2) + IDLE_CONNECTIONS,
     };
@@ -161,9 +193,9 @@ pub(crate) fn run(load: &Load, peer: Peer, plan: &Plan) -> Result<Outcome, Bench
     let mut engine = Engine::new(&target, Arc::clone(&plan.interrupted))?;
     for sink in sinks {
         sink.set_nonblocking(true).attempt("make a sink non-blocking")?;
-        engine.listen(sink)?;
+        engine.listen(sink, uplink::acks(load, plan))?;
     }
-    let result = Run { load, plan, target, engine: &mut engine, pid: server.pid() }.go();
+    let result = Run { load, plan, target, engine: &mut engine, server: &server }.go();
     // A server that died explains the error better than the closed connections do.
     if result.is_err() {
         server.check()?;
@@ -176,27 +208,30 @@ struct Run<'a> {
     plan: &'a Plan,
     target: Target,
     engine: &'a mut Engine,
-    pid: u32,
+    server: &'a Server,
 }
 
 impl Run<'_> {
     fn go(mut self) -> Result<Outcome, BenchError> {
-        let base = meter::memory(self.pid);
+        let base = meter::memory(self.server.pid());
         let mut outcome = Outcome { base_mb: base.pss_kb as f64 / 1e3, ..Outcome::default() };
         if self.load.kind == Kind::Idle {
             outcome.idle_kb = self.idle()?;
         }
-        let before_streams = meter::memory(self.pid);
+        let before_streams = meter::memory(self.server.pid());
         self.connect_streams()?;
-        let peak = PeakWatch::start(self.pid);
+        let peak = PeakWatch::start(self.server.pid());
         self.engine.run(now_ns() + self.plan.warm_up * SECOND, |_| false)?;
         self.measure(&mut outcome)?;
         let streams = f64::from(self.load.publishers);
-        let last = meter::memory(self.pid);
+        let last = meter::memory(self.server.pid());
         outcome.stream_mb = (last.pss_kb as f64 - before_streams.pss_kb as f64) / 1e3 / streams;
         outcome.peak_mb = peak.peak().pss_kb as f64 / 1e3;
         outcome.peak_rss_mb = peak.peak().rss_kb as f64 / 1e3;
         self.drain(&mut outcome)?;
+        if let Kind::Kmp { spool, .. } = self.load.kind {
+            self.end_uplink(spool, &mut outcome)?;
+        }
         Ok(outcome)
     }
 
@@ -230,7 +265,7 @@ impl Run<'_> {
 
     fn connect_receivers(&mut self) -> Result<(), BenchError> {
         let Load { kind, publishers, bitrate, players, .. } = *self.load;
-        if kind == Kind::Push && !self.target.bare {
+        if self.load.is_pushed() && !self.target.bare {
             return Ok(());
         }
         for player in 0..players {
@@ -256,13 +291,13 @@ impl Run<'_> {
         let seconds = self.plan.seconds * if self.load.kind == Kind::Slow { 2 } else { 1 };
         let end = now_ns() + seconds * SECOND;
         self.engine.open_window(end);
-        let (began, cpu, own) = (now_ns(), meter::cpu_ns(self.pid), own_cpu_ns());
+        let (began, cpu, own) = (now_ns(), meter::cpu_ns(self.server.pid()), own_cpu_ns());
         if self.load.kind == Kind::Join {
             self.join(end)?;
         } else {
             self.engine.run(end, |_| false)?;
         }
-        let cpu = (meter::cpu_ns(self.pid) - cpu) as f64;
+        let cpu = (meter::cpu_ns(self.server.pid()) - cpu) as f64;
         let (wall, own) = ((now_ns() - began) as f64, (own_cpu_ns() - own) as f64);
         let tally = &mut self.engine.tally;
         let delivered = tally.delivered as f64;
@@ -296,7 +331,7 @@ impl Run<'_> {
     }
 
     fn idle(&mut self) -> Result<f64, BenchError> {
-        let before = meter::memory(self.pid);
+        let before = meter::memory(self.server.pid());
         for count in 0..IDLE_CONNECTIONS {
             self.engine.connect(&self.target, Goal::Idle, 0, Role::Idle)?;
             if count % 50 == 49 {
@@ -308,7 +343,7 @@ impl Run<'_> {
                 == IDLE_CONNECTIONS
         })?;
         self.engine.run(now_ns() + SECOND, |_| false)?;
-        let after = meter::memory(self.pid);
+        let after = meter::memory(self.server.pid());
         for index in 0..IDLE_CONNECTIONS {
             self.engine.close(index);
         }
@@ -344,7 +379,7 @@ fn receivers(engine: &Engine) -> impl Iterator<Item = (&Verifier, bool)> {
 }
 
 /// The numbers that a publisher's next frames would have; publishers stand in the order of their streams.
-fn sent_by(connection: &crate::engine::Connection) -> Option<[u32; 2]> {
+fn sent_by(connection: &Connection) -> Option<[u32; 2]> {
     match &connection.role {
         Role::Publisher { source, .. } => {
             Some([source.next_sequence(Track::Video), source.next_sequence(Track::Audio)])

@@ -3,9 +3,11 @@
 
 mod amf;
 mod chunk;
+mod connection;
 mod engine;
 mod error;
 mod floor;
+mod kmp;
 mod loads;
 mod media;
 mod meter;
@@ -45,6 +47,16 @@ enum Command {
         #[command(flatten)]
         options: Options,
     },
+    /// KMP pushes beside the RTMP push, in memory, spooled, and spooled with receivers that never acknowledge.
+    Kmp {
+        /// Which loads.
+        #[arg(long, value_delimiter = ',', default_value = "push,kmp,spool,unacked")]
+        loads: Vec<String>,
+        #[command(flatten)]
+        uplink: UplinkOptions,
+        #[command(flatten)]
+        options: Options,
+    },
     /// 100 subscribers against 1: CPU per GB as a ratio.
     Fanout {
         #[command(flatten)]
@@ -60,9 +72,27 @@ enum Command {
 }
 
 #[derive(Args)]
+struct UplinkOptions {
+    /// Frames per acknowledgement where receivers acknowledge.
+    #[arg(long, default_value_t = ACK_EVERY, value_parser = clap::value_parser!(u32).range(1..))]
+    ack_every: u32,
+    /// fieldgate's `push[].spool` where it spools, JSON.
+    #[arg(long, default_value = "{}", value_parser = parse_json)]
+    spool: serde_json::Value,
+}
+
+impl Default for UplinkOptions {
+    fn default() -> Self {
+        Self { ack_every: ACK_EVERY, spool: serde_json::json!({}) }
+    }
+}
+
+const ACK_EVERY: u32 = 8;
+
+#[derive(Args)]
 struct Options {
-    /// Which servers, in this order in each round.
-    #[arg(long, value_delimiter = ',', default_value = "floor,fieldgate,nginx")]
+    /// Which servers, in this order in each round [default: floor,fieldgate,nginx; of kmp: fieldgate].
+    #[arg(long, value_delimiter = ',')]
     peers: Vec<Peer>,
     /// Measured seconds of each run.
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=600))]
@@ -113,10 +143,18 @@ fn parse_json(text: &str) -> Result<serde_json::Value, serde_json::Error> {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Floor { floor_read } => floor::serve(floor_read as usize),
-        Command::Relay { loads, options } => select(&loads).and_then(|loads| bench(&loads, &options)),
+        Command::Relay { loads, options } => {
+            select(&loads).and_then(|loads| bench(&loads, &options, &UplinkOptions::default()))
+        }
+        Command::Kmp { loads, uplink, mut options } => {
+            if options.peers.is_empty() {
+                options.peers = vec![Peer::Fieldgate];
+            }
+            select(&loads).and_then(|loads| bench(&loads, &options, &uplink))
+        }
         Command::Fanout { options } => {
             let loads: Vec<Load> = LOADS.into_iter().filter(|load| load.name.starts_with('x')).collect();
-            bench(&loads, &options)
+            bench(&loads, &options, &UplinkOptions::default())
         }
     };
     match result {
@@ -136,7 +174,7 @@ fn select(names: &[String]) -> Result<Vec<Load>, BenchError> {
     Ok(LOADS.into_iter().filter(|load| names.iter().any(|name| chosen(load, name))).collect())
 }
 
-fn bench(loads: &[Load], options: &Options) -> Result<(), BenchError> {
+fn bench(loads: &[Load], options: &Options, uplink: &UplinkOptions) -> Result<(), BenchError> {
     let files = getrlimit(Resource::Nofile);
     // 500 idle connections need more than the usual 1024 here and in the servers, which inherit this.
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum })
@@ -157,14 +195,17 @@ fn bench(loads: &[Load], options: &Options) -> Result<(), BenchError> {
         warm_up: options.warm_up,
         chunk_size: options.publisher_chunk as usize,
         audio: !options.no_audio,
+        ack_every: uplink.ack_every,
+        spool: uplink.spool.clone(),
         programs,
         interrupted,
     };
+    let peers = if options.peers.is_empty() { &Peer::ALL[..] } else { &options.peers };
     let mut results = Results::default();
     let mut failed = 0;
     for round in 0..options.rounds as usize {
         for load in loads {
-            for &peer in &options.peers {
+            for &peer in peers {
                 if !load.suits(peer) || (peer == Peer::Floor && has_floor(&results, round, load)) {
                     continue;
                 }

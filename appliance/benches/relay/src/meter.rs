@@ -1,6 +1,7 @@
 //! What a server's process tree costs: CPU time and memory, read from /proc.
 
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -74,6 +75,32 @@ pub(crate) fn memory(root: u32) -> Memory {
     sum
 }
 
+/// Bytes that the tree has had written to disks so far, in whole pages; what was removed before it got there is taken off.
+/// Processes that have ended are not counted.
+pub(crate) fn written_bytes(root: u32) -> u64 {
+    let sum = tree(root).into_iter().map(|pid| {
+        let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+        let field = |name: &str| -> u64 {
+            let value = io.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            value.and_then(|value| value.parse().ok()).unwrap_or(0)
+        };
+        field("write_bytes").saturating_sub(field("cancelled_write_bytes"))
+    });
+    sum.sum()
+}
+
+/// Bytes of all files below `folder`.
+pub(crate) fn folder_bytes(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(data) if data.is_dir() => folder_bytes(&entry.path()),
+        Ok(data) => data.len(),
+        // A segment may go while we look.
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
+
 /// Watches a tree's memory from a thread of its own and keeps the highest values.
 #[derive(Debug)]
 pub(crate) struct PeakWatch {
@@ -130,6 +157,17 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(found);
+    }
+
+    #[test]
+    fn files_below_a_folder_are_summed() {
+        let folder = std::env::temp_dir().join(format!("fieldgate-bench-meter-{}", std::process::id()));
+        fs::create_dir_all(folder.join("inner")).unwrap();
+        fs::write(folder.join("a"), [0; 100]).unwrap();
+        fs::write(folder.join("inner/b"), [0; 23]).unwrap();
+        let sum = folder_bytes(&folder);
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!((sum, folder_bytes(&folder)), (123, 0));
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
+    /// Each once.
+    pub(crate) const ALL: [Self; 3] = [Self::Floor, Self::Fieldgate, Self::Nginx];
+
     /// Its name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -46,6 +49,10 @@ impl Peer {
 pub(crate) struct Settings {
     /// Where each stream is pushed to.
     pub sinks: Vec<SocketAddr>,
+    /// They take KMP in.
+    pub kmp: bool,
+    /// fieldgate's spool settings for what goes there.
+    pub spool: Option<serde_json::Value>,
     /// fieldgate's opt-in gathering of each output.
     pub gather: bool,
     /// Clients that may be connected at once.
@@ -140,6 +147,11 @@ impl Server {
         }
     }
 
+    /// Bytes of the files that it keeps.
+    pub(crate) fn state_bytes(&self) -> u64 {
+        meter::folder_bytes(&self.folder.0.join("state"))
+    }
+
     /// The last of what it wrote.
     pub(crate) fn log_tail(&self) -> String {
         let mut text = String::new();
@@ -196,8 +208,7 @@ fn fieldgate(
     require(&programs.fieldgate)?;
     let mut template = json!({ "source": { "kind": "publish" }, "max": 64 });
     if !settings.sinks.is_empty() {
-        let url = |sink: &SocketAddr| json!({ "url": format!("rtmp://{sink}/live/{{name}}") });
-        template["push"] = settings.sinks.iter().map(url).collect();
+        template["push"] = settings.sinks.iter().map(|sink| push(sink, settings)).collect();
     }
     if settings.gather {
         template["play"] = json!({ "gather": "50ms" });
@@ -218,6 +229,18 @@ fn fieldgate(
     let mut command = Command::new(&programs.fieldgate);
     command.arg("run").arg("--state").arg(state).arg("--config").arg(file);
     Ok(command)
+}
+
+fn push(sink: &SocketAddr, settings: &Settings) -> serde_json::Value {
+    if !settings.kmp {
+        return json!({ "url": format!("rtmp://{sink}/live/{{name}}") });
+    }
+    let tracks = json!({ "video": "v1", "audio": "a1" });
+    let mut push = json!({ "url": format!("kmp://{sink}"), "channel_id": "{name}", "track_ids": tracks });
+    if let Some(spool) = &settings.spool {
+        push["spool"] = spool.clone();
+    }
+    push
 }
 
 /// Merges as RFC 7396 does, without removal.
@@ -292,6 +315,17 @@ mod tests {
         let mut base = json!({ "rtmp": { "listen": ["a"] } });
         merge(&mut base, &json!({ "rtmp": { "max_connections": 9 }, "x": 1 }));
         assert_eq!(base, json!({ "rtmp": { "listen": ["a"], "max_connections": 9 }, "x": 1 }));
+    }
+
+    #[test]
+    fn a_spool_is_asked_for_only_where_it_is_measured() {
+        let sink = "127.0.0.1:9".parse().unwrap();
+        let rtmp = push(&sink, &Settings::default());
+        assert_eq!(rtmp, json!({ "url": "rtmp://127.0.0.1:9/live/{name}" }));
+        let kmp = push(&sink, &Settings { kmp: true, ..Settings::default() });
+        assert_eq!((&kmp["url"], kmp.get("spool")), (&json!("kmp://127.0.0.1:9"), None));
+        let spool = Settings { kmp: true, spool: Some(json!({ "sync": "2s" })), ..Settings::default() };
+        assert_eq!(push(&sink, &spool)["spool"], json!({ "sync": "2s" }));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use crate::loads::{Kind, LOADS, Load, Outcome};
 use crate::peers::Peer;
 
+mod uplink;
+
 /// All outcomes, as they came.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
@@ -59,6 +61,8 @@ impl Results {
     /// The median over the rounds of the ratio to another peer in the same round.
     fn ratio_to(&self, other: Peer, load: &str, peer: Peer, figure: impl Fn(&Outcome) -> f64) -> Option<f64> {
         let base = load.strip_prefix("gather-").unwrap_or(load);
+        // The floor and nginx know no KMP: their plain push carries the same.
+        let base = if uplink::LOADS.contains(&base) { "push" } else { base };
         let runs = self.runs.iter().filter(|(_, l, p, _)| l.name == load && *p == peer);
         let ratios = runs.filter_map(|(round, .., outcome)| {
             let other = self.get(*round, load, other).or_else(|| self.get(*round, base, other))?;
@@ -70,7 +74,7 @@ impl Results {
     fn pairs(&self) -> Vec<(Load, Peer)> {
         let mut pairs = Vec::new();
         for load in LOADS {
-            for peer in [Peer::Floor, Peer::Fieldgate, Peer::Nginx] {
+            for peer in Peer::ALL {
                 if self.runs.iter().any(|(_, l, p, _)| l.name == load.name && *p == peer) {
                     pairs.push((load, peer));
                 }
@@ -144,9 +148,10 @@ impl Results {
                     let ratio = column(self.fanout(peer), 2);
                     writeln!(out, "fan-out, {name}: CPU per GB of 100 players to 1: {ratio}").expect(written);
                 }
-                Kind::Relay | Kind::Push => {}
+                Kind::Relay | Kind::Push | Kind::Kmp { .. } => {}
             }
         }
+        out.push_str(&self.uplink_lines());
         out
     }
 
@@ -199,6 +204,7 @@ impl Results {
         for load in LOADS {
             goal(format!("frames lost or wrong, {}", load.name), faults(load.name), 0.0, 0.0);
         }
+        goals.extend(self.uplink_goals());
         goals
     }
 
@@ -233,6 +239,10 @@ impl Results {
                 "slow_faults": o.slow_faults, "base_mb": o.base_mb, "peak_pss_mb": o.peak_mb,
                 "peak_rss_mb": o.peak_rss_mb, "join_p50_ms": o.join_p50_ms, "join_p99_ms": o.join_p99_ms,
                 "joined": o.joined, "idle_kb": o.idle_kb, "stream_mb": o.stream_mb,
+                "uplink": o.uplink.map(|uplink| json!({
+                    "tracks": uplink.tracks, "unended": uplink.unended,
+                    "written_per_media_byte": uplink.written_per_byte, "kept_per_media_byte": uplink.kept_per_byte,
+                })),
             })
         };
         let goal = |g: Goal| json!({ "what": g.what, "got": g.got, "must": g.must, "stretch": g.stretch, "holds": g.holds() });

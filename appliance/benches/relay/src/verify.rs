@@ -31,6 +31,8 @@ impl Faults {
 #[derive(Debug)]
 pub(crate) struct Verifier {
     stream: u16,
+    /// Only this track is received.
+    only: Option<Track>,
     next: [Option<u32>; 2],
     faults: Faults,
     keyframe_seen: bool,
@@ -39,7 +41,12 @@ pub(crate) struct Verifier {
 impl Verifier {
     /// A receiver of stream number `stream`; its first frame of each track says where it starts.
     pub(crate) fn new(stream: u16) -> Self {
-        Self { stream, next: [None; 2], faults: Faults::default(), keyframe_seen: false }
+        Self { stream, only: None, next: [None; 2], faults: Faults::default(), keyframe_seen: false }
+    }
+
+    /// A receiver of one track of stream number `stream`.
+    pub(crate) fn of_track(stream: u16, track: Track) -> Self {
+        Self { only: Some(track), ..Self::new(stream) }
     }
 
     /// Takes one received message; returns the label of a frame that came whole.
@@ -74,17 +81,24 @@ impl Verifier {
         self.keyframe_seen
     }
 
-    /// Whether both tracks have come up to, not with, `end`.
+    /// Whether its tracks have come up to, not with, `end`.
     pub(crate) fn is_complete(&self, end: [u32; 2]) -> bool {
-        self.next.map(|next| next.unwrap_or(0)) == end
+        self.tracks(end).all(|(next, end)| next == end)
+    }
+
+    /// For each track that is received what comes next, and what would with nothing lost.
+    fn tracks(&self, end: [u32; 2]) -> impl Iterator<Item = (u32, u32)> {
+        let pairs = [Track::Video, Track::Audio].into_iter().zip(self.next.into_iter().zip(end));
+        let wanted = pairs.filter(|(track, _)| self.only.is_none_or(|only| only == *track));
+        wanted.map(|(_, (next, end))| (next.unwrap_or(0), end))
     }
 
     /// The sum, when the publisher's next frames would have had the sequence numbers `end`.
     pub(crate) fn faults_at_end(&self, end: [u32; 2]) -> Faults {
         let mut faults = self.faults;
-        for (next, end) in self.next.iter().zip(end) {
+        for (next, end) in self.tracks(end) {
             // A changed frame also leaves its gap: it is counted once, as changed.
-            faults.lost += u64::from(end.saturating_sub(next.unwrap_or(0)));
+            faults.lost += u64::from(end.saturating_sub(next));
         }
         faults.lost = faults.lost.saturating_sub(faults.changed);
         faults
