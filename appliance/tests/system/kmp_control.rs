@@ -398,11 +398,9 @@ fn packet_faults(case: &Case, sinks: &Sinks, run: &Run) -> Vec<String> {
 fn frames_by_id(connections: &[&[packets::Packet]], first_id: u64) -> BTreeMap<u64, String> {
     let mut frames = BTreeMap::new();
     for connection in connections {
-        let mut id = connection[0].initial_frame_id().wrapping_sub(first_id);
-        for packet in connection.iter().filter(|packet| packet.kind == "fram") {
-            frames.insert(id, packet.shown(first_id));
-            id += 1;
-        }
+        let ids = connection[0].initial_frame_id().wrapping_sub(first_id)..;
+        let came = connection.iter().filter(|packet| packet.kind == "fram");
+        frames.extend(ids.zip(came).map(|(id, packet)| (id, packet.shown(first_id))));
     }
     frames
 }
