@@ -16,6 +16,7 @@ mod front;
 mod guard;
 pub mod head;
 mod keeper;
+mod ledger;
 mod metrics;
 mod page;
 mod relay;

@@ -20,6 +20,7 @@ use fieldgate_model::Config;
 use fieldgate_model::config::{Part, Problem};
 use fieldgate_net::{ConnectionLimits, PushPhase, RtmpForm, RtmpServerCounters, RtmpServerSettings};
 use fieldgate_proto::rtmp::Limits;
+use fieldgate_spool::{Spool, SpoolError};
 use fieldgate_worker::Spawner;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -48,6 +49,9 @@ pub enum RunError {
     /// A media thread.
     #[error(transparent)]
     Shard(#[from] ShardError),
+    /// The thread for what is kept on disk.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// Threads, signals, standard output.
     #[error("cannot start: {0}")]
     Io(#[from] io::Error),
@@ -113,7 +117,8 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
         notices,
     });
     let status = status_source(board, steward.clone(), supervisor.clone());
-    let api: Arc<dyn AdminApi> = Arc::new(Gateway::new(steward, pulses.clone(), status.clone()));
+    let api: Arc<dyn AdminApi> =
+        Arc::new(Gateway::new(steward, pulses.clone(), status.clone(), wiring.spool.ledger().clone()));
     wiring.admin_api.set(api).ok();
 
     let mut critical: JoinSet<&'static str> = JoinSet::new();
@@ -165,7 +170,10 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     tokio::time::sleep(LAST_WORDS).await;
     media_cancel.cancel();
     drop(notifier);
+    let spool = wiring.spool.clone();
     drop(wiring);
+    // What the pushes left is written before the end.
+    tokio::task::spawn_blocking(move || spool.stop()).await.ok();
     // The thread ends when it has sent what was queued; the health task, its other user, has ended.
     tokio::task::spawn_blocking(move || notify_thread.join()).await.ok();
     outcome
@@ -226,6 +234,7 @@ fn wire(
     };
     let (total, per_address) = connection_limits_of(config);
     let spawner = Spawner::start()?;
+    let spool = Arc::new(Spool::start(options.state.join("spool"), context.clock.clone())?);
     let rtmp_counters = Arc::new(RtmpServerCounters::default());
     let wiring = Wiring {
         kmp_control: Arc::new(KmpControl::new(&context, rtmp_counters.connections.clone())),
@@ -238,6 +247,7 @@ fn wire(
         rtmp_settings,
         kmp_in: KmpIn::new(config),
         board: Arc::new(Board::default()),
+        spool,
         admission,
         admin_api: Arc::new(OnceLock::new()),
         socket_folder: options.state.clone(),

@@ -10,6 +10,7 @@ mod listeners;
 mod mountpoints;
 mod pushes;
 mod sources;
+mod spools;
 mod transports;
 
 pub use admission::Admission;
@@ -24,6 +25,7 @@ use crate::supervisor::{ChildContext, ChildError, ChildFuture, ChildKey, ChildSe
 use encoders::Encoders;
 use fieldgate_hub::{Context, Mountpoint, Retry, Shard};
 use fieldgate_net::{ConnectionLimits, RtmpServerCounters, RtmpServerSettings};
+use fieldgate_spool::Spool;
 use fieldgate_worker::Spawner;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -50,6 +52,8 @@ pub struct Wiring {
     pub kmp_in: KmpIn,
     /// Where children leave what the status shows.
     pub board: Arc<Board>,
+    /// What is kept on disk for upstreams, and the ledger.
+    pub spool: Arc<Spool>,
     /// The supervisor and the config, for those that look them up.
     pub admission: Arc<Admission>,
     /// Sessions under KMP controllers.

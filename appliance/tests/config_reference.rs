@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 const PLACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
 
 /// Parts in the order in which one meets them; parts of the schema that are not named here are one-line types.
-const PARTS: [(&str, &str); 16] = [
+const PARTS: [(&str, &str); 17] = [
     ("Rtmp", "`rtmp`"),
     ("RtmpTls", "`rtmp.tls`"),
     ("Kmp", "`kmp`"),
@@ -20,6 +20,7 @@ const PARTS: [(&str, &str); 16] = [
     ("Ring", "`mountpoints.NAME.ring`"),
     ("Play", "`mountpoints.NAME.play`"),
     ("Push", "`mountpoints.NAME.push[]`"),
+    ("Spool", "`mountpoints.NAME.push[].spool`"),
     ("Compat", "`compat`"),
     ("KmpControl", "`compat.kmp`"),
     ("KmpApplication", "`compat.kmp.applications.NAME`"),
@@ -28,7 +29,8 @@ const PARTS: [(&str, &str); 16] = [
 ];
 
 /// Values that stand for themselves.
-const TYPES: [&str; 7] = ["Span", "Secret", "SecretUrl", "Network", "Address", "RtspTransport", "V4l2Format"];
+const TYPES: [&str; 8] =
+    ["Span", "Secret", "SecretUrl", "Network", "Address", "RtspTransport", "V4l2Format", "SpoolOrder"];
 
 const OPENING: &str = "# Configuration
 

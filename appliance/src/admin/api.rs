@@ -7,6 +7,7 @@ use crate::steward::{Answer, Applied, ChangeError, Edit, Proof, Request, Steward
 use fieldgate_hub::Pulses;
 use fieldgate_model::config::{Problem, schema};
 use fieldgate_model::{Config, Status};
+use fieldgate_spool::{Answer as LedgerAnswer, Ledger, Query as LedgerQuery};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,6 +80,8 @@ pub trait AdminApi: Send + Sync + 'static {
     fn status(&self) -> Status;
     /// Signs of life.
     fn health(&self) -> Health;
+    /// What became of what was sent to upstreams.
+    fn ledger(&self, query: &LedgerQuery) -> LedgerAnswer;
 }
 
 /// The gateway itself.
@@ -86,6 +89,7 @@ pub struct Gateway<S> {
     steward: StewardHandle,
     pulses: Pulses,
     status: S,
+    ledger: Arc<Ledger>,
     runtime: Handle,
 }
 
@@ -94,8 +98,8 @@ where
     S: Fn() -> Status + Send + Sync + 'static,
 {
     /// `status` gives the current status without waiting. To be called inside the runtime that the steward runs on.
-    pub fn new(steward: StewardHandle, pulses: Pulses, status: S) -> Self {
-        Gateway { steward, pulses, status, runtime: Handle::current() }
+    pub fn new(steward: StewardHandle, pulses: Pulses, status: S, ledger: Arc<Ledger>) -> Self {
+        Gateway { steward, pulses, status, ledger, runtime: Handle::current() }
     }
 
     fn settle(&self, answer: Answer) -> Result<Outcome, PutError> {
@@ -150,6 +154,10 @@ where
             )
         };
         Health { silent: silent.into_iter().map(tell).collect() }
+    }
+
+    fn ledger(&self, query: &LedgerQuery) -> LedgerAnswer {
+        self.ledger.query(query)
     }
 }
 

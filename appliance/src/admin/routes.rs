@@ -3,7 +3,7 @@
 use super::api::{AdminApi, Outcome, Put, PutError, config_schema};
 use super::head::Method;
 use super::reply::Reply;
-use super::{metrics, page};
+use super::{ledger, metrics, page};
 use crate::steward::{Applied, ChangeError};
 use serde_json::json;
 use tokio::time::Instant;
@@ -43,13 +43,14 @@ const fn read_only(path: &'static str) -> Route {
     Route { path, methods: READ, max_body_len: 0, waits: false }
 }
 
-const ROUTES: [Route; 8] = [
+const ROUTES: [Route; 9] = [
     read_only("/"),
     read_only("/page.css"),
     read_only("/healthz"),
     read_only("/metrics"),
     read_only("/api/v1/status"),
     read_only("/api/v1/config/schema"),
+    read_only("/api/v1/ledger"),
     Route {
         path: "/api/v1/config",
         methods: &[Method::Get, Method::Head, Method::Options, Method::Put],
@@ -117,6 +118,7 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi) -> Reply {
             Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", metrics::render(&api.status()))
         }
         (_, "/api/v1/status") => Reply::json(200, &json!(api.status())),
+        (_, "/api/v1/ledger") => ledger::get(&request.target, api),
         (_, "/api/v1/config/schema") => Reply::new(200, "application/schema+json", config_schema()),
         _ => get_config(request, api),
     }

@@ -53,6 +53,9 @@ impl AdminApi for Fake {
     fn health(&self) -> Health {
         Health::default()
     }
+    fn ledger(&self, _: &fieldgate_spool::Query) -> fieldgate_spool::Answer {
+        fieldgate_spool::Answer::default()
+    }
 }
 
 type LoadWatch = Box<dyn Fn() -> Load + Send + Sync>;

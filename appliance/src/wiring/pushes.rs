@@ -59,6 +59,8 @@ impl Wiring {
             write_timeout: push.write_timeout.get(),
             max_lag: mountpoint.limits().bound.age,
             report: self.board.push_report(&key),
+            ledger: self.spool.ledger().handle(&name, &push.effective_id(), ""),
+            clock: self.context.clock.clone(),
             cancel: child.cancel.clone(),
             mountpoint,
         };

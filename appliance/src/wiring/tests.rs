@@ -10,6 +10,13 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// A folder that nobody else has; nothing is written there unless a test pushes.
+fn spool_folder() -> PathBuf {
+    static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    std::env::temp_dir().join(format!("fieldgate-wiring-{}-{number}", std::process::id()))
+}
+
 struct Bench {
     wiring: Wiring,
     supervisor: SupervisorHandle,
@@ -45,6 +52,7 @@ impl Bench {
             rtmp_settings,
             kmp_in: KmpIn::new(&fieldgate_model::Config::default()),
             board: Arc::default(),
+            spool: Arc::new(Spool::start(spool_folder(), clock.clone()).unwrap()),
             admission,
             admin_api: Arc::default(),
             socket_folder: std::env::temp_dir(),

@@ -16,6 +16,7 @@ mod harness;
 mod hostile;
 mod kmp;
 mod kmp_control;
+mod ledger;
 mod relay;
 mod systemd;
 mod tls;

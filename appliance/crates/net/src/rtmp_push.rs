@@ -6,20 +6,23 @@
 //!        +---- stream ended: finish politely ---------+ (any failure: an error, the supervisor tries again)
 //! ```
 
+mod told;
+
 use crate::outbox::Framing;
 use crate::rtmp_client::{Accepted, RtmpClientError, RtmpEndpoint};
-use fieldgate_hub::{LocalShard, Mountpoint, StreamState};
+use fieldgate_hub::{Clock, LedgerHandle, LocalShard, Mountpoint, StreamState};
 use fieldgate_media::Codec;
 use fieldgate_proto::rtmp::wire::MetadataStyle;
 use fieldgate_proto::rtmp::{ClientEvent, ClientMode, Limits};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use told::{Progress, Told};
 
 /// How often slow servers are looked for and counters brought up to date.
 const LOOK: Duration = Duration::from_millis(500);
@@ -48,6 +51,7 @@ pub struct PushReport {
     dropped_units: AtomicU64,
     jumps: AtomicU64,
     connections: AtomicU64,
+    told: Mutex<Option<Told>>,
 }
 
 impl PushReport {
@@ -86,6 +90,12 @@ impl PushReport {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// Lets the ledger be told, beginning with what is published now.
+    fn tell(&self, published: u64, now: i64, tell: impl FnOnce(&mut Told)) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        tell(told.get_or_insert_with(|| Told::new(published, now)));
+    }
+
     fn enter(&self, phase: PushPhase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
@@ -105,6 +115,10 @@ pub struct RtmpPush {
     pub max_lag: Duration,
     /// Where state and totals go.
     pub report: Arc<PushReport>,
+    /// Where it is written down what was sent and what was lost.
+    pub ledger: LedgerHandle,
+    /// Time of day.
+    pub clock: Clock,
     /// Ends when the push shall stop.
     pub cancel: CancellationToken,
 }
@@ -112,9 +126,20 @@ pub struct RtmpPush {
 impl RtmpPush {
     /// Pushes whenever there is a stream, until cancelled (`Ok`) or something fails. Runs on the mountpoint's shard.
     pub async fn run(self, local: Rc<LocalShard>) -> Result<(), RtmpClientError> {
+        let (published, now) = self.published();
+        self.report.tell(published, now, |told| told.outage(&self.ledger, published, now));
         let outcome = self.push_streams(&local).await;
+        if let Err(error) = &outcome {
+            let (published, now) = self.published();
+            self.report.tell(published, now, |told| told.failed(error));
+        }
         self.report.enter(PushPhase::Waiting);
         outcome
+    }
+
+    /// Units that the mountpoint has published, and the time, microseconds since 1970.
+    fn published(&self) -> (u64, i64) {
+        (self.mountpoint.ring().counters().units, self.clock.unix_micros())
     }
 
     async fn push_streams(&self, local: &Rc<LocalShard>) -> Result<(), RtmpClientError> {
@@ -172,6 +197,7 @@ impl RtmpPush {
         outbox.write_now();
         let listed = local.sinks(self.mountpoint.name()).add(outbox.clone());
         let (mut sent, mut units, mut dropped, mut jumps) = (0, 0, 0, 0);
+        let (_, connected) = self.published();
         let mut count = || {
             let (sent_now, units_now) = (outbox.written_bytes(), outbox.written_units());
             let (dropped_now, jumps_now) = (outbox.dropped_units(), outbox.jumps());
@@ -179,6 +205,16 @@ impl RtmpPush {
             self.report.sent_units.fetch_add(units_now - units, Ordering::Relaxed);
             self.report.dropped_units.fetch_add(dropped_now - dropped, Ordering::Relaxed);
             self.report.jumps.fetch_add(jumps_now - jumps, Ordering::Relaxed);
+            let progress = Progress {
+                sent_units: units_now - units,
+                sent_bytes: sent_now - sent,
+                dropped_units: dropped_now - dropped,
+                caught_up: outbox.blocked_since().is_none() && outbox.due().is_none(),
+            };
+            let (published, now) = self.published();
+            self.report.tell(published, now, |told| {
+                told.progress(&self.ledger, progress, published, connected, now);
+            });
             (sent, units, dropped, jumps) = (sent_now, units_now, dropped_now, jumps_now);
         };
         let outcome = self.follow(&mut accepted, local, &mut count).await;

@@ -69,8 +69,11 @@ impl Running {
                     host_names: Vec::new(),
                     socket_folder: folder_.clone(),
                 };
-                let admin =
-                    Admin::bind(&settings, Arc::new(Gateway::new(steward, pulses, Status::default))).unwrap();
+                let admin = Admin::bind(
+                    &settings,
+                    Arc::new(Gateway::new(steward, pulses, Status::default, Arc::default())),
+                )
+                .unwrap();
                 tell.send(admin.addresses()[0]).unwrap();
                 let (ended, ()) = tokio::join!(admin.run(cancel_.clone()), work);
                 ended.unwrap();

@@ -12,6 +12,7 @@ struct Fake {
     health: Health,
     puts: Mutex<Vec<(u64, bool, Vec<u8>)>>,
     applied_at: Instant,
+    ledger: Arc<fieldgate_spool::Ledger>,
 }
 
 impl AdminApi for Fake {
@@ -35,10 +36,20 @@ impl AdminApi for Fake {
     fn health(&self) -> Health {
         self.health.clone()
     }
+    fn ledger(&self, query: &fieldgate_spool::Query) -> fieldgate_spool::Answer {
+        self.ledger.query(query)
+    }
 }
 
 fn fake(outcome: Result<Outcome, PutError>) -> Fake {
-    Fake { revision: 7, outcome, health: Health::default(), puts: Mutex::default(), applied_at: at() }
+    Fake {
+        revision: 7,
+        outcome,
+        health: Health::default(),
+        puts: Mutex::default(),
+        applied_at: at(),
+        ledger: Arc::default(),
+    }
 }
 
 fn at() -> Instant {

@@ -1,7 +1,7 @@
 //! Where a mountpoint's stream goes: players and upstreams.
 
 use super::source::{default_backoff_cap, yes};
-use super::{Network, Secret, SecretUrl, Span};
+use super::{Network, Secret, SecretUrl, Span, Spool};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -98,6 +98,9 @@ pub struct Push {
     /// KMP only: the tracks' names. Default `{"video": "v1", "audio": "a1"}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub track_ids: Option<TrackIds>,
+    /// KMP only: keeps what the upstream has not acknowledged on disk. Default: off, in memory alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spool: Option<Spool>,
 }
 
 impl Push {
@@ -118,6 +121,7 @@ impl Push {
             ca: None,
             channel_id: None,
             track_ids: None,
+            spool: None,
         }
     }
 

@@ -142,6 +142,7 @@ impl Checker<'_> {
             self.rtmp_path(&at, &push.url, parts);
             self.only_for(&path.field("channel_id"), push.channel_id.is_some(), "kmp");
             self.only_for(&path.field("track_ids"), push.track_ids.is_some(), "kmp");
+            self.only_for(&path.field("spool"), push.spool.is_some(), "kmp");
         }
         self.only_for(&path.field("chunk_len"), is_kmp && push.chunk_len.is_some(), "rtmp");
         self.tls(path, parts.scheme, push.verify, push.ca.as_deref());

@@ -106,6 +106,7 @@ fn urls_must_fit_their_use() {
             {"url": "http://up/x"}, {"url": "rtmp://up"}, {"url": "up/live/x"}, {"url": "RTMP://up/live/x"},
             {"url": "kmp://up"}, {"url": "rtmp://up/live/y", "channel_id": "x", "verify": false},
             {"url": "rtmp://a.example/live2/KEY?backup=1"}, {"url": "rtmps://up/app/x", "ca": "ca.pem"},
+            {"url": "rtmp://up/live/z", "spool": {}},
         ]},
     }));
     assert_eq!(
@@ -121,6 +122,7 @@ fn urls_must_fit_their_use() {
             "mountpoints.c.push[5].channel_id: has a meaning only for kmp:// URLs",
             "mountpoints.c.push[5].verify: has a meaning only for rtmps:// and kmps:// URLs",
             "mountpoints.c.push[7].ca: must be an absolute path, got \"ca.pem\"",
+            "mountpoints.c.push[8].spool: has a meaning only for kmp:// URLs",
         ]
     );
 }
