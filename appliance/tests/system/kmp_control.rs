@@ -648,6 +648,47 @@ fn a_controller_is_obeyed_in_our_own_way_too() {
     assert_eq!(sinks.taken().len(), 2);
 }
 
+/// A session that goes on until something ends it; what then became of its tracks.
+fn ended_by(end: impl FnOnce(&mut Gateway)) {
+    let case = Case::read("13_rtmp_socket_drop");
+    let (sinks, real) = Sinks::start(&case.connections, &[27_001]);
+    let controller = Controller::start(Script::recorded(&case.callbacks, real));
+    let settings = json!({"strict": false, "flush_timeout": "20ms"});
+    let mut gateway = gateway("fast", "", &usual(controller.address), &settings);
+    let (mut client, stream) = publish(&gateway, &case).unwrap();
+    let tags = golden::input("13_rtmp_socket_drop");
+    feed(&mut client, stream, &tags, &Run { speed: 8, ..RUN });
+    wait::until_true("both tracks to be asked for", secs(20), || {
+        controller.count("publish video") == 1 && controller.count("publish audio") == 1
+    });
+    end(&mut gateway);
+    wait::until_true("both tracks to be told of", secs(20), || {
+        controller.count("unpublish video") == 1 && controller.count("unpublish audio") == 1
+    });
+    for asked in controller.asked().iter().filter(|asked| asked.body.contains("\"unpublish\"")) {
+        assert!(asked.body.contains("\"reason\":\"rtmp_disconnect\""), "{}", asked.body);
+    }
+    for taken in sinks.taken() {
+        assert_eq!(taken.packets.last().map(|packet| packet.kind.as_str()), Some("eost"), "{}", taken.track);
+    }
+    assert!(client.is_closed_within(secs(20)));
+}
+
+#[test]
+fn a_stop_ends_tracks_and_tells_the_controller() {
+    ended_by(|gateway| assert!(gateway.stop().success()));
+}
+
+#[test]
+fn an_application_that_is_taken_away_ends_its_sessions() {
+    ended_by(|gateway| {
+        let (mut config, tag) = gateway.config();
+        config["compat"]["kmp"]["applications"] = json!({});
+        let answer = gateway.put_config(&config, Some(&tag));
+        assert!(matches!(answer.status, 200 | 202), "{}", answer.text());
+    });
+}
+
 /// The names of all fields and the kinds of their values.
 fn shape(value: &Value) -> Value {
     match value {

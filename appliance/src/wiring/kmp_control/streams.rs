@@ -44,8 +44,8 @@ pub(super) enum NoPlace {
 }
 
 impl Streams {
-    /// Makes a place for a stream. The mountpoint's name is one that no mountpoint of the config can have, and is never
-    /// given twice: the receivers of an earlier stream may still be served.
+    /// Makes a place for a stream. The mountpoint's name is one that no mountpoint of the config can have; while the
+    /// receivers of an earlier stream of that name are still served, it gets a number.
     pub(super) fn place(
         &self,
         registry: &Arc<Registry>,
@@ -61,9 +61,12 @@ impl Streams {
         if known.len() >= usize::try_from(max).unwrap_or(usize::MAX) {
             return Err(NoPlace::Full(max));
         }
-        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let limits = Limits { bound: RING, grace: Duration::ZERO, ..Limits::default() };
-        let added = registry.add(&format!("{application}/{stream}#{number}"), limits);
+        let plain = format!("{application}/{stream}");
+        let added = registry.add(&plain, limits.clone()).or_else(|_| {
+            let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+            registry.add(&format!("{plain}#{number}"), limits)
+        });
         let mountpoint = added.map_err(|_| NoPlace::Taken)?;
         known.insert(stream.to_owned());
         let name = Name {
@@ -110,7 +113,7 @@ mod tests {
         let streams = Streams::default();
         let place = |app, stream| streams.place(&registry, app, stream, 2);
         let (name, one) = place("fast", "a \"b\"").ok().unwrap();
-        assert_eq!(one.mountpoint().name(), "fast/a \"b\"#1");
+        assert_eq!(one.mountpoint().name(), "fast/a \"b\"");
         assert_eq!(place("fast", "a \"b\"").err(), Some(NoPlace::Taken));
         let _two = place("fast", "c").ok().unwrap();
         assert_eq!(place("fast", "d").err(), Some(NoPlace::Full(2)));
