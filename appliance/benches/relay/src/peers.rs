@@ -208,6 +208,10 @@ fn fieldgate(
     require(&programs.fieldgate)?;
     let mut template = json!({ "source": { "kind": "publish" }, "max": 64 });
     if !settings.sinks.is_empty() {
+        if settings.kmp {
+            // A track is ended with its stream, not with the publisher's connection.
+            template["grace"] = json!("1s");
+        }
         template["push"] = settings.sinks.iter().map(|sink| push(sink, settings)).collect();
     }
     if settings.gather {
