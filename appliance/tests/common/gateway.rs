@@ -19,6 +19,8 @@ pub(crate) struct Gateway {
     pub(crate) rtmps: Option<SocketAddr>,
     /// Where its API is.
     pub(crate) admin: SocketAddr,
+    /// Where it listens for KMP, if it does.
+    pub(crate) kmp: Option<SocketAddr>,
     /// Where its API for KMP controllers is, if it listens.
     pub(crate) kmp_api: Option<SocketAddr>,
     /// Lasts as long as the process that writes there.
@@ -58,6 +60,7 @@ impl Gateway {
             rtmp: first(&listening, "rtmp").expect("listens for RTMP"),
             rtmps: first(&listening, "rtmps"),
             admin: first(&listening, "admin").expect("has an API"),
+            kmp: first(&listening, "kmp"),
             kmp_api: first(&listening, "kmp_api"),
             process,
             _scratch: scratch,

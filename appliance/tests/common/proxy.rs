@@ -24,7 +24,7 @@ pub(crate) enum Mode {
 
 struct Shared {
     mode: Mutex<Mode>,
-    target: SocketAddr,
+    target: Mutex<SocketAddr>,
     stopping: AtomicBool,
 }
 
@@ -40,11 +40,19 @@ impl Proxy {
     pub(crate) fn start(target: SocketAddr) -> Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let shared =
-            Arc::new(Shared { mode: Mutex::new(Mode::Pass), target, stopping: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            mode: Mutex::new(Mode::Pass),
+            target: Mutex::new(target),
+            stopping: AtomicBool::new(false),
+        });
         let for_accept = shared.clone();
         std::thread::spawn(move || accept(&listener, &for_accept));
         Proxy { address, shared }
+    }
+
+    /// New connections lead elsewhere.
+    pub(crate) fn lead_to(&self, target: SocketAddr) {
+        *self.shared.target.lock().unwrap() = target;
     }
 
     /// Changes how the uplink is.
@@ -82,7 +90,7 @@ fn relay(near: TcpStream, shared: &Arc<Shared>) {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    let Ok(far) = TcpStream::connect(shared.target) else { return reset(&near) };
+    let Ok(far) = TcpStream::connect(*shared.target.lock().unwrap()) else { return reset(&near) };
     for socket in [&near, &far] {
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();

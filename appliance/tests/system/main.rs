@@ -15,6 +15,7 @@ mod continuity;
 mod harness;
 mod hostile;
 mod kmp;
+mod kmp_chain;
 mod kmp_control;
 mod ledger;
 mod relay;
