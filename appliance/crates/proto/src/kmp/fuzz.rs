@@ -143,11 +143,12 @@ pub fn description(data: &[u8]) {
 pub type Target = fn(&[u8]);
 
 /// All targets by name, for runners.
-pub const TARGETS: [(&str, Target); 4] = [
+pub const TARGETS: [(&str, Target); 5] = [
     ("to_receiver", to_receiver),
     ("to_sender", to_sender),
     ("round_trip", round_trip),
     ("description", description),
+    ("receiver", super::receiver::fuzz::receiver),
 ];
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ mod track;
 
 use memory::Skip;
 pub use memory::{FrameRef, TrackCounters, TrackMemory};
-pub use track::codec_of;
 
 use super::packet::{Ack, Connect, MediaInfo, MediaKind};
 use super::reader::{Direction, Frame, Limits, Packet, PacketReader, ReadError};

@@ -82,36 +82,16 @@ mod tests {
     use super::*;
     use crate::kmp::Direction;
     use crate::kmp::golden;
+    use crate::mutation::run;
 
     #[test]
     fn receivers_survive_mutated_senders() {
-        let mut random = 0x9E37_79B9_7F4A_7C15_u64;
-        let mut next = move |below: usize| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random as usize % below.max(1)
-        };
-        for (_, wire) in golden::recordings(Direction::ToReceiver) {
-            let mut seed = vec![0; 2];
-            seed.extend(&wire[..wire.len().min(4000)]);
-            for _ in 0..30 {
-                let mut bytes = seed.clone();
-                (bytes[0], bytes[1]) = (next(256) as u8, next(256) as u8);
-                for _ in 0..next(4) {
-                    let at = 2 + next(bytes.len() - 2);
-                    match next(4) {
-                        0 => bytes[at] ^= 1 << next(8),
-                        1 => bytes[at] = [0, 1, 0x28, 0x68, 0xFF][next(5)],
-                        2 => drop(bytes.drain(at..(at + next(8)).min(bytes.len()))),
-                        _ => {
-                            let copy = bytes[at..(at + next(200)).min(bytes.len())].to_vec();
-                            drop(bytes.splice(at..at, copy));
-                        }
-                    }
-                }
-                receiver(&bytes);
-            }
-        }
+        let recordings = golden::recordings(Direction::ToReceiver);
+        let seeds: Vec<Vec<u8>> = (0_u8..)
+            .map(|n| n.wrapping_mul(37))
+            .zip(&recordings)
+            .map(|(cut, (_, wire))| [&[cut, cut / 2], &wire[..wire.len().min(4000)]].concat())
+            .collect();
+        run(receiver, &seeds, 40, 0x9E37_79B9_7F4A_7C15);
     }
 }

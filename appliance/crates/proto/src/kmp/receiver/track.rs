@@ -1,24 +1,9 @@
 //! A track of ours out of `minf`. Source: the KMP contract, section 4.
 
 use super::ReceiveError;
+use crate::kmp::media_info::codec_of;
 use crate::kmp::packet::{Media, MediaInfo};
 use fieldgate_media::{AudioShape, Codec, Declared, Track, TrackId, VideoShape, aac, h264, hevc};
-
-/// The codec that a `minf` number stands for, of those that a mountpoint carries.
-pub fn codec_of(codec_id: u32) -> Option<Codec> {
-    match codec_id {
-        7 => Some(Codec::H264),
-        8 => Some(Codec::Hevc),
-        1002 | 1014 => Some(Codec::Mp3),
-        1007 => Some(Codec::PcmA),
-        1008 => Some(Codec::PcmU),
-        1010 => Some(Codec::Aac),
-        1016 => Some(Codec::Ac3),
-        1017 => Some(Codec::Eac3),
-        1018 => Some(Codec::Opus),
-        _ => None,
-    }
-}
 
 /// The track that `minf` describes; what its codec header says goes before what `minf` declares.
 pub(super) fn track_of(id: TrackId, info: &MediaInfo) -> Result<Track, ReceiveError> {
