@@ -6,17 +6,29 @@ use crate::supervisor::{ChildContext, ChildError, ChildKey};
 use fieldgate_hub::Retry;
 use fieldgate_media::TrackKind;
 use fieldgate_model::config::Push;
-use fieldgate_net::{KmpDialer, KmpPush, KmpPushTrack, KmpShared, KmpTrackSettings};
+use fieldgate_net::{KmpBacklog, KmpDialer, KmpPush, KmpPushTrack, KmpShared, KmpTrackSettings};
 use fieldgate_proto::kmp::sender::{Keep, Memory, Reconnect, Settings, UpstreamSpec};
 use fieldgate_proto::kmp::{KmpUrl, MapSettings, Name};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// The first pause before a connection is made anew.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// Memory for what a receiver has not acknowledged, and bytes that leave together while units are gathered.
-const VIDEO: (u64, u64) = (16 << 20, 64 << 10);
-const AUDIO: (u64, u64) = (1 << 20, 4 << 10);
+/// After the end of a stream: connections made anew that bring no new ack, before the rest counts as sent alone. Only
+/// with a spool; some receivers never acknowledge the last frames.
+const END_ATTEMPTS: u32 = 3;
+
+/// What a track of its kind may take.
+struct Sizes {
+    /// Memory for what a receiver has not acknowledged.
+    memory_bytes: u64,
+    /// Memory where a spool keeps the rest.
+    window_bytes: u64,
+    /// Bytes that leave together while units are gathered.
+    block_bytes: u64,
+}
+
+const VIDEO: Sizes = Sizes { memory_bytes: 16 << 20, window_bytes: 2 << 20, block_bytes: 64 << 10 };
+const AUDIO: Sizes = Sizes { memory_bytes: 1 << 20, window_bytes: 128 << 10, block_bytes: 4 << 10 };
 
 /// Whether a push goes by KMP.
 pub(super) fn is_kmp(push: &Push) -> bool {
@@ -46,29 +58,43 @@ impl Wiring {
             ..KmpDialer::default()
         };
         let report = self.board.kmp_report(&key);
-        let track = |kind, id: &str, (limit_bytes, block_bytes)| -> Result<KmpPushTrack, ChildError> {
+        let spools = push.spool.as_ref();
+        let track = async |kind, id: &str, sizes: Sizes| -> Result<KmpPushTrack, ChildError> {
+            let keep = match spools {
+                Some(_) => Keep::Backlog { window_bytes: sizes.window_bytes },
+                None => Keep::Memory(Memory::of(sizes.memory_bytes)),
+            };
+            let plain = Settings::new();
             let sender = Settings {
                 flush_timeout: push.gather.get(),
-                block_bytes,
+                block_bytes: sizes.block_bytes,
                 timeout: push.write_timeout.get(),
-                keep: Keep::Memory(Memory::of(limit_bytes)),
+                keep,
                 reconnect: Reconnect::Backoff { first: FIRST_PAUSE, longest: push.backoff_cap.get() },
-                ..Settings::new()
+                end_patience: plain.end_patience.filter(|_| spools.is_none()),
+                end_attempts: if spools.is_some() { END_ATTEMPTS } else { 0 },
+                ..plain
             };
             let settings = KmpTrackSettings { kind, map: MapSettings::default(), sender };
-            Ok(KmpPushTrack { settings, track_id: named(id)?, backlog: None })
+            let percent = spools.map(|spool| spool.backlog_percent);
+            let backlog = self.backlog(&name, &push, id).await?.map(|frames| KmpBacklog { frames, percent });
+            Ok(KmpPushTrack { settings, track_id: named(id)?, backlog })
         };
+        let (video, audio) = (
+            track(TrackKind::Video, &track_ids.video, VIDEO).await?,
+            track(TrackKind::Audio, &track_ids.audio, AUDIO).await?,
+        );
         let run = KmpPush {
             channel_id,
             upstream: UpstreamSpec { id: push.effective_id(), ..UpstreamSpec::new(url.to_string()) },
-            video: track(TrackKind::Video, &track_ids.video, VIDEO)?,
-            audio: track(TrackKind::Audio, &track_ids.audio, AUDIO)?,
+            video,
+            audio,
             report,
             shared: KmpShared {
                 mountpoint,
                 dialer,
                 clock: self.context.clock.clone(),
-                ledger: Arc::new(()),
+                ledger: self.spool.ledger().clone(),
                 cancel: child.cancel.clone(),
             },
         };

@@ -4,6 +4,7 @@ use crate::common::fixture::Fixture;
 use crate::common::flv::{AUDIO, VIDEO};
 use crate::common::gateway::Gateway;
 use crate::common::healthy::{End, Publisher};
+use crate::common::scratch::Scratch;
 use crate::common::take::Take;
 use crate::common::wait::{self, secs};
 use fieldgate_proto::kmp::{Ack, Direction, Limits, Packet, PacketReader};
@@ -17,7 +18,7 @@ use tokio_util::bytes::BytesMut;
 /// What a receiver has of one track.
 #[derive(Clone, Default)]
 struct Track {
-    /// Id of the first frame, and of the one that it wants next.
+    /// Id of the first frame of the stream, and of the one that it wants next.
     first: Option<u64>,
     wanted: u64,
     payloads: Vec<Vec<u8>>,
@@ -34,7 +35,11 @@ struct Receiver {
 impl Receiver {
     /// `cuts`: after how many frames of each connection of a track it closes; then it closes no more.
     fn start(cuts: &'static [usize]) -> Receiver {
-        let door = TcpListener::bind("127.0.0.1:0").unwrap();
+        Receiver::at("127.0.0.1:0".parse().unwrap(), cuts)
+    }
+
+    fn at(address: SocketAddr, cuts: &'static [usize]) -> Receiver {
+        let door = TcpListener::bind(address).unwrap();
         let receiver = Receiver { address: door.local_addr().unwrap(), tracks: Arc::default() };
         let tracks = receiver.tracks.clone();
         // Ends with the test's process.
@@ -94,7 +99,9 @@ fn take(mut stream: TcpStream, tracks: &Mutex<BTreeMap<String, Track>>, cuts: &[
                     }
                 }
                 Packet::EndOfStream => {
-                    tracks.get_mut(&name).unwrap().ends += 1;
+                    let track = tracks.get_mut(&name).unwrap();
+                    track.ends += 1;
+                    track.first = None;
                     let mut ack = BytesMut::new();
                     Ack { frame_id: next_id, upstream_frame_id: 0, offset: 0 }.encode(&mut ack);
                     // The sender may have gone.
@@ -155,4 +162,50 @@ fn kmp_push_loses_nothing_over_cut_connections() {
     );
     assert!(kmp["kmp"]["connections"].as_u64() >= Some(12), "{kmp:#}");
     assert_eq!(kmp["state"], "waiting");
+}
+
+#[test]
+fn what_the_spool_keeps_survives_an_outage_and_a_kill() {
+    let address = crate::common::nginx::free_address();
+    let scratch = Arc::new(Scratch::new());
+    let config = json!({ "mountpoints": {
+        "yard": { "source": { "kind": "publish" }, "grace": "0s", "push": [
+            { "id": "k", "url": format!("kmp://{address}"), "channel_id": "yard", "backoff_cap": "1s",
+              "track_ids": { "video": "pictures", "audio": "a1" }, "spool": { "sync": "100ms" } }] },
+    }});
+    let mut gateway = Gateway::start_in(scratch.clone(), config.clone(), |_| {});
+    let status = |gateway: &Gateway| gateway.status()["mountpoints"]["yard"]["pushes"]["k"].clone();
+    wait::until_true("the push to wait", secs(20), || status(&gateway)["state"] == "waiting");
+    // Nobody is there.
+    let publisher = Publisher::start(gateway.rtmp, "yard", &Fixture::h264_aac(20), 0, End::Polite);
+    publisher.wait_for_more(200);
+    let first = publisher.finish();
+    let frames = (first.video.frames.len() + first.audio.frames.len()) as u64;
+    wait::until_true("all to be kept", secs(20), || {
+        status(&gateway)["kmp"]["unacked_frames"].as_u64() == Some(frames)
+    });
+    // Longer than frames wait to be written together.
+    std::thread::sleep(secs(2));
+    gateway.process().kill();
+
+    let receiver = Receiver::at(address, &[50, 30]);
+    let gateway = Gateway::start_in(scratch, config, |_| {});
+    let count = |name: &str| receiver.track(name).payloads.len();
+    wait::until_true("what was kept", secs(60), || {
+        count("yard/pictures") == first.video.frames.len() && count("yard/a1") == first.audio.frames.len()
+    });
+    assert_all(&first, &receiver);
+    let publisher = Publisher::start(gateway.rtmp, "yard", &Fixture::h264_aac(20), 0, End::Polite);
+    publisher.wait_for_more(100);
+    let mut sent = publisher.finish();
+    wait::until_true("the end", secs(30), || {
+        ["yard/pictures", "yard/a1"].iter().all(|name| receiver.track(name).ends == 2)
+    });
+    sent.video.frames.splice(0..0, first.video.frames);
+    sent.audio.frames.splice(0..0, first.audio.frames);
+    assert_all(&sent, &receiver);
+    wait::until_true("the last acks", secs(20), || {
+        status(&gateway)["kmp"]["unacked_frames"].as_u64() == Some(0)
+    });
+    assert_eq!(status(&gateway)["kmp"]["lost_frames"].as_u64(), Some(0));
 }

@@ -4,21 +4,23 @@
 //! controller names ([`KmpTrack::asked`]). Nothing of it waits: frames are in the sender's queue or in a backlog, and a
 //! receiver that is away is tried again by the track itself.
 
+mod asks;
 mod books;
 mod lane;
 mod report;
+mod stream;
 mod track;
 
+pub use asks::{KmpTrackHandle, TrackAsk, TrackCommand};
 pub use lane::{KmpDialer, KmpLinkError};
 pub use report::{KmpSentTrack, KmpSentUpstream, KmpTotals, KmpTrackReport};
-pub use track::{KmpShared, KmpTrack, KmpTrackHandle, KmpTrackSettings, TrackAsk, TrackCommand};
+pub use track::{KmpBacklog, KmpShared, KmpTrack, KmpTrackSettings};
 
 use crate::rtmp_push::PushPhase;
-use fieldgate_hub::{Backlog, LocalShard};
+use fieldgate_hub::LocalShard;
 use fieldgate_proto::kmp::Name;
 use fieldgate_proto::kmp::sender::{Phase, UpstreamSpec};
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// State and totals of a push from the config, over all its runs. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -75,7 +77,7 @@ pub struct KmpPushTrack {
     /// Its name in the channel.
     pub track_id: Name,
     /// Keeps its frames; `None`: they are in memory alone.
-    pub backlog: Option<Arc<dyn Backlog>>,
+    pub backlog: Option<KmpBacklog>,
 }
 
 /// A push from the config: one receiver for the first video and the first audio track.

@@ -27,7 +27,7 @@ pub use kmp_listen::{
     KmpReceiverSettings, KmpRefusal, KmpSource, KmpSourceError, KmpSourceTrack,
 };
 pub use kmp_push::{
-    KmpDialer, KmpLinkError, KmpPush, KmpPushReport, KmpPushTrack, KmpSentTrack, KmpSentUpstream, KmpShared,
+    KmpBacklog, KmpDialer, KmpLinkError, KmpPush, KmpPushReport, KmpPushTrack, KmpSentTrack, KmpSentUpstream, KmpShared,
     KmpTotals, KmpTrack, KmpTrackHandle, KmpTrackReport, KmpTrackSettings, TrackAsk, TrackCommand,
 };
 pub use limits::{ConnectionCounts, ConnectionLimits, Permit, Refusal};

@@ -13,8 +13,8 @@ use fieldgate_hub::{
 };
 use fieldgate_media::{Codec, Draft, Ticks, Track, TrackId, TrackKind, Tracks, UnitHead};
 use fieldgate_net::{
-    ClientTls, DialOptions, KmpDialer, KmpShared, KmpTrack, KmpTrackReport, KmpTrackSettings, RtmpForm,
-    TrackAsk, TrackCommand,
+    ClientTls, DialOptions, KmpBacklog, KmpDialer, KmpShared, KmpTrack, KmpTrackReport, KmpTrackSettings,
+    RtmpForm, TrackAsk, TrackCommand,
 };
 use fieldgate_proto::kmp::sender::{Keep, Reason, Reconnect, Settings, UpstreamSpec};
 use fieldgate_proto::kmp::{
@@ -100,11 +100,7 @@ impl Bench {
         UpstreamSpec { id: "up".into(), ..UpstreamSpec::new(self.url()) }
     }
 
-    fn track(
-        &self,
-        settings: KmpTrackSettings,
-        backlog: Option<Arc<dyn Backlog>>,
-    ) -> (KmpTrack, KmpTrackReport) {
+    fn track(&self, settings: KmpTrackSettings, backlog: Option<KmpBacklog>) -> (KmpTrack, KmpTrackReport) {
         let ids = (Name::new("yard").unwrap(), Name::new("v1").unwrap());
         let track = KmpTrack::fixed(self.shared(), settings, ids, self.spec(), backlog);
         let report = track.report();
@@ -436,7 +432,7 @@ async fn what_a_backlog_keeps_outlives_the_push() {
     let mut settings = settings();
     settings.sender.keep = Keep::Backlog { window_bytes: 5_000 };
     settings.sender.end_patience = None;
-    let (track, _) = bench.track(settings, Some(backlog.clone()));
+    let (track, _) = bench.track(settings, Some(KmpBacklog { frames: backlog.clone(), percent: Some(300) }));
     let mut camera = bench.publisher();
     let mut last = 0;
     beside(track, &bench.local, async {
@@ -458,7 +454,8 @@ async fn what_a_backlog_keeps_outlives_the_push() {
     drop(camera);
     // As after a restart: the ring has nothing of all that.
     bench.mountpoint = Mountpoint::new("yard".into(), 0, Limits::default(), Arc::new(RtmpForm));
-    let (track, report) = bench.track(settings, Some(backlog.clone()));
+    let (track, report) =
+        bench.track(settings, Some(KmpBacklog { frames: backlog.clone(), percent: Some(300) }));
     beside(track, &bench.local, async {
         let mut receiver = bench.receiver().await;
         while receiver.connect.is_none() || !receiver.read(350).await {
@@ -533,10 +530,11 @@ async fn whatever(seed: u64) {
     let bench = Bench::new().await;
     let mut dice = Dice(seed);
     let mut settings = settings();
-    let mut backlog: Option<Arc<dyn Backlog>> = None;
+    let mut backlog = None;
     if seed % 2 == 1 {
         settings.sender.keep = Keep::Backlog { window_bytes: 1000 + dice.below(20_000) };
-        backlog = Some(Arc::new(RamBacklog::new(Budget { bytes: 64 << 20, age: Duration::from_secs(3600) })));
+        let frames = RamBacklog::new(Budget { bytes: 64 << 20, age: Duration::from_secs(3600) });
+        backlog = Some(KmpBacklog { frames: Arc::new(frames), percent: None });
     }
     settings.sender.end_patience = None;
     settings.sender.reconnect =

@@ -1,11 +1,14 @@
 //! What became of each frame: told to the ledger, and to the backlog where one keeps them.
 
+use super::lane::now;
+use super::track::KmpBacklog;
 use fieldgate_hub::backlog::{Batch, LossCause, Lost, Reading, Stored, StoredKind};
 use fieldgate_hub::ledger::{Fate as Told, LedgerKey, Stretch, Why};
 use fieldgate_hub::{Backlog, LedgerHandle, LedgerKeeper};
 use fieldgate_proto::kmp::sender::{Fate, Kept, Sender};
 use fieldgate_proto::kmp::{PacketKind, Wire};
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,17 +40,57 @@ pub(super) struct Books {
     marks: VecDeque<Mark>,
     losses: VecDeque<Lost>,
     reading: Option<(u64, Reading)>,
+    pace: Option<Pace>,
+}
+
+/// How fast a backlog may be read.
+#[derive(Debug)]
+struct Pace {
+    percent: u32,
+    /// When the present count of live bytes began, and how many they are.
+    since: Instant,
+    live_bytes: u64,
+    /// Live bytes per second, 0 before the first count.
+    live_rate: u64,
+    /// When the next read may begin.
+    next: Instant,
+}
+
+impl Pace {
+    /// Counts for so long.
+    const COUNT: Duration = Duration::from_secs(2);
+
+    fn count(&mut self, bytes: usize) {
+        let elapsed = now().saturating_duration_since(self.since);
+        if elapsed >= Self::COUNT {
+            let millis = elapsed.as_millis().max(1) as u64;
+            self.live_rate = self.live_bytes.saturating_mul(1000) / millis;
+            (self.since, self.live_bytes) = (now(), 0);
+        }
+        self.live_bytes += bytes as u64;
+    }
+
+    /// So much was read: puts the next read off. What is read holds the live frames too.
+    fn read(&mut self, bytes: usize) {
+        let idle = now().saturating_duration_since(self.since) >= Self::COUNT;
+        if self.live_rate == 0 || idle {
+            return;
+        }
+        let rate = self.live_rate.saturating_mul(100 + u64::from(self.percent)) / 100;
+        self.next = self.next.max(now()) + Duration::from_millis(bytes as u64 * 1000 / rate.max(1));
+    }
 }
 
 impl Books {
     pub(super) fn new(
-        backlog: Option<Arc<dyn Backlog>>,
+        backlog: Option<KmpBacklog>,
         keeper: Arc<dyn LedgerKeeper>,
         mountpoint: String,
         track: String,
     ) -> Self {
+        let percent = backlog.as_ref().and_then(|backlog| backlog.percent);
         let mut books = Books {
-            backlog,
+            backlog: backlog.map(|backlog| backlog.frames),
             keeper,
             mountpoint,
             track,
@@ -55,6 +98,13 @@ impl Books {
             marks: VecDeque::new(),
             losses: VecDeque::new(),
             reading: None,
+            pace: percent.map(|percent| Pace {
+                percent,
+                since: now(),
+                live_bytes: 0,
+                live_rate: 0,
+                next: now(),
+            }),
         };
         if let Some(held) = books.backlog.as_ref().map(|backlog| backlog.held())
             && !held.ids.is_empty()
@@ -76,9 +126,24 @@ impl Books {
     }
 
     /// Tells the ledger what was found of an earlier life.
-    pub(super) fn resume(&mut self, upstream: &str, from_id: u64, to_id: u64) {
-        let recovered = (to_id > from_id).then(|| self.stretch(from_id, to_id));
+    pub(super) fn resume(&mut self, upstream: &str, kept: Range<u64>) {
+        let recovered = (!kept.is_empty()).then(|| self.stretch(kept.start, kept.end));
         self.handle(upstream).resume(recovered);
+        let losses = self.backlog.as_ref().map(|backlog| backlog.take_losses()).unwrap_or_default();
+        for lost in losses {
+            if lost.ids.start < kept.end && lost.ids.end > kept.start {
+                // The sender comes upon it.
+                self.losses.push_back(lost);
+                continue;
+            }
+            let stretch = Stretch {
+                from_unix_micros: lost.from_unix_micros,
+                to_unix_micros: lost.to_unix_micros,
+                frames: lost.frames.unwrap_or(0),
+                bytes: 0,
+            };
+            self.handle(upstream).settle(Told::Lost(Why::Backlog(lost.cause)), stretch);
+        }
     }
 
     /// A frame was put in the queue.
@@ -94,6 +159,9 @@ impl Books {
             self.mark(id, unix_micros);
         }
         let Some(backlog) = &self.backlog else { return };
+        if let Some(pace) = &mut self.pace {
+            pace.count(frame.len());
+        }
         let stored = |kind, wire: &Wire| Stored {
             id,
             kind,
@@ -158,9 +226,18 @@ impl Books {
 
     /// Begins to read kept packets.
     pub(super) fn fetch(&mut self, from_id: u64) {
-        if let Some(backlog) = &self.backlog {
-            self.reading = Some((from_id, backlog.read(from_id, READ_BYTES)));
-        }
+        let Some(backlog) = &self.backlog else { return };
+        let reading = match &self.pace {
+            Some(pace) if pace.next > now() => {
+                let (backlog, next) = (backlog.clone(), pace.next.into());
+                Box::pin(async move {
+                    tokio::time::sleep_until(next).await;
+                    backlog.read(from_id, READ_BYTES).await
+                })
+            }
+            _ => backlog.read(from_id, READ_BYTES),
+        };
+        self.reading = Some((from_id, reading));
     }
 
     /// Hands in what was read.
@@ -174,6 +251,9 @@ impl Books {
             match reading.await {
                 Ok(batch) => {
                     self.reading = None;
+                    if let Some(pace) = &mut self.pace {
+                        pace.read(batch.packets.iter().map(Stored::bytes).sum());
+                    }
                     return (from_id, batch);
                 }
                 Err(error) => {

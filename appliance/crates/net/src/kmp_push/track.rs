@@ -6,25 +6,24 @@
 //!                     controller <- asks, commands
 //! ```
 
+use super::asks::{KmpTrackHandle, TrackAsk, TrackCommand};
 use super::books::{Books, hand_in};
-use super::lane::{KmpDialer, Lane, now};
-use super::report::{self, KmpSentTrack, KmpTrackReport};
-use bytes::Bytes;
+use super::lane::{KmpDialer, now};
+use super::report::KmpTrackReport;
+use super::stream::Stream;
 use fieldgate_hub::{
     Backlog, Clock, Entry, Item, LedgerKeeper, LocalShard, Mountpoint, Start, StreamState, Subscriber,
 };
 use fieldgate_media::{TrackKind, Unit};
-use fieldgate_proto::kmp::sender::{
-    Fate, Output, Reason, Sender, Settings, State, UpstreamKey, UpstreamSpec,
-};
-use fieldgate_proto::kmp::{FrameHead, MapSettings, MediaInfo, Name, TrackMapper};
+use fieldgate_proto::kmp::sender::{Fate, Output, Reason, Sender, Settings, State, UpstreamSpec};
+use fieldgate_proto::kmp::{MapSettings, Name, TrackMapper};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -38,95 +37,6 @@ const BATCH: (usize, usize) = (64, 256 << 10);
 const CHANNEL: usize = 32;
 /// Least time between two lines in the log about the same trouble.
 const QUIET: Duration = Duration::from_secs(60);
-
-/// What a track wants to know from its controller.
-#[derive(Clone, Debug)]
-pub enum TrackAsk {
-    /// Where it goes: [`TrackCommand::Published`] or [`TrackCommand::PublishFailed`].
-    Publish {
-        /// What describes it.
-        media_info: MediaInfo,
-    },
-    /// Where an upstream goes on: [`TrackCommand::Republished`] or [`TrackCommand::RepublishFailed`].
-    Republish {
-        /// Which one.
-        upstream: UpstreamKey,
-        /// The controller's name for it.
-        id: String,
-        /// As the controller named it.
-        channel_id: Name,
-        /// As the controller named it.
-        track_id: Name,
-        /// What describes the track now.
-        media_info: Option<MediaInfo>,
-    },
-    /// The track is over; comes last, if it ever asked. What is still asked for is of no interest any more.
-    Unpublish {
-        /// Why.
-        reason: Reason,
-    },
-    /// The publisher's session shall end, and with it all its tracks.
-    DropSession {
-        /// Why.
-        reason: Reason,
-    },
-}
-
-/// What a track is told.
-#[derive(Debug)]
-pub enum TrackCommand {
-    /// Where it goes; no upstreams: nowhere.
-    Published {
-        /// Its channel.
-        channel_id: Name,
-        /// Its name in the channel.
-        track_id: Name,
-        /// The receivers.
-        upstreams: Vec<UpstreamSpec>,
-    },
-    /// The controller refused or did not answer.
-    PublishFailed(Reason),
-    /// Where an upstream goes on.
-    Republished {
-        /// Which one.
-        upstream: UpstreamKey,
-        /// Its address.
-        url: String,
-        /// Data of `cnct`; without any the old ones stay.
-        connect_data: Option<Bytes>,
-    },
-    /// The controller refused or did not answer.
-    RepublishFailed(UpstreamKey),
-    /// One more receiver; the answer is its key, `None` without such a source.
-    AddUpstream {
-        /// The receiver.
-        spec: UpstreamSpec,
-        /// The one at whose position it begins; `None`: the one furthest behind.
-        like: Option<UpstreamKey>,
-        /// Where the answer goes.
-        done: oneshot::Sender<Option<UpstreamKey>>,
-    },
-    /// One receiver less; the answer is whether there was one.
-    RemoveUpstream {
-        /// Which one.
-        upstream: UpstreamKey,
-        /// Where the answer goes.
-        done: oneshot::Sender<bool>,
-    },
-    /// The stream has ended.
-    End(Reason),
-    /// The track failed: no end is sent.
-    Fail(Reason),
-}
-
-/// The other end of a track that asks.
-#[derive(Debug)]
-pub struct KmpTrackHandle {
-    /// What it asks; ends when the track is over.
-    pub asks: mpsc::Receiver<TrackAsk>,
-    /// What it is told. Dropping it ends the track like a lost publisher.
-    pub commands: mpsc::Sender<TrackCommand>,
-}
 
 enum Control {
     /// One receiver, known from the start.
@@ -161,6 +71,15 @@ pub struct KmpTrackSettings {
     pub sender: Settings,
 }
 
+/// What keeps a track's frames. The sender's settings must say so too.
+#[derive(Clone)]
+pub struct KmpBacklog {
+    /// Where they are.
+    pub frames: Arc<dyn Backlog>,
+    /// How fast they are read beside what is live, in percent of the live rate; `None`: as fast as it goes.
+    pub percent: Option<u32>,
+}
+
 /// One track on its way to its receivers; see the module.
 pub struct KmpTrack {
     shared: KmpShared,
@@ -170,19 +89,6 @@ pub struct KmpTrack {
     books: Books,
     streams: VecDeque<Stream>,
     quiet_until: Option<Instant>,
-}
-
-/// One stream of the track.
-struct Stream {
-    lane: Lane,
-    mapper: TrackMapper,
-    names: BTreeMap<UpstreamKey, String>,
-    /// It may ask for its upstreams only when it is the first.
-    asks: bool,
-    frames: u64,
-    keyframes: u64,
-    newest: Option<FrameHead>,
-    ids: (Name, Name),
 }
 
 enum Event {
@@ -203,7 +109,7 @@ impl KmpTrack {
         settings: KmpTrackSettings,
         (channel_id, track_id): (Name, Name),
         upstream: UpstreamSpec,
-        backlog: Option<Arc<dyn Backlog>>,
+        backlog: Option<KmpBacklog>,
     ) -> KmpTrack {
         let control = Control::Fixed { channel_id, track_id, upstream };
         KmpTrack::new(shared, settings, control, track_id.to_string(), backlog)
@@ -227,7 +133,7 @@ impl KmpTrack {
         settings: KmpTrackSettings,
         control: Control,
         name: String,
-        backlog: Option<Arc<dyn Backlog>>,
+        backlog: Option<KmpBacklog>,
     ) -> KmpTrack {
         let mountpoint = shared.mountpoint.name().to_owned();
         let mut track = KmpTrack {
@@ -240,12 +146,12 @@ impl KmpTrack {
             quiet_until: None,
         };
         if let (Some(backlog), Control::Fixed { upstream, .. }) = (backlog, &track.control) {
-            let (held, upstream) = (backlog.held(), upstream.id.clone());
-            track.books.resume(&upstream, held.ids.start, held.ids.end);
-            if !held.ids.is_empty() {
-                let next_id = held.next_id.max(held.ids.end);
-                let sender = Sender::resume(settings.sender, held.ids.start, next_id);
-                track.streams.push_back(Stream::new(sender, &settings));
+            let ids = backlog.frames.held().ids;
+            track.books.resume(&upstream.id, ids.clone());
+            if !ids.is_empty() {
+                // What was kept of a stream that has ended with its gateway, or with the last run of this push.
+                let sender = Sender::resume(settings.sender, ids.start, ids.end);
+                track.streams.push_back(Stream { ends: true, ..Stream::new(sender, &settings) });
             }
         }
         track
@@ -387,7 +293,9 @@ impl KmpTrack {
     /// The stream that frames go to now.
     fn open(&mut self) -> &mut Stream {
         let is_open = |stream: &Stream| {
-            matches!(stream.state(), State::Empty | State::Asking | State::Active | State::Inactive)
+            let open =
+                matches!(stream.state(), State::Empty | State::Asking | State::Active | State::Inactive);
+            open && !stream.ends
         };
         let needs_another = match &self.control {
             Control::Asked { .. } => self.streams.is_empty(),
@@ -484,6 +392,9 @@ impl KmpTrack {
             first.asks = false;
             first.ids = (*channel_id, *track_id);
             first.lane.sender.published(*channel_id, *track_id, vec![upstream.clone()], now());
+            if first.ends {
+                first.lane.sender.end(Reason::Disconnect, now());
+            }
         }
         self.tell_troubles();
     }
@@ -544,47 +455,6 @@ impl KmpTrack {
             self.books.forget(id);
         }
         self.report.set_view(self.streams.front().map(Stream::view));
-    }
-}
-
-impl Stream {
-    fn new(sender: Sender, settings: &KmpTrackSettings) -> Self {
-        Stream {
-            lane: Lane::new(sender),
-            mapper: TrackMapper::new(settings.kind, settings.map),
-            names: BTreeMap::new(),
-            asks: false,
-            frames: 0,
-            keyframes: 0,
-            newest: None,
-            ids: (Name::default(), Name::default()),
-        }
-    }
-
-    fn state(&self) -> State {
-        self.lane.sender.state()
-    }
-
-    fn is_over(&self) -> bool {
-        self.state() == State::Over
-    }
-
-    fn view(&self) -> KmpSentTrack {
-        let sender = &self.lane.sender;
-        KmpSentTrack {
-            state: sender.state(),
-            channel_id: self.ids.0,
-            track_id: self.ids.1,
-            free_bytes: sender.free_bytes(),
-            held_bytes: sender.held_bytes(),
-            frames: self.frames,
-            keyframes: self.keyframes,
-            queued_bytes: sender.appended_bytes(),
-            last_dts: self.newest.map_or(0, |head| head.dts),
-            last_created: self.newest.map_or(0, |head| head.created),
-            media_info: self.mapper.media_info().cloned(),
-            upstreams: report::upstreams(&self.lane),
-        }
     }
 }
 
