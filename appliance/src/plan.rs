@@ -68,6 +68,7 @@ impl Plan {
         let listen = config.rtmp.listen.iter().map(|address| ("rtmp", address)).chain(tls);
         let kmps = config.kmp.tls.iter().flat_map(|tls| tls.listen.iter().map(|address| ("kmps", address)));
         let listen = listen.chain(config.kmp.listen.iter().map(|address| ("kmp", address))).chain(kmps);
+        let listen = listen.chain(config.compat.kmp.api.listen.iter().map(|address| ("kmp_api", address)));
         let listen = listen.chain(config.admin.listen.iter().map(|address| ("admin", address)));
         let ring_bytes = config.mountpoints.iter().fold(0_u64, |sum, (name, mountpoint)| {
             sum.saturating_add(mountpoint.ring.bytes.saturating_mul(u64::from(streams(name, mountpoint))))

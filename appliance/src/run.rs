@@ -237,7 +237,11 @@ fn wire(
     let spool = Arc::new(Spool::start(options.state.join("spool"), context.clock.clone())?);
     let rtmp_counters = Arc::new(RtmpServerCounters::default());
     let wiring = Wiring {
-        kmp_control: Arc::new(KmpControl::new(&context, rtmp_counters.connections.clone())),
+        kmp_control: Arc::new(KmpControl::new(
+            &context,
+            rtmp_counters.connections.clone(),
+            spool.ledger().clone(),
+        )),
         context,
         encoders: Arc::new(Encoders::new(spawner.clone())),
         transports: Arc::default(),

@@ -75,6 +75,7 @@ impl StatusBoard {
                 ChildKey::RtmpsListener { .. } => "rtmps",
                 ChildKey::KmpListener { .. } => "kmp",
                 ChildKey::KmpsListener { .. } => "kmps",
+                ChildKey::KmpApi { .. } => "kmp_api",
                 _ => continue,
             };
             let listener = listeners

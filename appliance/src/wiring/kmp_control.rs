@@ -17,7 +17,7 @@ mod tracks;
 
 use calls::Controller;
 use fieldgate_hub::{
-    Clock, ConnectVerdict, Context, Mountpoint, Registry, RtmpClient, Shard, Terms, Verdict,
+    Clock, ConnectVerdict, Context, LedgerKeeper, Mountpoint, Registry, RtmpClient, Shard, Terms, Verdict,
 };
 use fieldgate_model::Config;
 use fieldgate_model::config::KmpApplication;
@@ -42,6 +42,7 @@ pub struct KmpControl {
     shards: Arc<[Shard]>,
     clock: Clock,
     connections: RtmpConnections,
+    ledger: Arc<dyn LedgerKeeper>,
     config: OnceLock<watch::Receiver<Arc<Config>>>,
     streams: Streams,
     tracks: Arc<Tracks>,
@@ -60,8 +61,9 @@ struct Known {
 }
 
 impl KmpControl {
-    /// For the connections of all RTMP listeners. Does nothing before [`KmpControl::decide_by`].
-    pub fn new(context: &Context, connections: RtmpConnections) -> Self {
+    /// For the connections of all RTMP listeners; `ledger` is told what was delivered. Does nothing before
+    /// [`KmpControl::decide_by`].
+    pub fn new(context: &Context, connections: RtmpConnections, ledger: Arc<dyn LedgerKeeper>) -> Self {
         let (starts, waiting) = mpsc::channel(STARTS);
         KmpControl {
             rates: api::Rates::new(),
@@ -69,6 +71,7 @@ impl KmpControl {
             shards: context.shards.clone(),
             clock: context.clock.clone(),
             connections,
+            ledger,
             config: OnceLock::new(),
             streams: Streams::default(),
             tracks: Arc::default(),
@@ -115,6 +118,7 @@ impl KmpControl {
             client: client.clone(),
             connections: self.connections.clone(),
             tracks: self.tracks.clone(),
+            ledger: self.ledger.clone(),
             clock: self.clock.clone(),
             serial: self.serial.clone(),
             inbox: asks,

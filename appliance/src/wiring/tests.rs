@@ -42,7 +42,7 @@ impl Bench {
             cancel: CancellationToken::new(),
         };
         let wiring = Wiring {
-            kmp_control: Arc::new(KmpControl::new(&context, Default::default())),
+            kmp_control: Arc::new(KmpControl::new(&context, Default::default(), Arc::new(()))),
             context,
             encoders: Arc::new(Encoders::new(spawner.clone())),
             transports: Arc::default(),
@@ -50,7 +50,7 @@ impl Bench {
             limits: ConnectionLimits::new(64, 64),
             rtmp_counters: Arc::default(),
             rtmp_settings,
-            kmp_in: KmpIn::new(&fieldgate_model::Config::default()),
+            kmp_in: KmpIn::new(&Config::default()),
             board: Arc::default(),
             spool: Arc::new(Spool::start(spool_folder(), clock.clone()).unwrap()),
             admission,

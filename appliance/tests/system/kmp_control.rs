@@ -646,6 +646,14 @@ fn a_controller_is_obeyed_in_our_own_way_too() {
         assert_eq!((frames, kinds.last()), (expected, Some(&"eost")), "{}", taken.track);
     }
     assert_eq!(sinks.taken().len(), 2);
+    let path = format!("/api/v1/ledger?mountpoint=fast/{}", case.said("name"));
+    let entries = gateway.get(&path).json()["entries"].take();
+    for (track, frames) in [("video", 45), ("audio", 131)] {
+        let of_track = entries.as_array().unwrap().iter().filter(|entry| entry["track"] == track);
+        let delivered = of_track.filter(|entry| entry["state"] == "delivered" && entry["upstream"] == "main");
+        let sum: u64 = delivered.map(|entry| entry["frames"].as_u64().unwrap()).sum();
+        assert_eq!(sum, frames, "{entries}");
+    }
 }
 
 /// A session that goes on until something ends it; what then became of its tracks.

@@ -7,7 +7,9 @@ use super::streams::{Name, Place};
 use super::tracks::{TrackEntry, Tracks};
 use fieldgate_compat::CallOutcome;
 use fieldgate_compat::kmp_control::{CallId, MediaKind, Output, Publication, Reason, Session, TrackKey};
-use fieldgate_hub::{Clock, ConnectTerms, ConnectVerdict, Mountpoint, RtmpClient, RtmpSession, Shard};
+use fieldgate_hub::{
+    Clock, ConnectTerms, ConnectVerdict, LedgerKeeper, Mountpoint, RtmpClient, RtmpSession, Shard,
+};
 use fieldgate_model::config::KmpApplication;
 use fieldgate_net::{KmpShared, KmpTrackReport, RtmpConnections, TrackAsk, TrackCommand};
 use fieldgate_proto::kmp::sender::UpstreamKey;
@@ -79,6 +81,7 @@ pub(super) struct SessionTask {
     pub(super) client: Arc<RtmpClient>,
     pub(super) connections: RtmpConnections,
     pub(super) tracks: Arc<Tracks>,
+    pub(super) ledger: Arc<dyn LedgerKeeper>,
     pub(super) clock: Clock,
     /// Numbers the connections to upstreams.
     pub(super) serial: Arc<AtomicU64>,
@@ -267,7 +270,7 @@ impl Running {
             mountpoint: mountpoint.clone(),
             dialer: convert::dialer(application, &self.task.controller, &self.task.serial),
             clock: self.task.clock.clone(),
-            ledger: Arc::new(()),
+            ledger: self.task.ledger.clone(),
             cancel: CancellationToken::new(),
         };
         let settings = |kind| convert::track_settings(application, kind);
