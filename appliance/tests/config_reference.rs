@@ -29,8 +29,8 @@ const PARTS: [(&str, &str); 17] = [
 ];
 
 /// Values that stand for themselves.
-const TYPES: [&str; 8] =
-    ["Span", "Secret", "SecretUrl", "Network", "Address", "RtspTransport", "V4l2Format", "SpoolOrder"];
+const TYPES: [&str; 7] =
+    ["Span", "Secret", "SecretUrl", "Network", "Address", "RtspTransport", "V4l2Format"];
 
 const OPENING: &str = "# Configuration
 

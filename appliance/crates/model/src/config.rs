@@ -33,7 +33,7 @@ pub use secrets::StoredError;
 pub use shape::schema;
 pub use source::{KmpSource, Publish, Pull, Rtsp, RtspTransport, Source, TestPicture, V4l2, V4l2Format};
 pub use span::{Span, SpanError};
-pub use spool::{Spool, SpoolOrder};
+pub use spool::Spool;
 pub use url::{SecretUrl, UrlError, UrlParts};
 pub use validate::{is_stream_name, validate, validate_on};
 

@@ -4,18 +4,8 @@ use super::Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What is sent first when an upstream comes back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum SpoolOrder {
-    /// All in order, the oldest first; what is live waits behind it.
-    #[default]
-    OldestFirst,
-    /// What is live at once, the backlog behind it; only for receivers that take frames out of order.
-    LiveFirst,
-}
-
 /// Frames that an upstream has not acknowledged, kept on disk: they outlast a lost link, a restart and a power cut.
+/// When the upstream comes back they are sent in order, the oldest first, and what is live behind them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Spool {
@@ -30,8 +20,6 @@ pub struct Spool {
     /// A power cut costs so much. Longer is kinder to flash. `"100ms"` to `"60s"`. Default `"1s"`.
     #[schemars(extend("minSpan" = "100ms", "maxSpan" = "60s"))]
     pub sync: Span,
-    /// What is sent first when the upstream comes back. Default `"oldest_first"`.
-    pub order: SpoolOrder,
     /// How fast the backlog is sent beside what is live, in percent of the live rate, so that the live stream keeps its
     /// share of the link. 10 to 10,000. Default 300.
     #[schemars(range(min = 10, max = 10000))]
@@ -44,7 +32,6 @@ impl Default for Spool {
             bytes: 256 << 20,
             age: Span::from_secs(24 * 3_600),
             sync: Span::from_secs(1),
-            order: SpoolOrder::default(),
             backlog_percent: 300,
         }
     }
