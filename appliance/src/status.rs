@@ -8,15 +8,17 @@ use crate::clock::timestamp;
 use crate::steward::View;
 use crate::supervisor::{ChildKey, Snapshot};
 use crate::wiring::{Wiring, WorkerView, encoders};
+use fieldgate_hub::backlog::Keeping;
 use fieldgate_hub::{Mountpoint, StreamState};
 use fieldgate_media::TrackKind;
 use fieldgate_model::config::{self, Config, Source, Span};
 use fieldgate_model::status::{
     Activity, Counters, EncoderStatus, KmpPushStatus, ListenerStatus, MountpointStatus, Notice, PushStatus,
-    SourceStatus, State, Status, StreamStatus, TrackStatus, WorkerStatus,
+    SourceStatus, SpoolStatus, State, Status, StreamStatus, TrackStatus, WorkerStatus,
 };
 use fieldgate_model::{Timestamp, config::Push};
 use fieldgate_net::{KmpPush, KmpPushReport, PushPhase, PushReport};
+use fieldgate_spool::SpoolReport;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -134,7 +136,10 @@ impl StatusBoard {
                 let id = push.effective_id();
                 let key = ChildKey::Push { mountpoint: name.to_owned(), id: id.clone() };
                 let reports = (reports.get(&key), kmp_reports.get(&key));
-                (id, push_status(push, name, snapshot.children.get(&key), reports))
+                let spool = self.wiring.spool.reports();
+                let spool = spool.iter().filter(|one| one.key.mountpoint == name && one.key.upstream == id);
+                let spool = spool.map(|one| (one.key.track.clone(), spool_status(one))).collect();
+                (id, push_status(push, name, snapshot.children.get(&key), reports, spool))
             })
             .collect();
         let ring = mountpoint.as_ref().map(|mountpoint| mountpoint.ring().counters()).unwrap_or_default();
@@ -241,6 +246,7 @@ fn push_status(
     name: &str,
     activity: Option<&Activity>,
     (rtmp, kmp): (Option<&Arc<PushReport>>, Option<&KmpPushReport>),
+    spool: BTreeMap<String, SpoolStatus>,
 ) -> PushStatus {
     let mut activity = activity.cloned().unwrap_or_default();
     if activity.state == State::Running {
@@ -272,6 +278,23 @@ fn push_status(
             (None, None) => Counters::default(),
         },
         kmp: kmp.map(kmp_status),
+        spool,
+    }
+}
+
+fn spool_status(report: &SpoolReport) -> SpoolStatus {
+    let oldest = (report.held.frames > 0).then_some(report.held.oldest_unix_micros / 1000);
+    SpoolStatus {
+        frames: report.held.frames,
+        bytes: report.held.bytes,
+        oldest: oldest.map(Timestamp::from_unix_millis),
+        trouble: match report.keeping {
+            Keeping::MemoryInstead(cause) => Some(cause.as_str().to_owned()),
+            Keeping::Memory | Keeping::Disk => None,
+        },
+        appended_bytes: report.appended_bytes,
+        written_bytes: report.written_bytes,
+        flash_bytes_per_day: report.flash_bytes_per_day,
     }
 }
 

@@ -146,6 +146,26 @@ fn pushes(page: &mut Page, status: &Status) {
     let starts = all().map(|(labels, it)| (labels, it.activity.starts));
     page.family("push_starts_total", "counter", "Attempts to connect to the upstream.", starts);
     page.counters("push", "sent", all().map(|(labels, it)| (labels, it.counters)));
+    let kmp = || all().filter_map(|(labels, it)| Some((labels, it.kmp.as_ref()?)));
+    let acked = kmp().map(|(labels, it)| (labels, it.acked_frames));
+    page.family("push_acked_frames_total", "counter", "KMP frames that the receiver acknowledged.", acked);
+    let unacked = kmp().map(|(labels, it)| (labels, it.unacked_frames));
+    page.family("push_unacked_frames", "gauge", "KMP frames that wait to be acknowledged.", unacked);
+    let lost = kmp().map(|(labels, it)| (labels, it.lost_frames));
+    page.family("push_lost_frames_total", "counter", "KMP frames that will not be delivered.", lost);
+    let spools = || {
+        all().flat_map(|(labels, it)| {
+            it.spool.iter().map(move |(track, spool)| {
+                (labels.iter().copied().chain([("track", track.as_str())]).collect::<Vec<_>>(), spool)
+            })
+        })
+    };
+    let held = spools().map(|(labels, it)| (labels, it.bytes));
+    page.family("spool_bytes", "gauge", "Bytes on disk that the receiver has not acknowledged.", held);
+    let trouble = spools().map(|(labels, it)| (labels, u8::from(it.trouble.is_some())));
+    page.family("spool_trouble", "gauge", "Whether the disk can't take frames now.", trouble);
+    let worn = spools().map(|(labels, it)| (labels, it.flash_bytes_per_day));
+    page.family("spool_flash_bytes_per_day", "gauge", "Bytes written to flash in the last 24 hours.", worn);
 }
 
 fn workers(page: &mut Page, status: &Status) {
@@ -160,7 +180,9 @@ fn workers(page: &mut Page, status: &Status) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fieldgate_model::status::{ListenerStatus, MountpointStatus, PushStatus, StreamStatus, WorkerStatus};
+    use fieldgate_model::status::{
+        KmpPushStatus, ListenerStatus, MountpointStatus, PushStatus, SpoolStatus, StreamStatus, WorkerStatus,
+    };
 
     fn sample() -> Status {
         let mut status = Status { version: "0.1.0".to_owned(), ..Status::default() };
@@ -168,7 +190,10 @@ mod tests {
         yard.stream = Some(StreamStatus { bitrate: 4_000_000, ..StreamStatus::default() });
         yard.counters = Counters { units: 10, bytes: 999, dropped_units: 2, ..Counters::default() };
         let running = Activity { state: State::Running, starts: 4, ..Activity::default() };
-        let push = PushStatus { activity: running.clone(), ..PushStatus::default() };
+        let mut push = PushStatus { activity: running.clone(), ..PushStatus::default() };
+        push.kmp = Some(KmpPushStatus { acked_frames: 70, lost_frames: 2, ..KmpPushStatus::default() });
+        push.spool
+            .insert("v1".to_owned(), SpoolStatus { flash_bytes_per_day: 4096, ..SpoolStatus::default() });
         yard.pushes.insert("a\"b\\c\nd".to_owned(), push);
         status.mountpoints.insert("yard".to_owned(), yard);
         status.mountpoints.insert("gate".to_owned(), MountpointStatus::default());

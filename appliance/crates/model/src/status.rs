@@ -295,6 +295,31 @@ pub struct PushStatus {
     /// KMP only: what its receiver has acknowledged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kmp: Option<KmpPushStatus>,
+    /// What waits on disk, by track; only with a spool.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub spool: BTreeMap<String, SpoolStatus>,
+}
+
+/// One track's frames on disk that its upstream has not acknowledged.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SpoolStatus {
+    /// Frames that wait.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// When the oldest was captured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<Timestamp>,
+    /// Why frames are kept in memory alone for now, if the disk can't take them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// Bytes of frames handed in since the start.
+    pub appended_bytes: u64,
+    /// Bytes written to disk since the start; what is acknowledged in time never is.
+    pub written_bytes: u64,
+    /// Bytes written to flash in the last 24 hours, in whole pages.
+    pub flash_bytes_per_day: u64,
 }
 
 /// What a KMP receiver has acknowledged, pictures and sound together, since the push is in the config.
