@@ -29,8 +29,7 @@ const PARTS: [(&str, &str); 17] = [
 ];
 
 /// Values that stand for themselves.
-const TYPES: [&str; 7] =
-    ["Span", "Secret", "SecretUrl", "Network", "Address", "RtspTransport", "V4l2Format"];
+const TYPES: [&str; 7] = ["Span", "Secret", "SecretUrl", "Network", "Address", "RtspTransport", "V4l2Format"];
 
 const OPENING: &str = "# Configuration
 

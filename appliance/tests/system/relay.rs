@@ -57,7 +57,8 @@ fn gstreamer_publishes_and_every_player_gets_every_unit() {
 fn connections_move_to_their_mountpoints_media_thread_and_lose_nothing() {
     // Connections are accepted on one thread; whatever they ask for lives on any of three.
     let names = ["one", "two", "three", "four", "five"];
-    let mountpoints = names.map(|name| (name.to_owned(), json!({ "source": { "kind": "publish" }, "grace": "0s" })));
+    let mountpoints =
+        names.map(|name| (name.to_owned(), json!({ "source": { "kind": "publish" }, "grace": "0s" })));
     let gateway = Gateway::start(json!({
         "media": { "shards": 3 },
         "mountpoints": serde_json::Map::from_iter(mountpoints),

@@ -124,7 +124,9 @@ fn kmp_push_without_a_receiver_says_so_and_hinders_no_other() {
     wait::until_true("the refusal to be told", secs(20), || {
         let status = gateway.status();
         let kmp = &status["mountpoints"]["yard"]["pushes"]["kmp"];
-        kmp["state"] == "starting" && kmp["kmp"]["error"].is_string() && kmp["kmp"]["unacked_frames"].as_u64() > Some(0)
+        kmp["state"] == "starting"
+            && kmp["kmp"]["error"].is_string()
+            && kmp["kmp"]["unacked_frames"].as_u64() > Some(0)
     });
     healthy.assert_unharmed();
 }
