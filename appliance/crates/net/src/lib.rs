@@ -27,8 +27,8 @@ pub use kmp_listen::{
     KmpReceiverSettings, KmpRefusal, KmpSource, KmpSourceError, KmpSourceTrack,
 };
 pub use kmp_push::{
-    KmpBacklog, KmpDialer, KmpLinkError, KmpPush, KmpPushReport, KmpPushTrack, KmpSentTrack, KmpSentUpstream, KmpShared,
-    KmpTotals, KmpTrack, KmpTrackHandle, KmpTrackReport, KmpTrackSettings, TrackAsk, TrackCommand,
+    KmpBacklog, KmpDialer, KmpLinkError, KmpPush, KmpPushReport, KmpPushTrack, KmpSentTrack, KmpSentUpstream,
+    KmpShared, KmpTotals, KmpTrack, KmpTrackHandle, KmpTrackReport, KmpTrackSettings, TrackAsk, TrackCommand,
 };
 pub use limits::{ConnectionCounts, ConnectionLimits, Permit, Refusal};
 pub use rtmp_client::{RtmpClientError, RtmpEndpoint};
