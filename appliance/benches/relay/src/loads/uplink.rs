@@ -8,8 +8,9 @@ use crate::kmp::{Acks, Receiver};
 use crate::media::Track;
 use crate::meter;
 
-/// Longer than a spool holds frames back before it writes them, by its default.
+/// Longer than a spool holds frames back before it writes them, by its default and at most as we wait for it.
 const SETTLE_SECONDS: u64 = 3;
+const SPOOL_SECONDS: u64 = 20;
 const END_SECONDS: u64 = 15;
 const PROBE_BYTES: usize = 1 << 20;
 
@@ -20,7 +21,8 @@ pub(crate) struct Uplink {
     pub tracks: usize,
     /// Those that the server did not end when their stream did.
     pub unended: usize,
-    /// Bytes that the server had written to its disk per byte of frames, from its start on; with a spool only.
+    /// Bytes that the server had written to its disk per byte of frames, from its start on, with a spool only. The
+    /// kernel counts whole pages, a half-full one again each time that it is written.
     pub written_per_byte: Option<f64>,
     /// Bytes of the files in its state folder when all was sent, per byte of frames; with a spool only.
     pub kept_per_byte: Option<f64>,
@@ -65,7 +67,9 @@ impl Run<'_> {
             return Err(BenchError::Timeout { what, seconds: self.plan.seconds });
         }
         if spool {
-            self.engine.run(now_ns() + SETTLE_SECONDS * SECOND, |_| false)?;
+            let (server, everything) = (self.server, matches!(self.load.kind, Kind::Kmp { acks: false, .. }));
+            let seconds = if everything { SPOOL_SECONDS } else { SETTLE_SECONDS };
+            self.engine.run(now_ns() + seconds * SECOND, |_| everything && server.state_bytes() >= media)?;
             let per_byte = |bytes: u64| Some(bytes as f64 / media.max(1) as f64);
             uplink.written_per_byte = per_byte(meter::written_bytes(self.server.pid()));
             uplink.kept_per_byte = per_byte(self.server.state_bytes());
