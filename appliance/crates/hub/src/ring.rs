@@ -60,8 +60,8 @@ pub enum Item {
 pub struct Entry {
     /// Position since the ring was made.
     pub seq: u64,
-    /// Media units published before this entry.
-    pub units_before: u64,
+    /// Media units published up to this entry, with itself.
+    pub(crate) units_through: Units,
     /// What it holds.
     pub item: Item,
 }
@@ -83,6 +83,20 @@ impl Entry {
     }
 }
 
+/// A count of media units.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Units {
+    pub(crate) all: u64,
+    /// How many of these are sound.
+    pub(crate) audio: u64,
+}
+
+impl Units {
+    fn since(self, before: Units) -> Units {
+        Units { all: self.all.saturating_sub(before.all), audio: self.audio.saturating_sub(before.audio) }
+    }
+}
+
 /// Where a new subscriber begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -99,6 +113,8 @@ pub struct Taken {
     pub entries: usize,
     /// Media units that this subscriber has missed since its last take.
     pub dropped_units: u64,
+    /// How many of these are sound.
+    pub dropped_audio: u64,
     /// There is more to take.
     pub more: bool,
 }

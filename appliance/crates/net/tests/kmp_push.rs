@@ -7,9 +7,9 @@ mod certificates;
 
 use bytes::{Bytes, BytesMut};
 use fieldgate_hub::backlog::Budget;
-use fieldgate_hub::ledger::{Fate, LedgerKey, Stretch};
+use fieldgate_hub::ledger::{Fate, LedgerKey, Stretch, Why};
 use fieldgate_hub::{
-    Backlog, Clock, LedgerKeeper, Limits, LocalShard, Mountpoint, Publisher, PublisherInfo, RamBacklog,
+    Backlog, Bound, Clock, LedgerKeeper, Limits, LocalShard, Mountpoint, Publisher, PublisherInfo, RamBacklog,
 };
 use fieldgate_media::{Codec, Draft, Ticks, Track, TrackId, TrackKind, Tracks, UnitHead};
 use fieldgate_net::{
@@ -34,11 +34,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Counts what the ledger was told.
 #[derive(Default)]
-struct Told(Mutex<Vec<(String, Fate, u64)>>);
+struct Told(Mutex<Vec<(String, Fate, Stretch)>>);
 
 impl LedgerKeeper for Told {
     fn settle(&self, key: &LedgerKey, fate: Fate, stretch: Stretch) {
-        self.0.lock().unwrap().push((key.upstream.clone(), fate, stretch.frames));
+        self.0.lock().unwrap().push((key.upstream.clone(), fate, stretch));
     }
     fn pending(&self, _: &LedgerKey, _: Option<Stretch>) {}
     fn resume(&self, _: &LedgerKey, _: Option<Stretch>) {}
@@ -46,7 +46,7 @@ impl LedgerKeeper for Told {
 
 impl Told {
     fn frames(&self, fate: Fate) -> u64 {
-        self.0.lock().unwrap().iter().filter(|told| told.1 == fate).map(|told| told.2).sum()
+        self.0.lock().unwrap().iter().filter(|told| told.1 == fate).map(|told| told.2.frames).sum()
     }
 }
 
@@ -291,6 +291,37 @@ async fn refusals_lose_nothing() {
             .await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_the_ring_gives_up_unread_is_in_the_ledger_as_lost() {
+    let mut bench = Bench::new().await;
+    let bound = Bound { bytes: 120_000, age: Duration::from_secs(10) };
+    let limits = Limits { bound, ..Limits::default() };
+    bench.mountpoint = Mountpoint::new("yard".into(), 0, limits, Arc::new(RtmpForm));
+    let (track, report) = bench.track(settings(), None);
+    beside(track, &bench.local, async {
+        let mut camera = bench.publisher();
+        camera.shoot(1, 100);
+        let mut receiver = bench.receiver().await;
+        receiver.read(1).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        // Nobody reads meanwhile, and the ring holds a third of it.
+        camera.shoot(31, 10_000);
+        receiver.read(3).await;
+        assert_eq!(receiver.pictures, [0, 30, 31]);
+        receiver.ack_all().await;
+        until("the acks", || report.totals().acked_frames == 3).await;
+    })
+    .await;
+    assert_eq!((report.totals().left_out_units, bench.told.frames(Fate::Delivered)), (29, 3));
+    let told = bench.told.0.lock().unwrap();
+    let lost: Vec<_> = told.iter().filter(|told| told.1 == Fate::Lost(Why::TooSlow)).collect();
+    let [(upstream, _, stretch)] = lost[..] else { panic!("{told:?}") };
+    assert_eq!((upstream.as_str(), stretch.frames), ("up", 29));
+    let begin = 1_700_000_000_000_000;
+    assert!(stretch.from_unix_micros >= begin, "{stretch:?}");
+    assert!(stretch.to_unix_micros >= stretch.from_unix_micros + 20_000, "{stretch:?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What stands behind a ring's lock.
 
-use super::{Bound, Counters, Entry, Item, Start, Taken};
+use super::{Bound, Counters, Entry, Item, Start, Taken, Units};
 use bytes::Bytes;
 use fieldgate_media::{Ticks, TrackId, TrackKind, Tracks, Unit};
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 struct Gop {
     seq: u64,
-    units_before: u64,
+    units_before: Units,
     tracks: Tracks,
 }
 
@@ -18,7 +18,7 @@ struct Gop {
 struct Cursor {
     next: u64,
     /// Media units before `next`, to count what a jump leaves out.
-    units_before: u64,
+    units_before: Units,
     /// Nothing may be handed out before the next keyframe.
     awaits_keyframe: bool,
     /// It was there before the stream's first unit: it begins with that, whatever it is.
@@ -28,21 +28,22 @@ struct Cursor {
     /// The tracks to tell before the next unit: those in force where a join or a jump ended.
     tell: Option<Tracks>,
     max_lag: Ticks,
-    dropped_units: u64,
-    reported_dropped: u64,
+    dropped: Units,
+    reported_dropped: Units,
 }
 
 impl Cursor {
     /// Goes on at another place; returns how many units it misses by that.
-    fn jump(&mut self, seq: u64, units_before: u64) -> u64 {
+    fn jump(&mut self, seq: u64, units_before: Units) -> u64 {
         // Who has not had its first unit yet is joining, not losing.
-        let missed = if self.joined { units_before.saturating_sub(self.units_before) } else { 0 };
-        self.dropped_units += missed;
+        let missed = if self.joined { units_before.since(self.units_before) } else { Units::default() };
+        self.dropped.all += missed.all;
+        self.dropped.audio += missed.audio;
         self.next = seq;
         self.units_before = units_before;
         self.awaits_keyframe = false;
         self.from_start = false;
-        missed
+        missed.all
     }
 }
 
@@ -67,6 +68,8 @@ pub(super) struct State {
     newest_dts: Option<Ticks>,
     cursors: Vec<Option<Cursor>>,
     totals: Counters,
+    /// Units published.
+    units: Units,
 }
 
 impl State {
@@ -82,6 +85,7 @@ impl State {
             newest_dts: None,
             cursors: Vec::new(),
             totals: Counters::default(),
+            units: Units::default(),
         }
     }
 
@@ -92,32 +96,31 @@ impl State {
             TrackKind::Audio => self.tracks.first(TrackKind::Video).is_none(),
         };
         if joinable {
-            self.gop =
-                Some(Gop { seq: self.head, units_before: self.totals.units, tracks: self.tracks.clone() });
+            self.gop = Some(Gop { seq: self.head, units_before: self.units, tracks: self.tracks.clone() });
             self.gop_cut = false;
             self.totals.keyframes += 1;
         }
-        let (seq, units_before) = (self.head, self.totals.units);
+        let (seq, units_before) = (self.head, self.units);
         let waiting = self.cursors.iter_mut().flatten().filter(|cursor| cursor.awaits_keyframe);
         for cursor in waiting.filter(|cursor| joinable || cursor.from_start) {
             self.totals.count(cursor.jump(seq, units_before));
             cursor.tell = Some(self.tracks.clone());
         }
         self.newest_dts = Some(self.newest_dts.map_or(unit.head.dts, |newest| newest.max(unit.head.dts)));
-        let units_before = self.totals.units;
+        self.units.all += 1;
+        self.units.audio += u64::from(kind == TrackKind::Audio);
         self.totals.units += 1;
         self.totals.bytes += wire.len() as u64;
-        self.append(Entry { seq: self.head, units_before, item: Item::Unit { unit, wire } })
+        self.append(Entry { seq: self.head, units_through: self.units, item: Item::Unit { unit, wire } })
     }
 
     pub(super) fn push_tracks(&mut self, tracks: Tracks, header_of: Option<TrackId>) -> Arc<Entry> {
         let same = tracks.same_media(&self.tracks);
         self.tracks = tracks.clone();
         let at = self.newest_dts.unwrap_or_default();
-        let units_before = self.totals.units;
         self.append(Entry {
             seq: self.head,
-            units_before,
+            units_through: self.units,
             item: Item::Tracks { tracks, same, header_of, at },
         })
     }
@@ -181,7 +184,7 @@ impl State {
         self.newest_dts = None;
         self.tracks = Tracks::default();
         for cursor in self.cursors.iter_mut().flatten().filter(|cursor| cursor.awaits_keyframe) {
-            let missed = cursor.jump(self.head, self.totals.units);
+            let missed = cursor.jump(self.head, self.units);
             self.totals.count(missed);
             cursor.awaits_keyframe = true;
             cursor.from_start = true;
@@ -198,14 +201,14 @@ impl State {
         let from = self.gop.as_ref().filter(|_| start == Start::Keyframe);
         let cursor = Cursor {
             next: from.map_or(self.head, |gop| gop.seq),
-            units_before: from.map_or(self.totals.units, |gop| gop.units_before),
+            units_before: from.map_or(self.units, |gop| gop.units_before),
             awaits_keyframe: from.is_none(),
             from_start: self.is_before_stream(),
             joined: false,
             tell: from.map(|gop| gop.tracks.clone()),
             max_lag,
-            dropped_units: 0,
-            reported_dropped: 0,
+            dropped: Units::default(),
+            reported_dropped: Units::default(),
         };
         let slot = self.cursors.iter().position(Option::is_none).unwrap_or(self.cursors.len());
         match self.cursors.get_mut(slot) {
@@ -227,7 +230,7 @@ impl State {
         let at_head = cursor.next == first.seq && cursor.tell.is_none() && !cursor.awaits_keyframe;
         if at_head && last.seq + 1 == self.head {
             cursor.next = self.head;
-            cursor.units_before = self.totals.units;
+            cursor.units_before = self.units;
             return true;
         }
         false
@@ -239,7 +242,7 @@ impl State {
     }
 
     pub(super) fn dropped_units(&self, slot: usize) -> u64 {
-        self.cursors.get(slot).and_then(Option::as_ref).map_or(0, |cursor| cursor.dropped_units)
+        self.cursors.get(slot).and_then(Option::as_ref).map_or(0, |cursor| cursor.dropped.all)
     }
 
     pub(super) fn take(
@@ -268,16 +271,17 @@ impl State {
                 }
                 // Too slow within the newest GOP, or there is none to join: on to the next keyframe.
                 _ => {
-                    let missed = cursor.jump(self.head, self.totals.units);
+                    let missed = cursor.jump(self.head, self.units);
                     self.totals.count(missed);
                     cursor.awaits_keyframe = true;
                 }
             }
         }
 
+        let dropped = cursor.dropped.since(cursor.reported_dropped);
         let mut taken =
-            Taken { dropped_units: cursor.dropped_units - cursor.reported_dropped, ..Taken::default() };
-        cursor.reported_dropped = cursor.dropped_units;
+            Taken { dropped_units: dropped.all, dropped_audio: dropped.audio, ..Taken::default() };
+        cursor.reported_dropped = cursor.dropped;
         if cursor.awaits_keyframe {
             return taken;
         }
@@ -289,7 +293,7 @@ impl State {
                 .get(index)
                 .map_or_else(|| self.newest_dts.unwrap_or_default(), |entry| entry.dts());
             let item = Item::Tracks { tracks, same: false, header_of: None, at };
-            out.push(Arc::new(Entry { seq: cursor.next, units_before: cursor.units_before, item }));
+            out.push(Arc::new(Entry { seq: cursor.next, units_through: cursor.units_before, item }));
             taken.entries += 1;
         }
         let mut bytes = 0;
@@ -301,7 +305,7 @@ impl State {
             bytes += entry.bytes();
             out.push(entry.clone());
             cursor.next = entry.seq + 1;
-            cursor.units_before = entry.units_before + u64::from(matches!(entry.item, Item::Unit { .. }));
+            cursor.units_before = entry.units_through;
             taken.entries += 1;
         }
         taken.more = cursor.next < self.head;

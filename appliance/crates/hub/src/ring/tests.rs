@@ -262,3 +262,20 @@ async fn a_waiting_subscriber_is_woken_by_a_publish() {
     tokio::join!(reader.changed(), publish);
     assert!(reader.has_more());
 }
+
+#[test]
+fn missed_sound_is_counted_apart() {
+    let ring = ring(1 << 20);
+    publish_gop(&ring, 0, 10);
+    let mut slow = ring.subscribe(Start::Keyframe, Duration::from_secs(2));
+    let mut out = Vec::new();
+    slow.take(&mut out, 3, 1 << 20);
+    for millis in (1000..3000).step_by(200) {
+        assert!(ring.publish(draft(TrackId::AUDIO, millis, false, 100)).is_some());
+    }
+    publish_gop(&ring, 3 * SECOND, 10);
+    let taken = slow.take(&mut out, 1, 1 << 20);
+    // 8 pictures and 10 sounds lie between.
+    assert_eq!((taken.dropped_units, taken.dropped_audio), (18, 10));
+    assert_eq!(slow.take(&mut out, 1, 1 << 20).dropped_units, 0);
+}

@@ -39,6 +39,10 @@ pub(super) struct Books {
     handles: BTreeMap<String, LedgerHandle>,
     marks: VecDeque<Mark>,
     losses: VecDeque<Lost>,
+    /// Frames that were never put in the queue and that nobody was told of.
+    missed: u64,
+    /// When the last frame was captured that was put in the queue, or told as missed.
+    newest_unix_micros: Option<i64>,
     reading: Option<(u64, Reading)>,
     pace: Option<Pace>,
 }
@@ -97,6 +101,8 @@ impl Books {
             handles: BTreeMap::new(),
             marks: VecDeque::new(),
             losses: VecDeque::new(),
+            missed: 0,
+            newest_unix_micros: None,
             reading: None,
             pace: percent.map(|percent| Pace {
                 percent,
@@ -158,6 +164,7 @@ impl Books {
         if self.marks.back().is_none_or(|last| unix_micros.abs_diff(last.unix_micros) >= MARK_MICROS as u64) {
             self.mark(id, unix_micros);
         }
+        self.newest_unix_micros = Some(unix_micros);
         let Some(backlog) = &self.backlog else { return };
         if let Some(pace) = &mut self.pace {
             pace.count(frame.len());
@@ -177,6 +184,32 @@ impl Books {
                 tracing::warn!(mountpoint = self.mountpoint, track = self.track, %error, "frame not kept");
             }
         }
+    }
+
+    /// Frames were gone before they could be put in the queue.
+    pub(super) fn miss(&mut self, frames: u64) {
+        self.missed += frames;
+    }
+
+    /// Whether there are such frames that nobody was told of.
+    pub(super) fn has_missed(&self) -> bool {
+        self.missed > 0
+    }
+
+    /// Tells each upstream's page what was missed since the last frame, up to this capture time.
+    pub(super) fn tell_missed(&mut self, upstreams: &[String], until: i64) {
+        if upstreams.is_empty() {
+            return;
+        }
+        let from_unix_micros = self.newest_unix_micros.unwrap_or(until);
+        let to_unix_micros = until.max(from_unix_micros);
+        let frames = std::mem::take(&mut self.missed);
+        for upstream in upstreams {
+            let stretch = Stretch { from_unix_micros, to_unix_micros, frames, bytes: 0 };
+            self.handle(upstream).settle(Told::Lost(Why::TooSlow), stretch);
+        }
+        // What is missed next came later.
+        self.newest_unix_micros = Some(to_unix_micros);
     }
 
     /// The fate of frames of an upstream is known.

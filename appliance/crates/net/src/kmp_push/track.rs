@@ -251,8 +251,13 @@ impl KmpTrack {
         let mut batch: Vec<Arc<Entry>> = Vec::new();
         while subscriber.has_more() {
             let taken = subscriber.take(&mut batch, BATCH.0, BATCH.1);
-            if taken.dropped_units > 0 {
-                self.report.count(|totals| totals.left_out_units += taken.dropped_units);
+            let dropped = match self.settings.kind {
+                TrackKind::Video => taken.dropped_units - taken.dropped_audio,
+                TrackKind::Audio => taken.dropped_audio,
+            };
+            if dropped > 0 {
+                self.report.count(|totals| totals.left_out_units += dropped);
+                self.books.miss(dropped);
             }
             for entry in batch.drain(..) {
                 match &entry.item {
@@ -286,8 +291,25 @@ impl KmpTrack {
         stream.keyframes += u64::from(mapped.head.keyframe);
         stream.newest = Some(mapped.head);
         let captured = unit.head.captured.map_or(unix_micros, |captured| captured.unix_micros);
+        self.tell_missed(captured);
         self.books.append(id, info.as_ref(), &frame, keyframe, captured);
         self.report.count(|totals| totals.frames += 1);
+    }
+
+    /// Names what the ring gave up before it was read here, as lost for whoever the stream goes to; waits if nobody is
+    /// known yet. `until`: capture time of what follows it.
+    fn tell_missed(&mut self, until: i64) {
+        if !self.books.has_missed() {
+            return;
+        }
+        let upstreams: Vec<String> = match &self.control {
+            Control::Fixed { upstream, .. } => vec![upstream.id.clone()],
+            Control::Asked { .. } => {
+                let upstreams = self.streams.iter().flat_map(|stream| stream.lane.sender.upstreams());
+                upstreams.map(|view| view.spec.id.clone()).collect()
+            }
+        };
+        self.books.tell_missed(&upstreams, until);
     }
 
     /// The stream that frames go to now.
@@ -438,6 +460,7 @@ impl KmpTrack {
             }
             self.obey();
         }
+        self.tell_missed(self.shared.clock.unix_micros());
         let mut settled: Option<u64> = None;
         let mut pending: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         for stream in &self.streams {
