@@ -51,7 +51,7 @@ pub(crate) struct Book {
     unsaved: Vec<Change>,
     /// Too much has changed to save it piece by piece.
     pub(super) overflown: bool,
-    /// A loss is among what is not saved.
+    /// A loss, or the beginning of a page, is among what is not saved.
     pub(super) urgent: bool,
     /// The last stop was in order.
     clean: bool,
@@ -111,8 +111,10 @@ impl Book {
     }
 
     fn note(&mut self, key: &LedgerKey, fate: Fate, stretch: Stretch) {
+        // A page that was never saved could not say after a cut that something is missing from it.
+        let begins = self.pages.get(key).is_none_or(|page| page.lines.is_empty());
         self.apply(key, fate, stretch);
-        self.urgent |= matches!(fate, Fate::Lost(_) | Fate::Unknown);
+        self.urgent |= begins || matches!(fate, Fate::Lost(_) | Fate::Unknown);
         let last = self.unsaved.iter_mut().rev().take(LOOK_BACK).find_map(|change| match change {
             Change::Settled(of, before, grown) if of == key && *before == fate => Some(grown),
             _ => None,

@@ -161,6 +161,24 @@ fn after_a_stop_without_warning_the_time_between_is_said_to_be_unknown() {
 }
 
 #[test]
+fn a_page_that_has_just_begun_is_known_after_a_cut() {
+    let fs = SimFs::default();
+    let (first, start) = (ledger(), Instant::now());
+    let mut log = open(&fs, &first);
+    for second in 0..10 {
+        first.handle("gate", "main", "").settle(Fate::Sent, stretch(100 + second, 101 + second, 25));
+        log.turn(&first, start + Duration::from_secs(second.unsigned_abs()));
+    }
+    let after = fs.after_cut(Unsynced::Gone, 0);
+    let second = ledger();
+    open(&after, &second);
+    second.handle("gate", "main", "").resume(None);
+    second.handle("gate", "main", "").settle(Fate::Sent, stretch(200, 201, 25));
+    let states: Vec<_> = lines(&second).into_iter().map(|(state, _)| state).collect();
+    assert_eq!(states, ["sent", "unknown", "sent"]);
+}
+
+#[test]
 fn every_write_step_may_be_the_last() {
     let whole = SimFs::default();
     let book = ledger();
