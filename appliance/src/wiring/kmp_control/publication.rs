@@ -132,10 +132,12 @@ pub(super) fn start(
     shared: KmpShared,
     video: KmpTrackSettings,
     audio: KmpTrackSettings,
+    log_frames: bool,
 ) -> (Job, Handles) {
     let mountpoint = shared.mountpoint.clone();
     let (video, to_video) = KmpTrack::asked(shared.clone(), video);
     let (audio, to_audio) = KmpTrack::asked(shared, audio);
+    let (video, audio) = (video.logging_frames(log_frames), audio.logging_frames(log_frames));
     let handles =
         [(MediaKind::Video, to_video, video.report()), (MediaKind::Audio, to_audio, audio.report())];
     (Job { mountpoint, connection, video, audio }, handles)

@@ -276,7 +276,7 @@ impl Running {
         let settings = |kind| convert::track_settings(application, kind);
         let connection = self.task.client.connection;
         let (video, audio) = (settings(MediaKind::Video), settings(MediaKind::Audio));
-        let (job, handles) = publication::start(connection, shared, video, audio);
+        let (job, handles) = publication::start(connection, shared, video, audio, application.log_frames);
         let (name, place) = place.unzip();
         self.moments.run(number, job, shard, place, ready);
         let mut tracks = BTreeMap::new();

@@ -124,7 +124,7 @@ pub struct KmpApplication {
     /// `rtmp.idle_timeout` counts) to `"1h"`. Default `"30s"`.
     #[schemars(extend("minSpan" = "0s", "maxSpan" = "1h"))]
     pub idle_timeout: Span,
-    /// Whether each frame is logged, at level debug. Default false.
+    /// Whether each frame of a track is logged, at level info. Default false.
     pub log_frames: bool,
     /// Whether the connector's defects are kept, too: for a media cluster that counts on them. See `docs/kmp.md`.
     /// Default false.

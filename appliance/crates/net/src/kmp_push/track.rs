@@ -16,7 +16,7 @@ use fieldgate_hub::{
 };
 use fieldgate_media::{TrackKind, Unit};
 use fieldgate_proto::kmp::sender::{Fate, Output, Reason, Sender, Settings, State, UpstreamSpec};
-use fieldgate_proto::kmp::{MapSettings, Name, TrackMapper};
+use fieldgate_proto::kmp::{FrameHead, MapSettings, Name, TrackMapper};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -89,6 +89,7 @@ pub struct KmpTrack {
     books: Books,
     streams: VecDeque<Stream>,
     quiet_until: Option<Instant>,
+    log_frames: bool,
 }
 
 enum Event {
@@ -144,6 +145,7 @@ impl KmpTrack {
             report: KmpTrackReport::default(),
             streams: VecDeque::new(),
             quiet_until: None,
+            log_frames: false,
         };
         if let (Some(backlog), Control::Fixed { upstream, .. }) = (backlog, &track.control) {
             let ids = backlog.frames.held().ids;
@@ -165,6 +167,12 @@ impl KmpTrack {
     /// Shows what the status shows of it elsewhere, where an earlier run has left its totals.
     pub fn reporting_to(mut self, report: KmpTrackReport) -> Self {
         self.report = report;
+        self
+    }
+
+    /// Whether each frame is logged, at level info.
+    pub fn logging_frames(mut self, log_frames: bool) -> Self {
+        self.log_frames = log_frames;
         self
     }
 
@@ -290,10 +298,31 @@ impl KmpTrack {
         stream.frames += 1;
         stream.keyframes += u64::from(mapped.head.keyframe);
         stream.newest = Some(mapped.head);
+        let ids = stream.ids;
+        if self.log_frames {
+            self.log_frame(ids, id, &mapped.head, unit.payload.len());
+        }
         let captured = unit.head.captured.map_or(unix_micros, |captured| captured.unix_micros);
         self.tell_missed(captured);
         self.books.append(id, info.as_ref(), &frame, keyframe, captured);
         self.report.count(|totals| totals.frames += 1);
+    }
+
+    /// Says which frame was put in the queue. The track has no names before its controller has given them.
+    fn log_frame(&self, (channel, track): (Name, Name), id: u64, head: &FrameHead, size: usize) {
+        tracing::info!(
+            mountpoint = self.shared.mountpoint.name(),
+            kind = ?self.settings.kind,
+            %channel,
+            %track,
+            id,
+            created = head.created,
+            dts = head.dts,
+            flags = u32::from(head.keyframe),
+            pts_delay = head.pts_delay,
+            size,
+            "KMP frame"
+        );
     }
 
     /// Names what the ring gave up before it was read here, as lost for whoever the stream goes to; waits if nobody is
