@@ -375,3 +375,32 @@ pub(super) fn hand_in(sender: &mut Sender, from_id: u64, batch: Batch, now: Inst
     }
     sender.loaded(from_id, start_id, header, run, now);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backlog_is_read_at_its_share_beside_what_is_live() {
+        let mut pace = Pace { percent: 300, since: now(), live_bytes: 0, live_rate: 0, next: now() };
+        let mut read = 0;
+        let mut begun = None;
+        // 100 kB of live frames a second; reads of 50 kB whenever they are allowed.
+        for tick in 0..1_400 {
+            tokio::time::advance(Duration::from_millis(10)).await;
+            if tick % 10 == 0 {
+                pace.count(10_000);
+            }
+            // The first counts take four seconds.
+            if tick >= 400 && pace.next <= now() {
+                begun.get_or_insert_with(now);
+                pace.read(50_000);
+                read += 50_000;
+            }
+        }
+        let seconds = now().saturating_duration_since(begun.unwrap()).as_secs_f64();
+        let share = f64::from(read) / seconds / 100_000.0;
+        // What is live, and three times as much of what is not.
+        assert!((3.8..=4.4).contains(&share), "{share}");
+    }
+}
