@@ -26,6 +26,30 @@ impl SpoolKey {
         let names = [&self.mountpoint, &self.upstream, &self.track].map(|name| plain(name));
         names.join("~")
     }
+
+    /// The key whose folder has this name; `None` if there is none, or if its names were cut.
+    pub(crate) fn of_folder(folder: &str) -> Option<SpoolKey> {
+        let mut names = folder.split('~').map(named);
+        let (mountpoint, upstream, track) = (names.next()??, names.next()??, names.next()??);
+        let key = SpoolKey { mountpoint, upstream, track };
+        (names.next().is_none() && key.folder() == folder).then_some(key)
+    }
+}
+
+/// The name that [`plain`] made this of.
+fn named(plain: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(plain.len());
+    let mut rest = plain.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                u8::try_from(digit()? * 16 + digit()?).ok()?
+            }
+            plain => plain,
+        });
+    }
+    String::from_utf8(bytes).ok()
 }
 
 fn plain(name: &str) -> String {
@@ -156,5 +180,18 @@ mod tests {
         let (long, longer) = (key(&"n".repeat(64), "m"), key(&"n".repeat(65), "m"));
         assert_ne!(long.folder(), longer.folder());
         assert!(key(&"\u{e9}".repeat(64), &"/".repeat(64)).folder().len() < 255);
+    }
+
+    #[test]
+    fn a_folder_says_whose_it_is() {
+        for key in [key("gate-2", "main"), key("../x", "a~b"), key("\u{e9}%25", ""), key("s%", "%")] {
+            assert_eq!(SpoolKey::of_folder(&key.folder()), Some(key));
+        }
+        for other in
+            ["", "a~b", "a~b~c~d", "a~b%~c", "a~b%2~c", "a~b%zz~c", "a~b%41~c", "a~%ff~c", "lost+found"]
+        {
+            assert_eq!(SpoolKey::of_folder(other), None, "{other}");
+        }
+        assert_eq!(SpoolKey::of_folder(&key(&"n".repeat(64), "m").folder()), None, "it was cut");
     }
 }

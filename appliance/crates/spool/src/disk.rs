@@ -1,12 +1,13 @@
 //! The thread that does all disk work of the spool and the ledger.
 
+use crate::abandon;
 use crate::backlog::{SpoolBacklog, SpoolKey, SpoolReport};
 use crate::core::{Core, Folder, Settings, Shared};
 use crate::fs::{DirFs, SpoolFs};
 use crate::ledger::{Ledger, Log};
 use fieldgate_hub::Clock;
 use fieldgate_hub::backlog::{BacklogError, Batch};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -62,11 +63,16 @@ impl Jobs {
 }
 
 type Open = Arc<Mutex<Vec<(SpoolKey, Weak<Shared>)>>>;
+/// Says whether somebody has this key.
+type Wanted = Box<dyn Fn(&SpoolKey) -> bool + Send>;
+/// A new one for the thread.
+type NextWanted = Arc<Mutex<Option<Wanted>>>;
 
 /// All backlogs on disk and the ledger, below one folder.
 pub struct Spool {
     jobs: Jobs,
     open: Open,
+    wanted: NextWanted,
     ledger: Arc<Ledger>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -75,13 +81,13 @@ impl Spool {
     /// Starts the thread. The folder is made when it is needed; one that can't be written costs durability, not media.
     pub fn start(folder: PathBuf, clock: Clock) -> Result<Spool, SpoolError> {
         let (jobs, inbox) = sync_channel(MAX_JOBS);
-        let open = Open::default();
+        let (open, wanted) = (Open::default(), NextWanted::default());
         let ledger = Arc::<Ledger>::default();
         let (opened, ledger_there) = sync_channel(1);
         let thread = {
-            let (open, ledger) = (open.clone(), ledger.clone());
+            let (open, wanted, ledger) = (open.clone(), wanted.clone(), ledger.clone());
             let run = move || {
-                let mut disk = Disk::new(folder, clock, open, ledger);
+                let mut disk = Disk::new(folder, clock, open, wanted, ledger);
                 // The first query shall find what was there.
                 opened.send(()).ok();
                 disk.run(&inbox);
@@ -89,7 +95,7 @@ impl Spool {
             std::thread::Builder::new().name("spool".to_owned()).spawn(run).map_err(SpoolError::Thread)?
         };
         ledger_there.recv().ok();
-        Ok(Spool { jobs: Jobs(jobs), open, ledger, thread: Mutex::new(Some(thread)) })
+        Ok(Spool { jobs: Jobs(jobs), open, wanted, ledger, thread: Mutex::new(Some(thread)) })
     }
 
     /// Opens one upstream's backlog, with what it held before. Only one owner at a time.
@@ -99,6 +105,14 @@ impl Spool {
         self.jobs.try_send(job).map_err(|_| SpoolError::Closed)?;
         let (slot, shared) = answer.await.map_err(|_| SpoolError::Closed)??;
         Ok(SpoolBacklog::new(slot, shared, self.jobs.clone(), settings.batch_bytes))
+    }
+
+    /// From now on only these backlogs are wanted: what the folders of others hold is written down as lost
+    /// ([`LossCause::Abandoned`](fieldgate_hub::backlog::LossCause::Abandoned)), and they are deleted. One that is open
+    /// is kept until it is closed; one that is opened later is kept until this is called again.
+    pub fn keep_only(&self, wanted: impl Fn(&SpoolKey) -> bool + Send + 'static) {
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(wanted));
+        self.jobs.wake();
     }
 
     /// The ledger.
@@ -155,13 +169,35 @@ struct Disk {
     log_retry: Instant,
     cores: BTreeMap<u64, (SpoolKey, Core)>,
     next_slot: u64,
+    next_wanted: NextWanted,
+    /// None until it is known.
+    wanted: Option<Wanted>,
+    /// Opened since although they were not wanted.
+    opened_since: BTreeSet<SpoolKey>,
+    /// When to look for folders that nobody wants; none if there can be none.
+    sweep_at: Option<Instant>,
+    /// Folders whose losses are written down and that are not gone yet.
+    doomed: BTreeSet<String>,
 }
 
 impl Disk {
-    fn new(folder: PathBuf, clock: Clock, open: Open, ledger: Arc<Ledger>) -> Disk {
-        let cores = BTreeMap::new();
+    fn new(folder: PathBuf, clock: Clock, open: Open, next_wanted: NextWanted, ledger: Arc<Ledger>) -> Disk {
         let log_retry = Instant::now();
-        let mut disk = Disk { folder, clock, open, ledger, log: None, log_retry, cores, next_slot: 0 };
+        let mut disk = Disk {
+            folder,
+            clock,
+            open,
+            ledger,
+            log: None,
+            log_retry,
+            cores: BTreeMap::new(),
+            next_slot: 0,
+            next_wanted,
+            wanted: None,
+            opened_since: BTreeSet::new(),
+            sweep_at: None,
+            doomed: BTreeSet::new(),
+        };
         disk.open_log(log_retry);
         disk
     }
@@ -217,12 +253,82 @@ impl Disk {
                 lock(&self.open).retain(|(open, _)| *open != key);
                 let lost = core.close(now, wall);
                 self.ledger.settle_lost(&key, lost);
+                if !self.is_wanted(&key) {
+                    self.sweep_at = Some(now);
+                }
             }
+        }
+        let wanted = self.next_wanted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if wanted.is_some() {
+            self.wanted = wanted;
+            self.opened_since.clear();
+            self.sweep_at = Some(now);
         }
         self.open_log(now);
         if let Some(log) = &mut self.log {
             log.turn(&self.ledger, now);
         }
+        if self.sweep_at.is_some_and(|at| now >= at) {
+            self.sweep_at = None;
+            if !self.sweep() {
+                self.sweep_at = Some(now + LOOK_ROUND);
+            }
+        }
+    }
+
+    fn is_wanted(&self, key: &SpoolKey) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted(key)) || self.opened_since.contains(key)
+    }
+
+    /// Names what unwanted folders hold, and deletes them once that is on disk; false if it can't be put there now.
+    fn sweep(&mut self) -> bool {
+        if self.log.is_none() {
+            return false;
+        }
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return true };
+        let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let names: Vec<String> = folders.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let mut unwanted = Vec::new();
+        for name in names {
+            let Some(key) = abandon::owner(&name, &self.ledger) else { continue };
+            let is_open = self.cores.values().any(|(open, _)| *open == key);
+            if !is_open && !self.is_wanted(&key) {
+                unwanted.push((name, key));
+            }
+        }
+        for (name, key) in &unwanted {
+            if self.doomed.contains(name) {
+                continue;
+            }
+            let named =
+                folder_fs(&self.folder.join(name)).and_then(|fs| abandon::name_losses(fs, key, &self.ledger));
+            match named {
+                Ok(frames) => {
+                    tracing::info!(%key, frames, "nobody has this spool any more; it is deleted");
+                    self.doomed.insert(name.clone());
+                }
+                Err(error) => tracing::warn!(%key, %error, "an abandoned spool can't be read; it stays"),
+            }
+        }
+        if !self.log.as_mut().is_some_and(|log| log.save(&self.ledger)) {
+            return false;
+        }
+        for (name, key) in &unwanted {
+            if !self.doomed.contains(name) {
+                continue;
+            }
+            let path = self.folder.join(name);
+            let gone = folder_fs(&path)
+                .and_then(|mut fs| abandon::clear(fs.as_mut()))
+                .and_then(|()| std::fs::remove_dir(&path));
+            match gone {
+                Ok(()) => {
+                    self.doomed.remove(name);
+                }
+                Err(error) => tracing::warn!(%key, %error, "an abandoned spool can't be deleted"),
+            }
+        }
+        true
     }
 
     fn open_backlog(&mut self, key: SpoolKey, settings: Settings) -> Result<(u64, Arc<Shared>), SpoolError> {
@@ -232,6 +338,10 @@ impl Disk {
             return Err(SpoolError::InUse(key));
         }
         let path = self.folder.join(key.folder());
+        self.doomed.remove(&key.folder());
+        if !self.is_wanted(&key) {
+            self.opened_since.insert(key.clone());
+        }
         let folder: Folder = Box::new(move || folder_fs(&path));
         let core = Core::open(settings, folder, Instant::now());
         let shared = core.shared().clone();

@@ -12,6 +12,7 @@
 
 #![warn(clippy::indexing_slicing)]
 
+mod abandon;
 mod backlog;
 mod core;
 mod disk;

@@ -72,7 +72,7 @@ impl Log {
 
     /// Saves what is due.
     pub(crate) fn turn(&mut self, ledger: &Ledger, now: Instant) {
-        let mut book = ledger.lock();
+        let book = ledger.lock();
         if !book.is_unsaved() {
             self.waiting = None;
             return;
@@ -80,8 +80,17 @@ impl Log {
         let (since, urgent) = self.waiting.unwrap_or((now, false));
         let urgent = urgent || book.urgent;
         self.waiting = Some((since, urgent));
-        if self.due().is_none_or(|due| now < due) {
-            return;
+        drop(book);
+        if self.due().is_some_and(|due| now >= due) {
+            self.save(ledger);
+        }
+    }
+
+    /// Saves everything now; whether all is on disk.
+    pub(crate) fn save(&mut self, ledger: &Ledger) -> bool {
+        let mut book = ledger.lock();
+        if !book.is_unsaved() {
+            return !self.failing;
         }
         let anew = self.anew || book.overflown || self.len > MAX_LOG;
         let changes = if anew { book.all() } else { book.take_unsaved() };
@@ -90,6 +99,7 @@ impl Log {
         self.waiting = None;
         let saved = if anew { self.write_anew(&changes, forgotten, false) } else { self.append(&changes) };
         self.outcome(saved);
+        !self.failing
     }
 
     /// When it wants its next turn at the latest.

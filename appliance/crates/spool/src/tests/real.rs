@@ -3,8 +3,10 @@
 use super::*;
 use crate::backlog::SpoolKey;
 use crate::disk::{Spool, SpoolError};
+use crate::ledger::{Query, State};
 use fieldgate_hub::Clock;
 use fieldgate_hub::backlog::Backlog;
+use fieldgate_hub::ledger::{Fate, Stretch, Why};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -162,6 +164,77 @@ fn the_index_alone_is_read_when_a_spool_is_opened() {
     let (read, used) = (fs.bytes_read() - before, fs.used() as u64);
     assert!(used > 20_000_000 && read < used / 20, "{read} of {used} bytes were read");
     assert_eq!(bench.core.shared().lock().held().frames, 20_000);
+}
+
+/// Frames that the ledger says an upstream's track has lost by being abandoned, and whether any are pending.
+fn abandoned(spool: &Spool, track: &str) -> (u64, bool) {
+    let answer = spool.ledger().query(&Query { limit: 100, ..Query::default() });
+    let lines: Vec<_> = answer.lines.iter().filter(|line| line.key.track == track).collect();
+    let lost = State::Settled(Fate::Lost(Why::Backlog(LossCause::Abandoned)));
+    let frames = lines.iter().filter(|line| line.state == lost).map(|line| line.stretch.frames).sum();
+    (frames, lines.iter().any(|line| line.state == State::Pending))
+}
+
+async fn until_gone(folder: &std::path::Path) {
+    for _ in 0..4_000 {
+        if !folder.exists() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{} is still there", folder.display());
+}
+
+#[tokio::test]
+async fn what_nobody_has_any_more_is_named_as_lost_and_deleted() {
+    let scratch = Scratch::new();
+    let folder = |track: &str| scratch.0.join(key(track).folder());
+    let spool = start(&scratch);
+    for track in ["kept", "old", "away"] {
+        let backlog = spool.open(key(track), quick()).await.unwrap();
+        (0..100).for_each(|id| backlog.append(frame(id, id % 25 == 0, 500)).unwrap());
+        backlog.release(30);
+        let pending = Stretch { from_unix_micros: 1, to_unix_micros: 2, frames: 70, bytes: 0 };
+        spool.ledger().handle("yard", "main", track).pending(Some(pending));
+    }
+    spool.stop();
+    drop(spool);
+    // Not ours: never touched.
+    for other in ["lost+found", "a~b", "notes"] {
+        std::fs::create_dir(scratch.0.join(other)).unwrap();
+        std::fs::write(scratch.0.join(other).join("file"), b"content").unwrap();
+    }
+    std::os::unix::fs::symlink(scratch.0.join("notes"), scratch.0.join("yard~main~link")).unwrap();
+
+    let spool = start(&scratch);
+    let away = spool.open(key("away"), quick()).await.unwrap();
+    assert_eq!(away.held().frames, 70);
+    // As at a start: one is configured but not running, one is gone, and one goes just now.
+    spool.keep_only(|key| key.track == "kept");
+    until_gone(&folder("old")).await;
+    assert_eq!((abandoned(&spool, "old"), abandoned(&spool, "away").0), ((70, false), 0));
+    assert!(folder("away").exists(), "it is open");
+    away.append(frame(100, true, 500)).unwrap();
+    drop(away);
+    until_gone(&folder("away")).await;
+    assert_eq!((abandoned(&spool, "away"), abandoned(&spool, "kept")), ((71, false), (0, true)));
+
+    // What is opened after all stays, also when its owner is away for a moment.
+    let again = spool.open(key("old"), quick()).await.unwrap();
+    assert_eq!(again.held().frames, 0);
+    (500..510).for_each(|id| again.append(frame(id, true, 500)).unwrap());
+    drop(again);
+    let again = spool.open(key("old"), quick()).await.unwrap();
+    assert_eq!(again.held().frames, 10);
+    spool.stop();
+    drop((again, spool));
+    let spool = start(&scratch);
+    assert_eq!((abandoned(&spool, "old").0, abandoned(&spool, "away").0), (70, 71), "it is on disk");
+    assert_eq!(spool.open(key("kept"), quick()).await.unwrap().held().ids, 30..100);
+    assert_eq!(spool.open(key("old"), quick()).await.unwrap().held().ids, 500..510);
+    for other in ["lost+found", "a~b", "notes", "yard~main~link"] {
+        assert!(scratch.0.join(other).join("file").exists(), "{other}");
+    }
 }
 
 #[tokio::test]
