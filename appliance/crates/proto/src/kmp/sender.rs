@@ -53,6 +53,8 @@ pub struct Sender {
     flush_due: Option<Instant>,
     /// The packets from here on were asked for.
     fetching: Option<u64>,
+    /// A gap in what is kept, seen ahead of what is acknowledged.
+    gap: Option<memory::Gap>,
     /// `eost` follows once the window has caught up.
     end_due: bool,
     ended_at: Option<Instant>,
@@ -77,6 +79,7 @@ impl Sender {
             flushed: 0,
             flush_due: None,
             fetching: None,
+            gap: None,
             end_due: false,
             ended_at: None,
             reason: None,
@@ -210,6 +213,7 @@ impl Sender {
             && matches!(upstream.link, Link::Connecting { .. })
         {
             upstream.open(channel_id, track_id, now);
+            self.gap = None;
             self.fetch();
         }
     }

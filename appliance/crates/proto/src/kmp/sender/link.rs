@@ -181,7 +181,7 @@ impl Sender {
         });
         let patience = self.ended_at.filter(|_| self.state == State::Ending).zip(settings.end_patience);
         let patience = patience.map(|(at, patience)| after(at, patience));
-        upstreams.chain(self.flush_due).chain(patience).min()
+        upstreams.chain(self.flush_due).chain(patience).chain(self.gap_due()).min()
     }
 
     /// Does what is due.
@@ -234,6 +234,7 @@ impl Sender {
                 _ => {}
             }
         }
+        self.end_gap(now);
         self.fetch();
     }
 }

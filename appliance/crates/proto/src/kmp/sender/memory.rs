@@ -7,6 +7,17 @@ use super::{Keep, Kept, Memory, Output, Reason, Sender, State};
 use crate::kmp::packet::{PacketKind, Wire};
 use std::time::Instant;
 
+/// A gap in what is kept: what stands before it is to be acknowledged first, since a connection cannot go on behind it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gap {
+    /// The first frame that is missing.
+    at: u64,
+    /// How long acks are waited for.
+    until: Instant,
+    /// No longer.
+    over: bool,
+}
+
 impl Sender {
     /// Bytes that count against the limit: all that the slowest upstream has not released, in whole blocks where the
     /// reference is followed.
@@ -152,9 +163,11 @@ impl Sender {
         if self.fetching.is_some() || from_id >= self.next_id {
             return;
         }
-        let Some(connection) = self.upstreams.first().and_then(|upstream| upstream.connection()) else {
+        let Some(upstream) = self.upstreams.first() else { return };
+        let Some(connection) = upstream.connection() else { return };
+        if self.gap.is_some_and(|gap| gap.at == from_id && !gap.over && upstream.acked_id < gap.at) {
             return;
-        };
+        }
         let unsent = self.window.end_at().saturating_sub(connection.position(&self.window));
         if unsent < window_bytes / 2 {
             self.fetching = Some(from_id);
@@ -180,6 +193,13 @@ impl Sender {
         self.fetching = None;
         if self.window.end_id() == from_id && from_id < self.next_id {
             if packets.is_empty() || start_id > from_id {
+                let unacked = self.upstreams.first().is_some_and(|upstream| upstream.acked_id < from_id);
+                let over = self.gap.is_some_and(|gap| gap.at == from_id && gap.over);
+                if unacked && !over {
+                    let until = super::after(now, self.settings.timeout);
+                    self.gap = Some(Gap { at: from_id, until, over });
+                    return;
+                }
                 let to_id = if start_id > from_id { start_id.min(self.next_id) } else { self.next_id };
                 self.jump(to_id, header, now);
             } else {
@@ -188,6 +208,23 @@ impl Sender {
         }
         self.push_end(now);
         self.fetch();
+    }
+
+    /// When acks before a gap are waited for no longer.
+    pub(super) fn gap_due(&self) -> Option<Instant> {
+        self.gap.filter(|gap| !gap.over && gap.at == self.window.end_id()).map(|gap| gap.until)
+    }
+
+    /// A receiver that acknowledges nothing more does not keep what follows a gap waiting for ever.
+    pub(super) fn end_gap(&mut self, now: Instant) {
+        let (timeout, due) = (self.settings.timeout, self.gap_due());
+        let all_sent = self.upstreams.first().is_some_and(|upstream| {
+            upstream.connection().is_some() && upstream.sent_id(&self.window) >= self.window.end_id()
+        });
+        if let Some(gap) = self.gap.as_mut().filter(|_| due.is_some_and(|due| due <= now)) {
+            gap.over = all_sent;
+            gap.until = super::after(now, timeout);
+        }
     }
 
     fn append_kept(&mut self, header: Option<Wire>, packets: Vec<Kept>, now: Instant) {
@@ -221,9 +258,14 @@ impl Sender {
     /// Goes on at a later frame, on a new connection.
     fn jump(&mut self, id: u64, header: Option<Wire>, now: Instant) {
         let Some(key) = self.upstreams.first().map(|upstream| upstream.key) else { return };
+        let sent_id = self.upstreams.first().map_or(0, |upstream| upstream.sent_id(&self.window));
+        self.gap = None;
         self.down(key, Down::Jump, now);
         let Sender { upstreams, window, outputs, state, end_due, .. } = self;
         let Some(upstream) = upstreams.iter_mut().find(|upstream| upstream.key == key) else { return };
+        // What was sent to a receiver that does not acknowledge it may well be there.
+        upstream.advance(sent_id.min(id));
+        upstream.tell(Fate::Unconfirmed, outputs);
         window.restart(id);
         *end_due = *state == State::Ending;
         upstream.seq = window.base();
