@@ -14,7 +14,7 @@ use crate::status::{Meter, StatusBoard};
 use crate::steward::{Reconcile, Steward, StewardHandle};
 use crate::supervisor::{ChildKey, Supervised, Supervisor, SupervisorHandle, random_jitter};
 use crate::wiring::encoders::Encoders;
-use crate::wiring::{Admission, Board, KmpControl, KmpIn, Wiring};
+use crate::wiring::{Admission, Board, KmpControl, KmpIn, Wiring, keep_configured};
 use fieldgate_hub::{Context, Pulses, Registry, Shard, ShardError, StreamState};
 use fieldgate_model::Config;
 use fieldgate_model::config::{Part, Problem};
@@ -117,6 +117,7 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
         notices,
     });
     let status = status_source(board, steward.clone(), supervisor.clone());
+    let keeping = keep_configured(wiring.spool.clone(), steward.watch(), cancel.clone());
     let api: Arc<dyn AdminApi> =
         Arc::new(Gateway::new(steward, pulses.clone(), status.clone(), wiring.spool.ledger().clone()));
     wiring.admin_api.set(api).ok();
@@ -142,6 +143,7 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     critical.spawn(named("KMP control", Box::new(Box::pin(controlled))));
     let follow = follow_settings(supervisor.clone(), wiring.clone(), settings_feed, cancel.clone());
     critical.spawn(named("the settings", Box::new(Box::pin(follow))));
+    critical.spawn(named("the keeper of spools", Box::new(Box::pin(keeping))));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

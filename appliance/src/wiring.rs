@@ -17,6 +17,7 @@ pub use admission::Admission;
 pub use board::{Board, WorkerView};
 pub use kmp_control::KmpControl;
 pub use kmp_listen::KmpIn;
+pub use spools::keep_configured;
 pub use transports::Transports;
 
 use crate::admin::api::AdminApi;
