@@ -209,3 +209,50 @@ fn what_the_spool_keeps_survives_an_outage_and_a_kill() {
     });
     assert_eq!(status(&gateway)["kmp"]["lost_frames"].as_u64(), Some(0));
 }
+
+#[test]
+fn the_spool_of_a_push_that_is_removed_is_named_in_the_ledger_and_deleted() {
+    let nobody = crate::common::nginx::free_address();
+    let push = |id: &str| {
+        json!({ "id": id, "url": format!("kmp://{nobody}"), "channel_id": "yard", "spool": { "sync": "100ms" },
+                "track_ids": { "video": "v1", "audio": "a1" } })
+    };
+    let scratch = Arc::new(Scratch::new());
+    let config = json!({ "mountpoints": {
+        "yard": { "source": { "kind": "publish" }, "grace": "0s", "push": [push("gone"), push("kept")] },
+    }});
+    let gateway = Gateway::start_in(scratch.clone(), config, |_| {});
+    let unacked =
+        |id: &str| gateway.status()["mountpoints"]["yard"]["pushes"][id]["kmp"]["unacked_frames"].as_u64();
+    let publisher = Publisher::start(gateway.rtmp, "yard", &Fixture::h264_aac(20), 0, End::Polite);
+    publisher.wait_for_more(200);
+    let sent = publisher.finish();
+    let frames = (sent.video.frames.len() + sent.audio.frames.len()) as u64;
+    wait::until_true("all to be kept", secs(20), || {
+        ["gone", "kept"].iter().all(|id| unacked(id) == Some(frames))
+    });
+    let folder =
+        |id: &str, track: &str| scratch.join("state").join("spool").join(format!("yard~{id}~{track}"));
+    let exist = |id: &str| ["v1", "a1"].map(|track| folder(id, track).exists());
+    assert_eq!((exist("gone"), exist("kept")), ([true; 2], [true; 2]));
+
+    let (mut config, tag) = gateway.config();
+    config["mountpoints"]["yard"]["push"].as_array_mut().unwrap().retain(|push| push["id"] == "kept");
+    let answer = gateway.put_config(&config, Some(&tag));
+    assert_eq!(answer.status, 200, "{}", answer.json());
+    wait::until_true("the folders to go", secs(20), || exist("gone") == [false; 2]);
+    assert_eq!(exist("kept"), [true; 2]);
+    let entries = gateway.get("/api/v1/ledger?mountpoint=yard&limit=100").json()["entries"].take();
+    for (track, frames) in [("v1", sent.video.frames.len()), ("a1", sent.audio.frames.len())] {
+        let of = |upstream: &str, state: &str| {
+            let entries = entries.as_array().unwrap().iter();
+            let of = |entry: &&serde_json::Value| {
+                entry["upstream"] == upstream && entry["track"] == track && entry["state"] == state
+            };
+            entries.filter(of).map(|entry| entry["frames"].as_u64().unwrap()).sum::<u64>()
+        };
+        assert_eq!((of("gone", "lost"), of("gone", "pending")), (frames as u64, 0), "{entries:#}");
+        assert_eq!((of("kept", "lost"), of("kept", "pending")), (0, frames as u64), "{entries:#}");
+    }
+    assert!(entries.to_string().contains("\"abandoned\""), "{entries:#}");
+}
