@@ -8,8 +8,9 @@ use crate::kmp::{Acks, Receiver};
 use crate::media::Track;
 use crate::meter;
 
-/// Longer than a spool holds frames back before it writes them, by its default and at most as we wait for it.
-const SETTLE_SECONDS: u64 = 3;
+/// Longer than a spool holds frames back before it writes them, by its default.
+const SETTLE_SECONDS: u64 = 6;
+/// It is waited for so long where it has to write everything.
 const SPOOL_SECONDS: u64 = 20;
 const END_SECONDS: u64 = 15;
 const PROBE_BYTES: usize = 1 << 20;
@@ -67,9 +68,10 @@ impl Run<'_> {
             return Err(BenchError::Timeout { what, seconds: self.plan.seconds });
         }
         if spool {
-            let (server, everything) = (self.server, matches!(self.load.kind, Kind::Kmp { acks: false, .. }));
-            let seconds = if everything { SPOOL_SECONDS } else { SETTLE_SECONDS };
-            self.engine.run(now_ns() + seconds * SECOND, |_| everything && server.state_bytes() >= media)?;
+            let (server, acks) = (self.server, matches!(self.load.kind, Kind::Kmp { acks: true, .. }));
+            self.engine.run(now_ns() + SPOOL_SECONDS * SECOND, |_| acks || server.state_bytes() >= media)?;
+            // The last frames of some tracks may still be held back.
+            self.engine.run(now_ns() + SETTLE_SECONDS * SECOND, |_| false)?;
             let per_byte = |bytes: u64| Some(bytes as f64 / media.max(1) as f64);
             uplink.written_per_byte = per_byte(meter::written_bytes(self.server.pid()));
             uplink.kept_per_byte = per_byte(self.server.state_bytes());
