@@ -45,6 +45,14 @@ pub(super) struct Books {
     newest_unix_micros: Option<i64>,
     reading: Option<(u64, Reading)>,
     pace: Option<Pace>,
+    /// Whose the backlog is.
+    upstream: String,
+    /// Frames before this one are told, or were never the sender's.
+    told_id: u64,
+    /// How many losses there were when the sender heard of them.
+    told_losses: usize,
+    /// Ids below are those of earlier lives.
+    early_id: u64,
 }
 
 /// How fast a backlog may be read.
@@ -111,7 +119,15 @@ impl Books {
                 live_rate: 0,
                 next: now(),
             }),
+            upstream: String::new(),
+            told_id: 0,
+            told_losses: 0,
+            early_id: 0,
         };
+        if let Some(held) = books.backlog.as_ref().map(|backlog| backlog.held()) {
+            books.told_id = if held.ids.is_empty() { held.next_id } else { held.ids.start };
+            books.early_id = held.next_id;
+        }
         if let Some(held) = books.backlog.as_ref().map(|backlog| backlog.held())
             && !held.ids.is_empty()
         {
@@ -135,21 +151,76 @@ impl Books {
     pub(super) fn resume(&mut self, upstream: &str, kept: Range<u64>) {
         let recovered = (!kept.is_empty()).then(|| self.stretch(kept.start, kept.end));
         self.handle(upstream).resume(recovered);
+        self.upstream = upstream.to_owned();
+        self.note_losses();
+    }
+
+    /// Hears what the backlog has lost. What the sender will not come upon is told at once; whether there was any.
+    fn note_losses(&mut self) -> bool {
         let losses = self.backlog.as_ref().map(|backlog| backlog.take_losses()).unwrap_or_default();
+        let any = !losses.is_empty();
         for lost in losses {
-            if lost.ids.start < kept.end && lost.ids.end > kept.start {
-                // The sender comes upon it.
+            if lost.ids.start >= self.told_id {
                 self.losses.push_back(lost);
                 continue;
             }
-            let stretch = Stretch {
-                from_unix_micros: lost.from_unix_micros,
-                to_unix_micros: lost.to_unix_micros,
-                frames: lost.frames.unwrap_or(0),
-                bytes: 0,
-            };
+            self.tell_loss(&lost, lost.frames.unwrap_or(0));
+        }
+        while self.losses.len() > MAX_LOSSES {
+            self.losses.pop_front();
+        }
+        any
+    }
+
+    fn tell_loss(&mut self, lost: &Lost, frames: u64) {
+        let fate = match lost.cause {
+            // What was in memory alone may have been delivered before the stop.
+            LossCause::Restart => Told::Unknown,
+            cause => Told::Lost(Why::Backlog(cause)),
+        };
+        let (from_unix_micros, to_unix_micros) = (lost.from_unix_micros, lost.to_unix_micros);
+        let stretch = Stretch { from_unix_micros, to_unix_micros, frames, bytes: 0 };
+        let upstream = self.upstream.clone();
+        self.handle(&upstream).settle(fate, stretch);
+    }
+
+    /// Tells what became of frames that the backlog has not, each part by its own cause; how many they are, as far as that
+    /// is known.
+    fn settle_lost(&mut self, upstream: &str, from_id: u64, to_id: u64) -> u64 {
+        let (mut next_id, mut frames) = (from_id, 0);
+        let overlaps = |lost: &&Lost| lost.ids.start < to_id && lost.ids.end > from_id;
+        let losses: Vec<Lost> = self.losses.iter().filter(overlaps).cloned().collect();
+        for lost in losses {
+            let ids = lost.ids.start.max(next_id)..lost.ids.end.min(to_id);
+            if ids.is_empty() {
+                continue;
+            }
+            frames += self.settle_unnamed(upstream, next_id, ids.start);
+            next_id = ids.end;
+            if lost.cause == LossCause::Restart {
+                self.tell_loss(&lost, lost.frames.unwrap_or(0));
+                continue;
+            }
+            let stretch = self.stretch(ids.start, ids.end);
+            frames += stretch.frames;
             self.handle(upstream).settle(Told::Lost(Why::Backlog(lost.cause)), stretch);
         }
+        frames + self.settle_unnamed(upstream, next_id, to_id)
+    }
+
+    /// Frames that are not kept although the backlog has not named them. Of an earlier life, which was killed before it
+    /// told, it is not known how many they are: ids were set aside.
+    fn settle_unnamed(&mut self, upstream: &str, from_id: u64, to_id: u64) -> u64 {
+        let early = self.early_id.clamp(from_id, to_id.max(from_id));
+        if early > from_id {
+            let stretch = Stretch { frames: 0, ..self.stretch(from_id, early) };
+            self.handle(upstream).settle(Told::Unknown, stretch);
+        }
+        if to_id > early {
+            let stretch = self.stretch(early, to_id);
+            self.handle(upstream).settle(Told::Lost(Why::Backlog(LossCause::Bytes)), stretch);
+        }
+        to_id.saturating_sub(early)
     }
 
     /// A frame was put in the queue.
@@ -212,18 +283,38 @@ impl Books {
         self.newest_unix_micros = Some(to_unix_micros);
     }
 
-    /// The fate of frames of an upstream is known.
-    pub(super) fn settle(&mut self, upstream: &str, from_id: u64, to_id: u64, fate: Fate) {
+    /// The fate of frames of an upstream is known; how many they are, as far as that is known.
+    pub(super) fn settle(&mut self, upstream: &str, from_id: u64, to_id: u64, fate: Fate) -> u64 {
+        if self.backlog.is_some() {
+            self.note_losses();
+            // Between two streams no sender comes upon them.
+            let told_id = self.told_id;
+            let between = |lost: &&Lost| lost.ids.start >= told_id && lost.ids.end <= from_id;
+            let losses: Vec<Lost> = self.losses.iter().filter(between).cloned().collect();
+            for lost in losses {
+                self.tell_loss(&lost, lost.frames.unwrap_or(0));
+            }
+            self.told_id = self.told_id.max(to_id);
+        }
         let fate = match fate {
             Fate::Acknowledged => Told::Delivered,
             Fate::Sent | Fate::Unconfirmed => Told::Sent,
             Fate::Memory => Told::Lost(Why::Backlog(LossCause::Bytes)),
-            Fate::Backlog => Told::Lost(Why::Backlog(self.cause(from_id, to_id))),
+            Fate::Backlog => {
+                let frames = self.settle_lost(upstream, from_id, to_id);
+                self.release(to_id);
+                return frames;
+            }
             Fate::Skipped => Told::Lost(Why::Skipped),
             Fate::Abandoned => Told::Lost(Why::Backlog(LossCause::Abandoned)),
         };
         let stretch = self.stretch(from_id, to_id);
         self.handle(upstream).settle(fate, stretch);
+        self.release(to_id);
+        stretch.frames
+    }
+
+    fn release(&self, to_id: u64) {
         if let Some(backlog) = &self.backlog {
             backlog.release(to_id);
         }
@@ -244,15 +335,12 @@ impl Books {
 
     /// Looks for losses; the first frame that is still kept, if some before it are lost.
     pub(super) fn take_losses(&mut self) -> Option<u64> {
-        let backlog = self.backlog.as_ref()?;
-        let losses = backlog.take_losses();
-        if losses.is_empty() {
+        let unheard = self.losses.len();
+        if !self.note_losses() && unheard == self.told_losses {
             return None;
         }
-        self.losses.extend(losses);
-        while self.losses.len() > MAX_LOSSES {
-            self.losses.pop_front();
-        }
+        self.told_losses = self.losses.len();
+        let backlog = self.backlog.as_ref()?;
         let held = backlog.held();
         Some(if held.ids.is_empty() { held.next_id } else { held.ids.start })
     }
@@ -284,6 +372,7 @@ impl Books {
             match reading.await {
                 Ok(batch) => {
                     self.reading = None;
+                    learn(&mut self.marks, &batch);
                     if let Some(pace) = &mut self.pace {
                         pace.read(batch.packets.iter().map(Stored::bytes).sum());
                     }
@@ -300,11 +389,6 @@ impl Books {
                 }
             }
         }
-    }
-
-    fn cause(&self, from_id: u64, to_id: u64) -> LossCause {
-        let overlaps = |lost: &&Lost| lost.ids.start < to_id && lost.ids.end > from_id;
-        self.losses.iter().find(overlaps).map_or(LossCause::Bytes, |lost| lost.cause)
     }
 
     fn mark(&mut self, id: u64, unix_micros: i64) {
@@ -352,6 +436,30 @@ impl Books {
             self.handles.insert(upstream.to_owned(), LedgerHandle::new(self.keeper.clone(), key));
         }
         self.handles.entry(upstream.to_owned()).or_insert_with(LedgerHandle::none)
+    }
+}
+
+/// Notes the times of what was kept by an earlier life.
+fn learn(marks: &mut VecDeque<Mark>, batch: &Batch) {
+    let mut last: Option<&Stored> = None;
+    for packet in batch.packets.iter().filter(|packet| packet.is_frame()) {
+        let at = marks.partition_point(|mark| mark.id < packet.id);
+        let known = marks.get(at).is_some_and(|mark| mark.id == packet.id);
+        let before = at.checked_sub(1).and_then(|at| marks.get(at));
+        let unix_micros = packet.captured_unix_micros;
+        let near = before.is_some_and(|mark| unix_micros.abs_diff(mark.unix_micros) < MARK_MICROS as u64);
+        let gap = last.is_none_or(|last| last.id + 1 != packet.id);
+        if !known && (gap || !near) && marks.len() < MAX_MARKS {
+            if let Some(last) = last.filter(|_| gap)
+                && marks.get(at.wrapping_sub(1)).is_none_or(|mark| mark.id < last.id)
+            {
+                marks.insert(at, Mark { id: last.id, unix_micros: last.captured_unix_micros });
+                marks.insert(at + 1, Mark { id: packet.id, unix_micros });
+            } else {
+                marks.insert(at, Mark { id: packet.id, unix_micros });
+            }
+        }
+        last = Some(packet);
     }
 }
 

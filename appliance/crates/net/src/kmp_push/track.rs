@@ -552,14 +552,13 @@ fn obey_one(
         Output::Close(key) => stream.lane.close(key),
         Output::Fetch { from_id } => books.fetch(from_id),
         Output::Settled { upstream, from_id, to_id, fate } => {
-            let frames = to_id.saturating_sub(from_id);
+            let name = stream.names.get(&upstream).map_or("", String::as_str);
+            let frames = books.settle(name, from_id, to_id, fate);
             report.count(|totals| match fate {
                 Fate::Acknowledged => totals.acked_frames += frames,
                 Fate::Sent | Fate::Unconfirmed => totals.sent_frames += frames,
                 _ => totals.lost_frames += frames,
             });
-            let name = stream.names.get(&upstream).map_or("", String::as_str);
-            books.settle(name, from_id, to_id, fate);
         }
     }
 }
