@@ -9,6 +9,7 @@
 #![allow(clippy::disallowed_methods, reason = "real sockets and processes run in real time")]
 
 mod camera;
+mod damage;
 mod far_end;
 mod killed;
 mod outages;
@@ -46,6 +47,10 @@ fn main() -> ExitCode {
             false,
         ),
         test("a_killed_process_resumes", killed::a_killed_process_resumes, false),
+        test("a_flipped_bit_costs_what_it_hit", damage::a_flipped_bit_costs_what_it_hit, false),
+        test("a_torn_end_costs_the_end", damage::a_torn_end_costs_the_end, false),
+        test("a_spool_of_64_mb_opens_at_once", damage::a_spool_of_64_mb_opens_at_once, false),
+        test("a_spool_of_1_gb_opens_within_2_s", damage::a_spool_of_1_gb_opens_within_2_s, true),
     ];
     if args.iter().any(|arg| arg == "--list") {
         tests.iter().for_each(|test| println!("{}: test", test.name));

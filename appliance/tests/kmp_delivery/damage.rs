@@ -1,0 +1,201 @@
+//! Spools whose files are damaged between two runs, and how much of a large one is read at start.
+
+use crate::camera::{Camera, Dice, TRACKS, UPSTREAM, local, mountpoint, settings, shared, upstream};
+use crate::far_end::{FarEnd, Manners, PATIENCE};
+use crate::outages::folder;
+use bytes::Bytes;
+use fieldgate_hub::backlog::{Budget, LossCause, Stored, StoredKind};
+use fieldgate_hub::ledger::{Fate, LedgerKeeper, Why};
+use fieldgate_hub::{Backlog, Clock};
+use fieldgate_media::TrackKind;
+use fieldgate_net::{KmpBacklog, KmpTrack};
+use fieldgate_proto::kmp::Name;
+use fieldgate_spool::{Line, Query, Settings, Spool, SpoolKey, State};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+const PICTURES: u32 = 2_000;
+
+fn key() -> SpoolKey {
+    SpoolKey { mountpoint: "yard".into(), upstream: UPSTREAM.into(), track: TRACKS[0].into() }
+}
+
+fn spool_settings(bytes: u64) -> Settings {
+    let budget = Budget { bytes, age: Duration::from_secs(24 * 3600) };
+    Settings { budget, batch_interval: Duration::from_millis(20), ..Settings::default() }
+}
+
+/// The segment files, oldest first.
+fn segments(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "seg") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Fills a spool while nobody listens, damages it, and delivers what is left; the numbers that arrive and the ledger.
+fn after(name: &str, damage: impl FnOnce(&[PathBuf])) -> (Vec<u32>, Vec<Line>) {
+    let folder = folder(name);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let numbers = runtime.block_on(async {
+        let far = FarEnd::new(Dice(1), Manners::Good, false, |_| 0);
+        far.shut(true);
+        run(&folder, &far, PICTURES).await;
+        damage(&segments(&folder));
+        far.shut(false);
+        run(&folder, &far, 0).await;
+        assert_eq!(far.faults(), Vec::<String>::new());
+        far.with(TRACKS[0], |heard| heard.numbers())
+    });
+    let spool = Spool::start(folder.clone(), Clock::default()).unwrap();
+    let lines = spool.ledger().query(&Query { limit: 1000, ..Query::default() }).lines;
+    drop(spool);
+    std::fs::remove_dir_all(&folder).ok();
+    (numbers, lines)
+}
+
+/// Publishes so many pictures, or delivers what is kept.
+async fn run(folder: &Path, far: &FarEnd, pictures: u32) {
+    let local = local();
+    let mountpoint = mountpoint("yard".to_owned());
+    let spool = Spool::start(folder.to_owned(), Clock::default()).unwrap();
+    let backlog = Arc::new(spool.open(key(), spool_settings(8 << 20)).await.unwrap());
+    let ledger: Arc<dyn LedgerKeeper> = spool.ledger().clone();
+    let shared = shared(&mountpoint, ledger);
+    let cancel = shared.cancel.clone();
+    let ids = (Name::new("yard").unwrap(), Name::new(TRACKS[0]).unwrap());
+    let kept = KmpBacklog { frames: backlog.clone(), percent: None };
+    let settings = settings(TrackKind::Video, 64 << 10);
+    let track = KmpTrack::fixed(shared, settings, ids, upstream(far.addr()), Some(kept));
+    let report = track.report();
+    let script = async {
+        if pictures > 0 {
+            let mut camera = Camera::new(&mountpoint, &local, 0, false);
+            while camera.next < pictures {
+                camera.shoot(100, || 1000);
+                sleep(Duration::from_millis(2)).await;
+            }
+            while report.totals().frames < u64::from(pictures) {
+                sleep(Duration::from_millis(2)).await;
+            }
+        } else {
+            while backlog.held().frames > 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+        cancel.cancel();
+        std::future::pending::<()>().await;
+    };
+    let all = async {
+        tokio::select! {
+            biased;
+            () = track.run(local.clone()) => {}
+            () = script => {}
+            () = far.run() => {}
+        }
+    };
+    timeout(PATIENCE * 2, all).await.unwrap_or_else(|_| panic!("{:?}", backlog.held()));
+    drop(backlog);
+    spool.stop();
+}
+
+/// Checks that what is missing is one row of frames within `at_most` frames, named by the ledger with this cause.
+fn named(numbers: &[u32], lines: &[Line], cause: LossCause, at_most: u64) -> Vec<u32> {
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "in order, each once");
+    let missing: Vec<u32> = (0..PICTURES).filter(|number| numbers.binary_search(number).is_err()).collect();
+    let count = missing.len() as u64;
+    assert!((1..=at_most).contains(&count), "{count} are missing: {lines:?}");
+    assert_eq!(u64::from(missing[missing.len() - 1] - missing[0]) + 1, count, "one row: {missing:?}");
+    let lost = State::Settled(Fate::Lost(Why::Backlog(cause)));
+    let of_cause: u64 = lines.iter().filter(|line| line.state == lost).map(|line| line.stretch.frames).sum();
+    assert_eq!(of_cause, count, "{lines:?}");
+    let delivered = lines.iter().filter(|line| line.state == State::Settled(Fate::Delivered));
+    assert_eq!(delivered.map(|line| line.stretch.frames).sum::<u64>(), numbers.len() as u64, "{lines:?}");
+    missing
+}
+
+pub(crate) fn a_flipped_bit_costs_what_it_hit() {
+    let (numbers, lines) = after("flip", |files| {
+        let file = &files[files.len() / 2];
+        let mut bytes = std::fs::read(file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+        std::fs::write(file, bytes).unwrap();
+    });
+    let missing = named(&numbers, &lines, LossCause::Damaged, 1);
+    assert!(missing[0] > 0 && missing[0] < PICTURES - 1);
+}
+
+pub(crate) fn a_torn_end_costs_the_end() {
+    let (numbers, lines) = after("torn", |files| {
+        let file = std::fs::OpenOptions::new().write(true).open(&files[files.len() - 1]).unwrap();
+        let len = file.metadata().unwrap().len();
+        file.set_len(len - 10_000).unwrap();
+    });
+    let missing = named(&numbers, &lines, LossCause::Torn, 20);
+    assert_eq!(missing.last(), Some(&(PICTURES - 1)));
+}
+
+pub(crate) fn a_spool_of_64_mb_opens_at_once() {
+    opens_at_once(64 << 20);
+}
+
+pub(crate) fn a_spool_of_1_gb_opens_within_2_s() {
+    opens_at_once(1 << 30);
+}
+
+/// Bytes that this process has read so far, from files and elsewhere.
+fn bytes_read() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap();
+    let line = io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap();
+    line.parse().unwrap()
+}
+
+fn opens_at_once(bytes: u64) {
+    const PICTURE: usize = 20_000;
+    let folder = folder("large");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let frames = bytes / PICTURE as u64;
+    let head = Bytes::from(vec![1; 40]);
+    let body = Bytes::from(vec![2; PICTURE - 40]);
+    runtime.block_on(async {
+        let spool = Spool::start(folder.clone(), Clock::default()).unwrap();
+        let backlog = spool.open(key(), spool_settings(2 * bytes)).await.unwrap();
+        for id in 0..frames {
+            let (kind, keyframe) = (StoredKind::Frame, id.is_multiple_of(50));
+            let captured_unix_micros = 1_700_000_000_000_000 + id as i64 * 40_000;
+            let (head, body) = (head.clone(), body.clone());
+            backlog.append(Stored { id, kind, keyframe, captured_unix_micros, head, body }).unwrap();
+            while spool.reports()[0].written_bytes + (4 << 20) < id * PICTURE as u64 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+        assert_eq!(backlog.take_losses(), []);
+        drop(backlog);
+        spool.stop();
+        let (began, before) = (Instant::now(), bytes_read());
+        let spool = Spool::start(folder.clone(), Clock::default()).unwrap();
+        let backlog = spool.open(key(), spool_settings(2 * bytes)).await.unwrap();
+        let first = backlog.read(0, 1).await.unwrap();
+        let (took, read) = (began.elapsed(), bytes_read() - before);
+        println!("{} MB: open and first frame in {took:?}, {} KB read", bytes >> 20, read >> 10);
+        assert_eq!((backlog.held().frames, first.packets[0].id), (frames, 0));
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert!(read < (2 << 20) + bytes / 100, "{read} bytes read at start");
+        drop(backlog);
+        spool.stop();
+    });
+    std::fs::remove_dir_all(&folder).ok();
+}
