@@ -80,7 +80,7 @@ fn nothing_lost(name: &str, pictures: u32) {
 }
 
 pub(crate) fn beyond_the_byte_budget_the_oldest_are_lost_and_named() {
-    let budget = Budget { bytes: 2 << 20, ..AMPLE };
+    let budget = Budget { bytes: 1 << 20, ..AMPLE };
     let outcomes = outage("bytes", 25 * 1200, budget);
     for (track, outcome) in TRACKS.into_iter().zip(&outcomes) {
         let kept = oldest_lost(track, outcome, LossCause::Bytes);

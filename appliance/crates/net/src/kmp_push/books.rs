@@ -47,7 +47,9 @@ pub(super) struct Books {
     pace: Option<Pace>,
     /// Whose the backlog is.
     upstream: String,
-    /// Frames before this one are told, or were never the sender's.
+    /// The first frame that is the sender's.
+    first_id: u64,
+    /// Frames before this one are told.
     told_id: u64,
     /// How many losses there were when the sender heard of them.
     told_losses: usize,
@@ -120,12 +122,14 @@ impl Books {
                 next: now(),
             }),
             upstream: String::new(),
+            first_id: 0,
             told_id: 0,
             told_losses: 0,
             early_id: 0,
         };
         if let Some(held) = books.backlog.as_ref().map(|backlog| backlog.held()) {
-            books.told_id = if held.ids.is_empty() { held.next_id } else { held.ids.start };
+            books.first_id = if held.ids.is_empty() { held.next_id } else { held.ids.start };
+            books.told_id = books.first_id;
             books.early_id = held.next_id;
         }
         if let Some(held) = books.backlog.as_ref().map(|backlog| backlog.held())
@@ -160,11 +164,12 @@ impl Books {
         let losses = self.backlog.as_ref().map(|backlog| backlog.take_losses()).unwrap_or_default();
         let any = !losses.is_empty();
         for lost in losses {
-            if lost.ids.start >= self.told_id {
+            if lost.ids.end <= self.first_id {
+                self.tell_loss(&lost, lost.frames.unwrap_or(0));
+            } else if lost.ids.end > self.told_id {
                 self.losses.push_back(lost);
-                continue;
             }
-            self.tell_loss(&lost, lost.frames.unwrap_or(0));
+            // Else it was delivered before it was dropped.
         }
         while self.losses.len() > MAX_LOSSES {
             self.losses.pop_front();
@@ -288,10 +293,13 @@ impl Books {
         if self.backlog.is_some() {
             self.note_losses();
             // Between two streams no sender comes upon them.
-            let told_id = self.told_id;
-            let between = |lost: &&Lost| lost.ids.start >= told_id && lost.ids.end <= from_id;
-            let losses: Vec<Lost> = self.losses.iter().filter(between).cloned().collect();
-            for lost in losses {
+            let (first_id, told_id) = (self.first_id, self.told_id);
+            let (between, losses) = std::mem::take(&mut self.losses).into_iter().partition(|lost: &Lost| {
+                lost.ids.end <= from_id && (lost.ids.start >= told_id || lost.ids.start < first_id)
+            });
+            self.losses = losses;
+            let between: VecDeque<Lost> = between;
+            for lost in between {
                 self.tell_loss(&lost, lost.frames.unwrap_or(0));
             }
             self.told_id = self.told_id.max(to_id);
