@@ -1,4 +1,9 @@
-//! What feeds a mountpoint from our side: workers with a camera, and pulls.
+//! What feeds a mountpoint from our side: workers with a camera, and pulls. What each kind of worker is told is in a
+//! file of its own.
+
+mod rtsp;
+mod test_picture;
+mod v4l2;
 
 use super::encoders::{EncoderError, Encoders, devices_of, encoder_devices};
 use super::pushes::{client_tls, dial_options};
@@ -8,16 +13,14 @@ use crate::unbuilt;
 use fieldgate_hub::link::Limits as LinkLimits;
 use fieldgate_hub::{LocalShard, Mountpoint, Publisher, PublisherInfo, Retry};
 use fieldgate_media::{Draft, Tracks};
-use fieldgate_model::config::{self, Pull, Rtsp, RtspTransport, Source, TestPicture, V4l2, V4l2Format};
-use fieldgate_model::job::{self, EncoderWish, Job, RtspCamera, Sandbox, TestCamera, V4l2Camera, Work};
+use fieldgate_model::config::{self, Pull, Source, V4l2Format};
+use fieldgate_model::job::{EncoderWish, Job, Sandbox, Work};
 use fieldgate_net::{RtmpEndpoint, RtmpPull};
 use fieldgate_proto::rtmp::{Limits, RtmpUrl};
 use fieldgate_worker::{Deadlines, Deliver, Program, Report, WorkerError, WorkerSource, WorkerSpec};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,10 +28,6 @@ use tracing::warn;
 
 /// Commands that may wait for a worker.
 const COMMANDS: usize = 8;
-/// How long a camera's name may take to resolve.
-const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
-/// RTSP's port where the address names none.
-const RTSP_PORT: u16 = 554;
 
 impl Wiring {
     pub(super) async fn source(
@@ -65,7 +64,7 @@ impl Wiring {
             deadlines.between_units = silence;
         }
         let transport = match &job.work {
-            Work::Rtsp(camera) if is_auto(&source) => Some(camera.transport),
+            Work::Rtsp(camera) if rtsp::is_auto(&source) => Some(camera.transport),
             _ => None,
         };
         let tries_encoders = matches!(&job.work, Work::V4l2(camera) if camera.encoder.name.is_empty());
@@ -106,7 +105,7 @@ impl Wiring {
         match source {
             Source::Test(test) => {
                 let (encoder, devices) = self.proven(cancel).await?;
-                Ok(test_job(name, test, encoder, devices))
+                Ok(test_picture::test_job(name, test, encoder, devices))
             }
             Source::V4l2(v4l2) => {
                 let (encoder, devices) = match v4l2.format {
@@ -115,9 +114,11 @@ impl Wiring {
                     V4l2Format::Auto => self.known_or_untried(),
                     V4l2Format::Mjpeg | V4l2Format::Raw => self.proven(cancel).await?,
                 };
-                Ok(v4l2_job(name, v4l2, encoder, devices))
+                Ok(v4l2::v4l2_job(name, v4l2, encoder, devices))
             }
-            Source::Rtsp(rtsp) => rtsp_job(name, rtsp, self.transports.next(name, rtsp.transport)).await,
+            Source::Rtsp(rtsp) => {
+                rtsp::rtsp_job(name, rtsp, self.transports.next(name, rtsp.transport)).await
+            }
             Source::Publish(_) | Source::Pull(_) | Source::Kmp(_) => {
                 Err(ChildError::new(Retry::Never, "this source needs no worker"))
             }
@@ -253,7 +254,7 @@ impl Deliver for Feed {
     }
 }
 
-fn job(name: &str, sandbox: Sandbox, work: Work) -> Job {
+fn job_for(name: &str, sandbox: Sandbox, work: Work) -> Job {
     Job { name: name.to_owned(), sandbox, work }
 }
 
@@ -262,85 +263,3 @@ fn wish(encoder: EncoderWish, bitrate: u32, keyframe_interval: config::Span) -> 
     let gop_ms = u32::try_from(keyframe_interval.get().as_millis()).unwrap_or(u32::MAX);
     EncoderWish { bitrate, gop_ms, ..encoder }
 }
-
-fn test_job(name: &str, test: &TestPicture, encoder: EncoderWish, devices: Vec<PathBuf>) -> Job {
-    let camera = TestCamera {
-        width: test.width,
-        height: test.height,
-        frame_rate: test.frame_rate,
-        sound: test.audio,
-        encoder: wish(encoder, test.bitrate, test.keyframe_interval),
-    };
-    job(name, Sandbox { devices, ..Sandbox::default() }, Work::Test(camera))
-}
-
-fn v4l2_job(name: &str, v4l2: &V4l2, encoder: EncoderWish, mut devices: Vec<PathBuf>) -> Job {
-    let camera = V4l2Camera {
-        device: v4l2.device.clone(),
-        width: v4l2.width.unwrap_or(0),
-        height: v4l2.height.unwrap_or(0),
-        frame_rate: v4l2.frame_rate.unwrap_or(0),
-        format: match v4l2.format {
-            V4l2Format::Auto => job::V4l2Format::Auto,
-            V4l2Format::H264 => job::V4l2Format::H264,
-            V4l2Format::Mjpeg => job::V4l2Format::Mjpeg,
-            V4l2Format::Raw => job::V4l2Format::Raw,
-        },
-        encoder: wish(encoder, v4l2.bitrate, v4l2.keyframe_interval),
-    };
-    devices.retain(|device| *device != v4l2.device);
-    devices.insert(0, v4l2.device.clone());
-    job(name, Sandbox { devices, ..Sandbox::default() }, Work::V4l2(camera))
-}
-
-/// Names are resolved here: the worker may talk to the camera's port alone.
-async fn rtsp_job(name: &str, rtsp: &Rtsp, transport: job::RtspTransport) -> Result<Job, ChildError> {
-    let parts = rtsp.url.parts().map_err(|error| ChildError::of(Retry::Never, &error))?;
-    let (host, port) = (parts.host, parts.port.unwrap_or(RTSP_PORT));
-    let unresolved = |cause: String| {
-        let text =
-            format!("camera name {host} does not resolve ({cause}): check the name or the gateway's DNS");
-        ChildError::new(Retry::Backoff, text)
-    };
-    let found = tokio::time::timeout(RESOLVE_WITHIN, tokio::net::lookup_host((host, port))).await;
-    let mut found =
-        found.map_err(|_| unresolved("no answer".into()))?.map_err(|e| unresolved(e.to_string()))?;
-    let address: SocketAddr = found.next().ok_or_else(|| unresolved("no address".into()))?;
-    let path = if parts.path.is_empty() { "/" } else { parts.path };
-    let query = parts.query.map(|query| format!("?{query}")).unwrap_or_default();
-    let camera = RtspCamera {
-        address,
-        path: format!("{path}{query}"),
-        transport,
-        user: percent_decoded(parts.user.unwrap_or_default()),
-        password: job::Secret(percent_decoded(parts.password.unwrap_or_default())),
-        latency_ms: u32::try_from(rtsp.latency.get().as_millis()).unwrap_or(u32::MAX),
-        sound: true,
-    };
-    let udp = transport == job::RtspTransport::Udp;
-    let sandbox = Sandbox { tcp_connect: vec![port], udp, ..Sandbox::default() };
-    Ok(job(name, sandbox, Work::Rtsp(camera)))
-}
-
-fn is_auto(source: &Source) -> bool {
-    matches!(source, Source::Rtsp(rtsp) if rtsp.transport == RtspTransport::Auto)
-}
-
-/// A user name or password as it is meant. A `%` without two hexadecimal digits stands for itself, as cameras' own
-/// pages tell passwords unencoded.
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        let code = digits
-            .filter(|digits| *first == b'%' && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(code.unwrap_or(*first));
-        rest = if code.is_some() { tail.get(2..).unwrap_or_default() } else { tail };
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,42 @@
+//! What the test picture's worker is told.
+
+use super::{job_for, wish};
+use fieldgate_model::config::TestPicture;
+use fieldgate_model::job::{EncoderWish, Job, Sandbox, TestCamera, Work};
+use std::path::PathBuf;
+
+pub(super) fn test_job(name: &str, test: &TestPicture, encoder: EncoderWish, devices: Vec<PathBuf>) -> Job {
+    let camera = TestCamera {
+        width: test.width,
+        height: test.height,
+        frame_rate: test.frame_rate,
+        sound: test.audio,
+        encoder: wish(encoder, test.bitrate, test.keyframe_interval),
+    };
+    job_for(name, Sandbox { devices, ..Sandbox::default() }, Work::Test(camera))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fieldgate_model::config::Span;
+
+    #[test]
+    fn the_settings_of_a_test_picture_reach_its_worker() {
+        let test = TestPicture {
+            width: 320,
+            height: 180,
+            frame_rate: 12,
+            bitrate: 300_000,
+            audio: false,
+            keyframe_interval: Span::from_millis(500),
+        };
+        let encoder = EncoderWish { name: "openh264enc".into(), ..EncoderWish::default() };
+        let job = test_job("demo", &test, encoder, vec!["/dev/dri/renderD128".into()]);
+        assert_eq!((job.name.as_str(), job.sandbox.devices.len()), ("demo", 1));
+        let Work::Test(camera) = job.work else { panic!() };
+        assert_eq!((camera.width, camera.height, camera.frame_rate, camera.sound), (320, 180, 12, false));
+        let EncoderWish { name, bitrate, gop_ms, .. } = camera.encoder;
+        assert_eq!((name.as_str(), bitrate, gop_ms), ("openh264enc", 300_000, 500));
+    }
+}
