@@ -160,6 +160,7 @@ impl StatusBoard {
                 dropped_units: ring.dropped_units,
                 jumps: ring.jumps,
                 malformed_units: mountpoint.as_ref().map_or(0, |mountpoint| mountpoint.malformed_units()),
+                clock_jumps: mountpoint.as_ref().map_or(0, |mountpoint| mountpoint.clock_jumps()),
                 stalled_subscribers: mountpoint
                     .as_ref()
                     .map_or(0, |mountpoint| mountpoint.stalled_subscribers()),

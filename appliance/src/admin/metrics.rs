@@ -60,6 +60,7 @@ impl Page {
             }),
             ("jumps", "Jumps of slow subscribers to the newest keyframe", |counters| counters.jumps),
             ("malformed_units", "Access units that did not parse", |counters| counters.malformed_units),
+            ("clock_jumps", "Jumps of the source's clock that no output shows", |counters| counters.clock_jumps),
             ("stalled_subscribers", "Subscribers closed as they took nothing", |counters| {
                 counters.stalled_subscribers
             }),

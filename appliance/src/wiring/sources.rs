@@ -11,7 +11,7 @@ use super::{Board, Wiring};
 use crate::supervisor::{ChildContext, ChildError, Ready};
 use crate::unbuilt;
 use fieldgate_hub::link::Limits as LinkLimits;
-use fieldgate_hub::{LocalShard, Mountpoint, Publisher, PublisherInfo, Retry};
+use fieldgate_hub::{LocalShard, Mountpoint, Pace, Publisher, PublisherInfo, Retry};
 use fieldgate_media::{Draft, Tracks};
 use fieldgate_model::config::{self, Pull, Source, V4l2Format};
 use fieldgate_model::job::{EncoderWish, Job, Sandbox, Work};
@@ -187,7 +187,8 @@ async fn feed_from_worker(
     local: Rc<LocalShard>,
 ) -> Result<(), WorkerError> {
     let kicked = CancellationToken::new();
-    let mut feed = Feed { mountpoint, info, notes, local, publisher: None, kicked };
+    let clock_jumps = mountpoint.clock_jumps();
+    let mut feed = Feed { mountpoint, info, notes, local, publisher: None, kicked, clock_jumps };
     let refused = feed.kicked.clone();
     tokio::select! {
         ended = worker.run(&mut feed) => ended,
@@ -214,13 +215,18 @@ struct Feed {
     local: Rc<LocalShard>,
     publisher: Option<Publisher>,
     kicked: CancellationToken,
+    /// Told so far.
+    clock_jumps: u64,
 }
 
 impl Deliver for Feed {
     fn tracks(&mut self, tracks: Tracks, _same: bool) {
         if self.publisher.is_none() {
             match self.mountpoint.claim(&self.local, self.info.clone()) {
-                Ok(publisher) => self.publisher = Some(publisher),
+                Ok(mut publisher) => {
+                    publisher.set_pace(Pace::Arrival);
+                    self.publisher = Some(publisher);
+                }
                 Err(error) => {
                     warn!(mountpoint = self.mountpoint.name(), %error, "camera cannot feed its mountpoint");
                     self.kicked.cancel();
@@ -249,6 +255,13 @@ impl Deliver for Feed {
     fn report(&mut self, report: &Report) {
         if let Some(encoders) = &self.notes.learning {
             encoders.learn(&report.status.encoders);
+        }
+        let jumps = self.mountpoint.clock_jumps();
+        if jumps > std::mem::replace(&mut self.clock_jumps, jumps) {
+            warn!(
+                mountpoint = self.mountpoint.name(),
+                jumps, "the camera's clock jumped; its stream goes on evenly"
+            );
         }
         self.notes.board.set_worker(self.mountpoint.name(), report.clone(), Instant::now());
     }

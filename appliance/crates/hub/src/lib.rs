@@ -40,5 +40,5 @@ pub use ring::{Bound, Counters, Entry, Item, Ring, Start, Subscriber, Taken};
 pub use rtmp::{RtmpClient, RtmpEnd, RtmpSession};
 pub use shard::{Beat, Beats, LocalShard, SCRATCH_BYTES, Shard, ShardError};
 pub use sink::{Publisher, Sink, SinkGuard, SinkList};
-pub use timeline::Timeline;
+pub use timeline::{Pace, Timeline};
 pub use wire::WireForm;

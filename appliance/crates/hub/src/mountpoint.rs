@@ -10,7 +10,7 @@ use crate::ring::{Bound, Ring, Start, Subscriber};
 use crate::rtmp::RtmpSession;
 use crate::shard::LocalShard;
 use crate::sink::Publisher;
-use crate::timeline::Timeline;
+use crate::timeline::{Pace, Timeline};
 use crate::wire::WireForm;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -97,6 +97,7 @@ pub struct Mountpoint {
     closed: CancellationToken,
     malformed_units: AtomicU64,
     stalled_subscribers: AtomicU64,
+    clock_jumps: AtomicU64,
 }
 
 impl Mountpoint {
@@ -117,6 +118,7 @@ impl Mountpoint {
             closed: CancellationToken::new(),
             malformed_units: AtomicU64::new(0),
             stalled_subscribers: AtomicU64::new(0),
+            clock_jumps: AtomicU64::new(0),
         })
     }
 
@@ -174,6 +176,7 @@ impl Mountpoint {
         feed.kicked = self.closed.child_token();
         let mut timeline = std::mem::take(&mut feed.timeline);
         timeline.restart();
+        timeline.set_pace(Pace::Source);
         let (kicked, generation) = (feed.kicked.clone(), feed.generation);
         drop(feed);
         self.state.send_replace(StreamState::Live(generation));
@@ -209,6 +212,15 @@ impl Mountpoint {
     /// Subscribers that were closed because they took nothing.
     pub fn stalled_subscribers(&self) -> u64 {
         self.stalled_subscribers.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_clock_jumps(&self, jumps: u64) {
+        self.clock_jumps.fetch_add(jumps, Ordering::Relaxed);
+    }
+
+    /// Jumps of its sources' clocks that the clean timeline does not show; each track counts.
+    pub fn clock_jumps(&self) -> u64 {
+        self.clock_jumps.load(Ordering::Relaxed)
     }
 
     /// Ends when the mountpoint is removed.

@@ -2,7 +2,7 @@
 
 use crate::mountpoint::{Mountpoint, PublisherInfo};
 use crate::ring::Entry;
-use crate::timeline::Timeline;
+use crate::timeline::{Pace, Timeline};
 use fieldgate_media::{Draft, TrackId, Tracks};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -129,6 +129,11 @@ impl Publisher {
         self.timeline.resume();
     }
 
+    /// How far the source's times are believed; [`Pace::Source`] unless told otherwise. To be called before the first unit.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.timeline.set_pace(pace);
+    }
+
     /// Announces all tracks at once, from a source that does not say which of them changed.
     pub fn announce(&mut self, tracks: Tracks) {
         self.announce_header(tracks, None);
@@ -144,7 +149,12 @@ impl Publisher {
     ///
     /// Returns false, and drops it, if its track was not announced.
     pub fn publish(&mut self, mut draft: Draft) -> bool {
+        let jumps = self.timeline.jumps();
         self.timeline.clean(&mut draft.head, Instant::now());
+        let jumped = self.timeline.jumps() - jumps;
+        if jumped > 0 {
+            self.mountpoint.count_clock_jumps(jumped);
+        }
         match self.mountpoint.ring().publish(draft) {
             Some(entry) => self.turn.push(entry),
             None => return false,

@@ -357,6 +357,8 @@ pub struct Counters {
     pub malformed_units: u64,
     /// Subscribers closed because they took nothing.
     pub stalled_subscribers: u64,
+    /// Jumps of the source's clock that no output shows; each track counts.
+    pub clock_jumps: u64,
 }
 
 /// One worker process.
