@@ -12,6 +12,7 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::panic))]
 
 pub mod kmp;
+pub mod multipart;
 #[cfg(test)]
 mod mutation;
 pub mod rtmp;
