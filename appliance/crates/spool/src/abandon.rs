@@ -2,11 +2,11 @@
 
 use crate::backlog::SpoolKey;
 use crate::fs::SpoolFs;
-use crate::ledger::{Ledger, Query};
+use crate::ledger::{self, Ledger, Query};
 use crate::meta::Meta;
 use crate::segments::Segments;
 use fieldgate_hub::backlog::{Budget, LossCause, Lost};
-use fieldgate_hub::ledger::{LedgerKeeper, LedgerKey, Stretch};
+use fieldgate_hub::ledger::{LedgerKeeper, LedgerKey};
 use std::io;
 use std::time::Duration;
 
@@ -26,9 +26,15 @@ pub(crate) fn owner(folder: &str, ledger: &Ledger) -> Option<SpoolKey> {
 }
 
 /// Writes down what a folder holds as lost; how many frames that is.
-pub(crate) fn name_losses(fs: Box<dyn SpoolFs>, key: &SpoolKey, ledger: &Ledger) -> io::Result<u64> {
-    let floor = Meta::read(fs.as_ref())?.unwrap_or_default().floor;
-    let mut segments = Segments::open(fs, NO_BUDGET, floor)?;
+pub(crate) fn name_losses(
+    fs: Box<dyn SpoolFs>,
+    key: &SpoolKey,
+    ledger: &Ledger,
+    unix_micros: i64,
+) -> io::Result<u64> {
+    let found = Meta::read(fs.as_ref())?;
+    let meta = found.unwrap_or_default();
+    let mut segments = Segments::open(fs, NO_BUDGET, meta.floor)?;
     let held = segments.held();
     let mut losses = segments.losses().take();
     if held.frames > 0 {
@@ -40,21 +46,12 @@ pub(crate) fn name_losses(fs: Box<dyn SpoolFs>, key: &SpoolKey, ledger: &Ledger)
             cause: LossCause::Abandoned,
         });
     }
-    let found = (held.frames > 0).then_some(Stretch {
-        from_unix_micros: held.oldest_unix_micros,
-        to_unix_micros: held.newest_unix_micros,
-        frames: held.frames,
-        bytes: 0,
-    });
-    let page = LedgerKey {
-        mountpoint: key.mountpoint.clone(),
-        upstream: key.upstream.clone(),
-        track: key.track.clone(),
-    };
     // What was pending when the gateway stopped and is not here any more is not known.
-    ledger.resume(&page, found);
+    let interrupted = !meta.clean && (found.is_some() || segments.end_id() > 0);
+    ledger.begin(key, ledger::stretch(&segments.held()), interrupted, unix_micros);
+    ledger.ends(key);
     ledger.settle_lost(key, losses);
-    ledger.pending(&page, None);
+    ledger.pending(&ledger::page(key), None);
     Ok(held.frames)
 }
 

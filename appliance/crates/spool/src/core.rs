@@ -50,6 +50,17 @@ impl Default for Settings {
     }
 }
 
+/// The first frame after a stop without warning: nothing is written before the ledger has heard of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum First {
+    /// Nobody asks.
+    #[default]
+    Untold,
+    Awaited,
+    /// It is there, captured at this time.
+    Came(i64),
+}
+
 /// What the writer of packets and the disk thread share.
 pub(crate) struct Tail {
     pub queue: PacketQueue,
@@ -57,8 +68,9 @@ pub(crate) struct Tail {
     pub disk: Held,
     pub keeping: Keeping,
     pub closed: bool,
-    /// After a stop without warning: one past the last frame that is known, and its time.
-    restarted: Option<(u64, i64)>,
+    /// After a stop without warning: one past the last frame that is known, and its time if it is held.
+    restarted: Option<(u64, Option<i64>)>,
+    first: First,
     floor: u64,
     pub appended_bytes: u64,
     pub written_bytes: u64,
@@ -72,10 +84,14 @@ impl Tail {
         if self.closed {
             return Err(BacklogError::Closed);
         }
+        if packet.is_frame() && self.first == First::Awaited {
+            self.first = First::Came(packet.captured_unix_micros);
+        }
         if packet.is_frame()
             && let Some((end, micros)) = self.restarted.take()
             && packet.id > end
         {
+            let micros = micros.unwrap_or(packet.captured_unix_micros);
             self.queue.losses().add(Lost {
                 ids: end..packet.id,
                 frames: None,
@@ -154,6 +170,8 @@ pub(crate) struct Core {
     due: Option<Instant>,
     retry: Option<(Instant, Duration)>,
     rest_at: Option<Instant>,
+    /// What the last stop without warning may have cost is written down.
+    told: bool,
 }
 
 impl Core {
@@ -166,6 +184,7 @@ impl Core {
             keeping: Keeping::Disk,
             closed: false,
             restarted: None,
+            first: First::Untold,
             floor: 0,
             appended_bytes: 0,
             written_bytes: 0,
@@ -182,6 +201,7 @@ impl Core {
             due: None,
             retry: None,
             rest_at: None,
+            told: false,
         };
         if let Err(error) = core.open_segments() {
             core.failed(&error, now);
@@ -197,7 +217,8 @@ impl Core {
         let mut tail = self.shared.lock();
         let next_id = segments.end_id().max(meta.reserved);
         if tail.queue.next_id() == 0 {
-            let newest = segments.held().newest_unix_micros;
+            let held = segments.held();
+            let newest = (held.frames > 0).then_some(held.newest_unix_micros);
             let used = found.is_some() || segments.end_id() > 0;
             tail.restarted = (used && !meta.clean).then_some((segments.end_id(), newest));
             let memory = Budget { bytes: self.settings.memory_bytes, age: self.settings.budget.age };
@@ -240,6 +261,26 @@ impl Core {
     /// The writer's side.
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Whether the last stop was one without warning; `None` if the folder can't be opened.
+    pub(crate) fn found(&self) -> Option<bool> {
+        self.segments.as_ref().map(|_| self.shared.lock().restarted.is_some())
+    }
+
+    /// Nothing is to be written before [`Core::take_first`] was asked for the first frame. `told`: what may be missing
+    /// before it is on disk already.
+    pub(crate) fn announce_first(&mut self, told: bool) {
+        self.told = told;
+        self.shared.lock().first = First::Awaited;
+    }
+
+    /// When the first frame was captured, once.
+    pub(crate) fn take_first(&self) -> Option<i64> {
+        let mut tail = self.shared.lock();
+        let First::Came(unix_micros) = tail.first else { return None };
+        tail.first = First::Untold;
+        Some(unix_micros)
     }
 
     /// Does what is due. `wall`: microseconds since 1970.
@@ -288,6 +329,11 @@ impl Core {
         loop {
             let packets = {
                 let mut tail = self.shared.lock();
+                if let First::Came(_) = tail.first {
+                    // The next turn comes at once.
+                    self.due = Some(now);
+                    break;
+                }
                 let packets = next_packets(&tail.queue);
                 tail.queue.pin(packets.last().map_or(0, |last| last.id + 1));
                 packets
@@ -418,7 +464,8 @@ impl Core {
         let (in_order, next_id) = {
             let tail = self.shared.lock();
             // An earlier stop without warning that nobody was told of yet is told after the next start.
-            (tail.queue.held().frames == 0 && tail.restarted.is_none(), tail.queue.next_id())
+            let told = tail.restarted.is_none() || self.told;
+            (tail.queue.held().frames == 0 && told, tail.queue.next_id())
         };
         let Some(mut segments) = self.segments.take() else { return self.take_losses() };
         segments.close();

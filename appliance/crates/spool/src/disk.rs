@@ -4,7 +4,7 @@ use crate::abandon;
 use crate::backlog::{SpoolBacklog, SpoolKey, SpoolReport};
 use crate::core::{Core, Folder, Settings, Shared};
 use crate::fs::{DirFs, SpoolFs};
-use crate::ledger::{Ledger, Log};
+use crate::ledger::{self, Ledger, Log};
 use fieldgate_hub::Clock;
 use fieldgate_hub::backlog::{BacklogError, Batch};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,11 +62,11 @@ impl Jobs {
     }
 }
 
-type Open = Arc<Mutex<Vec<(SpoolKey, Weak<Shared>)>>>;
+pub(crate) type Open = Arc<Mutex<Vec<(SpoolKey, Weak<Shared>)>>>;
 /// Says whether somebody has this key.
-type Wanted = Box<dyn Fn(&SpoolKey) -> bool + Send>;
+pub(crate) type Wanted = Box<dyn Fn(&SpoolKey) -> bool + Send>;
 /// A new one for the thread.
-type NextWanted = Arc<Mutex<Option<Wanted>>>;
+pub(crate) type NextWanted = Arc<Mutex<Option<Wanted>>>;
 
 /// All backlogs on disk and the ledger, below one folder.
 pub struct Spool {
@@ -83,11 +83,12 @@ impl Spool {
         let (jobs, inbox) = sync_channel(MAX_JOBS);
         let (open, wanted) = (Open::default(), NextWanted::default());
         let ledger = Arc::<Ledger>::default();
+        ledger.saved_by(Jobs(jobs.clone()));
         let (opened, ledger_there) = sync_channel(1);
         let thread = {
             let (open, wanted, ledger) = (open.clone(), wanted.clone(), ledger.clone());
             let run = move || {
-                let mut disk = Disk::new(folder, clock, open, wanted, ledger);
+                let mut disk = Disk::new(folder, Arc::new(folder_fs), clock, open, wanted, ledger);
                 // The first query shall find what was there.
                 opened.send(()).ok();
                 disk.run(&inbox);
@@ -158,16 +159,20 @@ fn lock(open: &Open) -> MutexGuard<'_, Vec<(SpoolKey, Weak<Shared>)>> {
     open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Opens a folder.
+pub(crate) type OpenFolder = Arc<dyn Fn(&Path) -> io::Result<Box<dyn SpoolFs>> + Send + Sync>;
+
 /// The thread's own.
-struct Disk {
+pub(crate) struct Disk {
     folder: PathBuf,
+    folders: OpenFolder,
     clock: Clock,
     open: Open,
     ledger: Arc<Ledger>,
     /// None while its folder can't be opened.
     log: Option<Log>,
     log_retry: Instant,
-    cores: BTreeMap<u64, (SpoolKey, Core)>,
+    pub(crate) cores: BTreeMap<u64, (SpoolKey, Core)>,
     next_slot: u64,
     next_wanted: NextWanted,
     /// None until it is known.
@@ -181,10 +186,18 @@ struct Disk {
 }
 
 impl Disk {
-    fn new(folder: PathBuf, clock: Clock, open: Open, next_wanted: NextWanted, ledger: Arc<Ledger>) -> Disk {
+    pub(crate) fn new(
+        folder: PathBuf,
+        folders: OpenFolder,
+        clock: Clock,
+        open: Open,
+        next_wanted: NextWanted,
+        ledger: Arc<Ledger>,
+    ) -> Disk {
         let log_retry = Instant::now();
         let mut disk = Disk {
             folder,
+            folders,
             clock,
             open,
             ledger,
@@ -206,7 +219,7 @@ impl Disk {
         if self.log.is_some() || now < self.log_retry {
             return;
         }
-        match folder_fs(&self.folder).and_then(|fs| Log::open(fs, &self.ledger)) {
+        match (self.folders)(&self.folder).and_then(|fs| Log::open(fs, &self.ledger)) {
             Ok(log) => self.log = Some(log),
             Err(error) => {
                 tracing::warn!(%error, "the ledger can't be opened; it is kept in memory");
@@ -239,8 +252,18 @@ impl Disk {
         }
     }
 
-    fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         let (now, wall) = (Instant::now(), self.clock.unix_micros());
+        self.open_log(now);
+        for (key, core) in self.cores.values() {
+            if let Some(first) = core.take_first() {
+                self.ledger.goes_on(key, first);
+            }
+        }
+        // Before anything that the backlogs write.
+        if let Some(log) = &mut self.log {
+            log.turn(&self.ledger, now);
+        }
         let mut closed = Vec::new();
         for (slot, (_, core)) in &mut self.cores {
             core.turn(now, wall);
@@ -251,8 +274,16 @@ impl Disk {
         for slot in closed {
             if let Some((key, core)) = self.cores.remove(&slot) {
                 lock(&self.open).retain(|(open, _)| *open != key);
+                // It may have come in this very turn.
+                if let Some(first) = core.take_first() {
+                    self.ledger.goes_on(&key, first);
+                }
                 let lost = core.close(now, wall);
                 self.ledger.settle_lost(&key, lost);
+                // It is closed in order: then the ledger must not know less than its files.
+                if let Some(log) = &mut self.log {
+                    log.save(&self.ledger);
+                }
                 if !self.is_wanted(&key) {
                     self.sweep_at = Some(now);
                 }
@@ -263,10 +294,6 @@ impl Disk {
             self.wanted = wanted;
             self.opened_since.clear();
             self.sweep_at = Some(now);
-        }
-        self.open_log(now);
-        if let Some(log) = &mut self.log {
-            log.turn(&self.ledger, now);
         }
         if self.sweep_at.is_some_and(|at| now >= at) {
             self.sweep_at = None;
@@ -300,8 +327,9 @@ impl Disk {
             if self.doomed.contains(name) {
                 continue;
             }
-            let named =
-                folder_fs(&self.folder.join(name)).and_then(|fs| abandon::name_losses(fs, key, &self.ledger));
+            let wall = self.clock.unix_micros();
+            let named = (self.folders)(&self.folder.join(name))
+                .and_then(|fs| abandon::name_losses(fs, key, &self.ledger, wall));
             match named {
                 Ok(frames) => {
                     tracing::info!(%key, frames, "nobody has this spool any more; it is deleted");
@@ -318,7 +346,7 @@ impl Disk {
                 continue;
             }
             let path = self.folder.join(name);
-            let gone = folder_fs(&path)
+            let gone = (self.folders)(&path)
                 .and_then(|mut fs| abandon::clear(fs.as_mut()))
                 .and_then(|()| std::fs::remove_dir(&path));
             match gone {
@@ -331,7 +359,11 @@ impl Disk {
         true
     }
 
-    fn open_backlog(&mut self, key: SpoolKey, settings: Settings) -> Result<(u64, Arc<Shared>), SpoolError> {
+    pub(crate) fn open_backlog(
+        &mut self,
+        key: SpoolKey,
+        settings: Settings,
+    ) -> Result<(u64, Arc<Shared>), SpoolError> {
         // One that its owner has just dropped is closed first.
         self.turn();
         if self.cores.values().any(|(open, _)| *open == key) {
@@ -342,9 +374,19 @@ impl Disk {
         if !self.is_wanted(&key) {
             self.opened_since.insert(key.clone());
         }
-        let folder: Folder = Box::new(move || folder_fs(&path));
-        let core = Core::open(settings, folder, Instant::now());
+        let folders = self.folders.clone();
+        let folder: Folder = Box::new(move || folders(&path));
+        let mut core = Core::open(settings, folder, Instant::now());
         let shared = core.shared().clone();
+        // What the last stop may have cost is written down before anything else is.
+        if let Some(interrupted) = core.found() {
+            let found = ledger::stretch(&shared.lock().held());
+            self.ledger.begin(&key, found, interrupted, self.clock.unix_micros());
+            let told = self.log.as_mut().is_some_and(|log| log.save(&self.ledger));
+            if interrupted {
+                core.announce_first(told);
+            }
+        }
         let slot = self.next_slot;
         self.next_slot += 1;
         lock(&self.open).push((key.clone(), Arc::downgrade(&shared)));
@@ -352,7 +394,7 @@ impl Disk {
         Ok((slot, shared))
     }
 
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         for (_, core) in self.cores.values() {
             core.shared().lock().closed = true;
         }

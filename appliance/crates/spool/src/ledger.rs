@@ -4,6 +4,10 @@
 //!  settle, pending --> Book (memory) --every minute, losses within seconds--> ledger.log (appended, checksummed)
 //!                        ^ queries                     too long: written anew as a whole, renamed into place
 //! ```
+//!
+//! After a stop without warning the ledger is certain up to what it had saved, and the spool has what it had written.
+//! What lies between, and behind, is `unknown`. That is written down before the spool is opened, and where it ends before
+//! the spool's first write: then a further stop at any moment adds to it and takes nothing away.
 
 mod book;
 mod log;
@@ -14,10 +18,11 @@ pub(crate) use log::Log;
 pub(crate) use log::replay_any;
 
 use crate::backlog::SpoolKey;
+use crate::disk::Jobs;
 use book::Book;
-use fieldgate_hub::backlog::{LossCause, Lost};
+use fieldgate_hub::backlog::{Held, LossCause, Lost};
 use fieldgate_hub::ledger::{Fate, LedgerHandle, LedgerKeeper, LedgerKey, Stretch, Why};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// What a stretch is said to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +121,11 @@ pub struct Answer {
 
 /// The ledger. Calls take a short lock; a disk thread saves what they change.
 #[derive(Default)]
-pub struct Ledger(Mutex<Book>);
+pub struct Ledger {
+    book: Mutex<Book>,
+    /// The way to the thread that saves it.
+    saver: OnceLock<Jobs>,
+}
 
 impl Ledger {
     /// One upstream's page.
@@ -136,17 +145,58 @@ impl Ledger {
 
     /// Writes down what a backlog lost on its way out.
     pub(crate) fn settle_lost(&self, key: &SpoolKey, losses: Vec<Lost>) {
-        let SpoolKey { mountpoint, upstream, track } = key.clone();
-        let key = LedgerKey { mountpoint, upstream, track };
+        let key = page(key);
         for lost in losses {
             let (fate, stretch) = settled(&lost);
             self.settle(&key, fate, stretch);
         }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Book> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// An upstream's disk is open; `interrupted`: it was not closed in order. See [`Book::begin`].
+    pub(crate) fn begin(
+        &self,
+        key: &SpoolKey,
+        recovered: Option<Stretch>,
+        interrupted: bool,
+        unix_micros: i64,
+    ) {
+        self.lock().begin(&page(key), recovered, interrupted, unix_micros);
     }
+
+    /// The first frame after a stop without warning is there, captured at this time.
+    pub(crate) fn goes_on(&self, key: &SpoolKey, unix_micros: i64) {
+        self.lock().goes_on(&page(key), unix_micros);
+    }
+
+    /// No frame will come any more.
+    pub(crate) fn ends(&self, key: &SpoolKey) {
+        self.lock().ends(&page(key));
+    }
+
+    /// Whom to wake when something must be saved at once.
+    pub(crate) fn saved_by(&self, saver: Jobs) {
+        self.saver.set(saver).ok();
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a backlog holds, as its page says it; `None` if that is nothing.
+pub(crate) fn stretch(held: &Held) -> Option<Stretch> {
+    (held.frames > 0).then_some(Stretch {
+        from_unix_micros: held.oldest_unix_micros,
+        to_unix_micros: held.newest_unix_micros,
+        frames: held.frames,
+        bytes: 0,
+    })
+}
+
+/// A backlog's page.
+pub(crate) fn page(key: &SpoolKey) -> LedgerKey {
+    let SpoolKey { mountpoint, upstream, track } = key.clone();
+    LedgerKey { mountpoint, upstream, track }
 }
 
 /// How a backlog's loss is written down.
@@ -167,7 +217,14 @@ fn settled(lost: &Lost) -> (Fate, Stretch) {
 
 impl LedgerKeeper for Ledger {
     fn settle(&self, key: &LedgerKey, fate: Fate, stretch: Stretch) {
-        self.lock().settle(key, fate, stretch);
+        let mut book = self.lock();
+        let before = book.at_once;
+        book.settle(key, fate, stretch);
+        let wakes = book.at_once && !before;
+        drop(book);
+        if let Some(saver) = self.saver.get().filter(|_| wakes) {
+            saver.wake();
+        }
     }
 
     fn pending(&self, key: &LedgerKey, pending: Option<Stretch>) {

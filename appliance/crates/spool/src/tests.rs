@@ -1,6 +1,7 @@
 //! The spool on a disk that fails on order.
 
 mod cuts;
+mod lives;
 mod model;
 mod real;
 

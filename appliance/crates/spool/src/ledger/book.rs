@@ -33,6 +33,12 @@ pub(super) struct Page {
     unresolved: Option<Stretch>,
     /// The gateway stopped without warning: nothing is known since then.
     unknown_since: Option<i64>,
+    /// The same, written down at the start already, up to the start: it ends where the first new frame does. Survives
+    /// further stops without warning, so that none of them can take it away.
+    interrupted: Option<Stretch>,
+    interrupted_saved: Option<Stretch>,
+    /// When it was made, if nothing else is known of it.
+    begun: Option<i64>,
 }
 
 /// What changed and is not on disk yet.
@@ -40,6 +46,8 @@ pub(super) struct Page {
 pub(super) enum Change {
     Settled(LedgerKey, Fate, Stretch),
     Pending(LedgerKey, Option<Stretch>),
+    Interrupted(LedgerKey, Option<Stretch>),
+    Begun(LedgerKey, i64),
 }
 
 /// The ledger in memory.
@@ -51,8 +59,10 @@ pub(crate) struct Book {
     unsaved: Vec<Change>,
     /// Too much has changed to save it piece by piece.
     pub(super) overflown: bool,
-    /// A loss, or the beginning of a page, is among what is not saved.
+    /// A loss is among what is not saved.
     pub(super) urgent: bool,
+    /// What must be saved before anything else is: a page's beginning, or what a stop without warning may have cost.
+    pub(super) at_once: bool,
     /// The last stop was in order.
     clean: bool,
 }
@@ -66,6 +76,12 @@ fn joined(one: &Stretch, other: &Stretch) -> Option<Stretch> {
         frames: one.frames.saturating_add(other.frames),
         bytes: one.bytes.saturating_add(other.bytes),
     })
+}
+
+/// A stretch of which nothing is known, not even how many frames it had.
+fn unknown(from_unix_micros: i64, to_unix_micros: i64) -> Stretch {
+    let to_unix_micros = to_unix_micros.max(from_unix_micros);
+    Stretch { from_unix_micros, to_unix_micros, frames: 0, bytes: 0 }
 }
 
 impl Page {
@@ -93,28 +109,105 @@ impl Page {
     }
 
     fn newest(&self) -> Option<i64> {
-        let ends = self.lines.iter().map(|line| line.stretch.to_unix_micros);
-        ends.chain(self.pending.map(|pending| pending.to_unix_micros)).max()
+        self.newest_settled().max(self.pending.map(|pending| pending.to_unix_micros))
+    }
+
+    fn newest_settled(&self) -> Option<i64> {
+        self.lines.iter().map(|line| line.stretch.to_unix_micros).max()
+    }
+
+    /// Up to when everything is settled.
+    fn settled_until(&self) -> Option<i64> {
+        self.pending.map(|pending| pending.from_unix_micros).or(self.newest_settled()).or(self.begun)
     }
 }
 
 impl Book {
     pub(super) fn settle(&mut self, key: &LedgerKey, fate: Fate, stretch: Stretch) {
-        if let Some(since) = self.pages.get_mut(key).and_then(|page| page.unknown_since.take())
-            && stretch.from_unix_micros > since.saturating_add(JOIN_MICROS)
-        {
-            let to_unix_micros = stretch.from_unix_micros;
-            let gap = Stretch { from_unix_micros: since, to_unix_micros, frames: 0, bytes: 0 };
-            self.note(key, Fate::Unknown, gap);
+        let begin = stretch.from_unix_micros;
+        if let Some(page) = self.pages.get_mut(key) {
+            let since = page.unknown_since.take();
+            if let Some(since) = since.filter(|since| begin > *since) {
+                self.note(key, Fate::Unknown, unknown(since, begin));
+            } else if page.interrupted.is_some_and(|gap| begin > gap.from_unix_micros) {
+                self.goes_on(key, begin);
+            }
         }
         self.note(key, fate, stretch);
+    }
+
+    /// An upstream that keeps its frames on disk begins; `recovered`: what was found there. `interrupted`: it was not
+    /// closed in order.
+    pub(super) fn begin(
+        &mut self,
+        key: &LedgerKey,
+        recovered: Option<Stretch>,
+        interrupted: bool,
+        unix_micros: i64,
+    ) {
+        let page = self.page(key);
+        let settled_until = page.settled_until();
+        // Its own files know better than the ledger whether it was closed in order.
+        page.unknown_since = None;
+        page.unresolved = None;
+        page.pending = recovered;
+        if settled_until.is_none() && recovered.is_none() {
+            page.begun = Some(unix_micros);
+            self.unsaved.push(Change::Begun(key.clone(), unix_micros));
+            self.at_once = true;
+        }
+        if interrupted {
+            self.interrupt(key, settled_until, recovered, unix_micros);
+        }
+    }
+
+    fn interrupt(
+        &mut self,
+        key: &LedgerKey,
+        settled_until: Option<i64>,
+        recovered: Option<Stretch>,
+        unix_micros: i64,
+    ) {
+        // It was let go of after the ledger was saved last.
+        let gone = settled_until.zip(recovered).filter(|(until, found)| found.from_unix_micros > *until);
+        let known_until = settled_until.max(recovered.map(|found| found.to_unix_micros));
+        let since = known_until.unwrap_or(unix_micros);
+        let page = self.page(key);
+        let since = page.interrupted.map_or(since, |earlier| earlier.from_unix_micros.min(since));
+        page.interrupted = Some(unknown(since, unix_micros));
+        if let Some((until, found)) = gone {
+            self.note(key, Fate::Unknown, unknown(until, found.from_unix_micros));
+        }
+        self.at_once = true;
+    }
+
+    /// The first frame after a stop without warning is there: what may be missing ends with it.
+    pub(super) fn goes_on(&mut self, key: &LedgerKey, unix_micros: i64) {
+        if let Some(gap) = self.pages.get_mut(key).and_then(|page| page.interrupted.take()) {
+            self.note(key, Fate::Unknown, unknown(gap.from_unix_micros.min(unix_micros), unix_micros));
+            self.at_once = true;
+        }
+    }
+
+    /// No frame will come any more: what may be missing ends with the start.
+    pub(super) fn ends(&mut self, key: &LedgerKey) {
+        if let Some(gap) = self.pages.get_mut(key).and_then(|page| page.interrupted.take()) {
+            self.note(key, Fate::Unknown, gap);
+        }
+    }
+
+    /// The same for all pages.
+    pub(super) fn end_all(&mut self) {
+        let keys: Vec<LedgerKey> = self.pages.keys().cloned().collect();
+        keys.iter().for_each(|key| self.ends(key));
     }
 
     fn note(&mut self, key: &LedgerKey, fate: Fate, stretch: Stretch) {
         // A page that was never saved could not say after a cut that something is missing from it.
         let begins = self.pages.get(key).is_none_or(|page| page.lines.is_empty());
         self.apply(key, fate, stretch);
-        self.urgent |= begins || matches!(fate, Fate::Lost(_) | Fate::Unknown);
+        self.at_once |= begins;
+        self.urgent |= matches!(fate, Fate::Lost(_) | Fate::Unknown);
         let last = self.unsaved.iter_mut().rev().take(LOOK_BACK).find_map(|change| match change {
             Change::Settled(of, before, grown) if of == key && *before == fate => Some(grown),
             _ => None,
@@ -201,7 +294,8 @@ impl Book {
         for (key, page) in pages {
             let settled = page.lines.iter().map(|line| (key, State::Settled(line.fate), line.stretch));
             let pending = page.pending.iter().map(|pending| (key, State::Pending, *pending));
-            found.extend(settled.chain(pending).filter(|(_, _, stretch)| fits(stretch)));
+            let unknown = page.interrupted.iter().map(|gap| (key, State::Settled(Fate::Unknown), *gap));
+            found.extend(settled.chain(pending).chain(unknown).filter(|(_, _, stretch)| fits(stretch)));
         }
         found.sort_by_key(|(_, _, stretch)| stretch.from_unix_micros);
         let start = query.cursor.map_or(0, |cursor| {
@@ -231,20 +325,33 @@ impl Book {
     pub(super) fn is_unsaved(&self) -> bool {
         !self.unsaved.is_empty()
             || self.overflown
-            || self.pages.values().any(|page| page.pending != page.pending_saved)
+            || self
+                .pages
+                .values()
+                .any(|page| page.pending != page.pending_saved || page.interrupted != page.interrupted_saved)
     }
 
     /// What is not on disk yet; from now on it is taken to be.
     pub(super) fn take_unsaved(&mut self) -> Vec<Change> {
-        let mut changes = std::mem::take(&mut self.unsaved);
-        self.urgent = false;
-        self.overflown = false;
+        let settled = std::mem::take(&mut self.unsaved);
+        (self.urgent, self.at_once, self.overflown) = (false, false, false);
+        // A cut may leave the first of them alone: a gap is there before, and until, a line takes its place.
+        let (mut changes, mut filled) = (Vec::new(), Vec::new());
+        for (key, page) in &mut self.pages {
+            if page.interrupted != page.interrupted_saved {
+                page.interrupted_saved = page.interrupted;
+                let place = if page.interrupted.is_some() { &mut changes } else { &mut filled };
+                place.push(Change::Interrupted(key.clone(), page.interrupted));
+            }
+        }
+        changes.extend(settled);
         for (key, page) in &mut self.pages {
             if page.pending != page.pending_saved {
                 page.pending_saved = page.pending;
                 changes.push(Change::Pending(key.clone(), page.pending));
             }
         }
+        changes.extend(filled);
         changes
     }
 
@@ -258,6 +365,12 @@ impl Book {
             if let Some(pending) = page.pending {
                 changes.push(Change::Pending(key.clone(), Some(pending)));
             }
+            if let Some(gap) = page.interrupted {
+                changes.push(Change::Interrupted(key.clone(), Some(gap)));
+            }
+            if let Some(unix_micros) = page.begun.filter(|_| page.lines.is_empty()) {
+                changes.push(Change::Begun(key.clone(), unix_micros));
+            }
         }
         changes
     }
@@ -269,10 +382,13 @@ impl Book {
             match change {
                 Change::Settled(key, fate, stretch) => self.apply(&key, fate, stretch),
                 Change::Pending(key, pending) => self.page(&key).pending = pending,
+                Change::Interrupted(key, gap) => self.page(&key).interrupted = gap,
+                Change::Begun(key, unix_micros) => self.page(&key).begun = Some(unix_micros),
             }
         }
         for page in self.pages.values_mut() {
             page.pending_saved = page.pending;
+            page.interrupted_saved = page.interrupted;
             page.unresolved = page.pending;
             page.unknown_since = page.newest().filter(|_| !clean);
         }

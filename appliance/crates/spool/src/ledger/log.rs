@@ -34,6 +34,9 @@ const NO_PENDING: u8 = 4;
 const FORGOTTEN: u8 = 5;
 const CLEAN: u8 = 6;
 const OPENED: u8 = 7;
+const INTERRUPTED: u8 = 8;
+const NOT_INTERRUPTED: u8 = 9;
+const BEGUN: u8 = 10;
 
 /// The disk thread's side of the ledger.
 pub(crate) struct Log {
@@ -78,10 +81,10 @@ impl Log {
             return;
         }
         let (since, urgent) = self.waiting.unwrap_or((now, false));
-        let urgent = urgent || book.urgent;
+        let (urgent, at_once) = (urgent || book.urgent, book.at_once && !self.failing);
         self.waiting = Some((since, urgent));
         drop(book);
-        if self.due().is_some_and(|due| now >= due) {
+        if at_once || self.due().is_some_and(|due| now >= due) {
             self.save(ledger);
         }
     }
@@ -114,6 +117,7 @@ impl Log {
     pub(crate) fn close(mut self, ledger: &Ledger) {
         let (changes, forgotten) = {
             let mut book = ledger.lock();
+            book.end_all();
             (book.all(), book.forgotten_before())
         };
         let outcome = self.write_anew(&changes, forgotten, true);
@@ -204,7 +208,10 @@ fn write_record(out: &mut Vec<u8>, kind: u8, content: &[u8]) {
 
 fn write_changes(out: &mut Vec<u8>, keys: &mut BTreeMap<LedgerKey, u32>, changes: &[Change]) {
     for change in changes {
-        let (Change::Settled(key, ..) | Change::Pending(key, _)) = change;
+        let (Change::Settled(key, ..)
+        | Change::Pending(key, _)
+        | Change::Interrupted(key, _)
+        | Change::Begun(key, _)) = change;
         let known = u32::try_from(keys.len()).unwrap_or(u32::MAX);
         let index = *keys.entry(key.clone()).or_insert_with(|| {
             let mut content = known.to_le_bytes().to_vec();
@@ -224,6 +231,12 @@ fn write_changes(out: &mut Vec<u8>, keys: &mut BTreeMap<LedgerKey, u32>, changes
             }
             Change::Pending(_, Some(stretch)) => (PENDING, Some(stretch)),
             Change::Pending(_, None) => (NO_PENDING, None),
+            Change::Interrupted(_, Some(gap)) => (INTERRUPTED, Some(gap)),
+            Change::Interrupted(_, None) => (NOT_INTERRUPTED, None),
+            Change::Begun(_, unix_micros) => {
+                content.extend_from_slice(&unix_micros.to_le_bytes());
+                (BEGUN, None)
+            }
         };
         if let Some(stretch) = stretch {
             content.extend_from_slice(&stretch.from_unix_micros.to_le_bytes());
@@ -341,6 +354,9 @@ fn understand(
         }
         PENDING => Change::Pending(key, Some(stretch(4)?)),
         NO_PENDING => Change::Pending(key, None),
+        INTERRUPTED => Change::Interrupted(key, Some(stretch(4)?)),
+        NOT_INTERRUPTED => Change::Interrupted(key, None),
+        BEGUN => Change::Begun(key, time(4)?),
         _ => return None,
     };
     replayed.changes.push(change);
