@@ -12,6 +12,7 @@ mod pushes;
 mod sources;
 mod spools;
 mod transports;
+mod treatment;
 
 pub use admission::Admission;
 pub use board::{Board, WorkerView};

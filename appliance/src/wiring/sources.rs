@@ -7,6 +7,7 @@ mod v4l2;
 
 use super::encoders::{EncoderError, Encoders, devices_of, encoder_devices};
 use super::pushes::{client_tls, dial_options};
+use super::treatment::Treatments;
 use super::{Board, Wiring};
 use crate::supervisor::{ChildContext, ChildError, Ready};
 use crate::unbuilt;
@@ -15,6 +16,7 @@ use fieldgate_hub::{LocalShard, Mountpoint, Pace, Publisher, PublisherInfo, Retr
 use fieldgate_media::{Draft, Tracks};
 use fieldgate_model::config::{self, Pull, Source, V4l2Format};
 use fieldgate_model::job::{EncoderWish, Job, Sandbox, Work};
+use fieldgate_model::masks::Masks;
 use fieldgate_net::{RtmpEndpoint, RtmpPull};
 use fieldgate_proto::rtmp::{Limits, RtmpUrl};
 use fieldgate_worker::{Deadlines, Deliver, Program, Report, WorkerError, WorkerSource, WorkerSpec};
@@ -67,8 +69,7 @@ impl Wiring {
             Work::Rtsp(camera) if rtsp::is_auto(&source) => Some(camera.transport),
             _ => None,
         };
-        let tries_encoders = matches!(&job.work, Work::V4l2(camera) if camera.encoder.name.is_empty());
-        let learning = tries_encoders.then(|| self.encoders.clone());
+        let learning = tries_encoders(&job.work).then(|| self.encoders.clone());
         let spec = WorkerSpec { program: Program::this_binary(), job, limits: LinkLimits::CAMERA, deadlines };
         // The sender stays here: a closed command channel is not the worker's concern.
         let (_commands, inbox) = mpsc::channel(COMMANDS);
@@ -102,10 +103,12 @@ impl Wiring {
 
     /// What this source's worker shall do. Waits for the encoder or the camera's name only where it needs one.
     async fn job(&self, name: &str, source: &Source, cancel: &CancellationToken) -> Result<Job, ChildError> {
+        let masks = Masks::none();
         match source {
             Source::Test(test) => {
                 let (encoder, devices) = self.proven(cancel).await?;
-                Ok(test_picture::test_job(name, test, encoder, devices))
+                let encoder = wish(encoder, test.bitrate, test.keyframe_interval);
+                Ok(test_picture::test_job(name, test, Treatments::encode(encoder, masks), devices))
             }
             Source::V4l2(v4l2) => {
                 let (encoder, devices) = match v4l2.format {
@@ -114,10 +117,15 @@ impl Wiring {
                     V4l2Format::Auto => self.known_or_untried(),
                     V4l2Format::Mjpeg | V4l2Format::Raw => self.proven(cancel).await?,
                 };
-                Ok(v4l2::v4l2_job(name, v4l2, encoder, devices))
+                let encoder = wish(encoder, v4l2.bitrate, v4l2.keyframe_interval);
+                Ok(v4l2::v4l2_job(name, v4l2, Treatments::pass_or(encoder, masks), devices))
             }
             Source::Rtsp(rtsp) => {
-                rtsp::rtsp_job(name, rtsp, self.transports.next(name, rtsp.transport)).await
+                let transport = self.transports.next(name, rtsp.transport);
+                let unmasked = masks.unmasked().ok_or_else(|| {
+                    ChildError::new(Retry::Never, "it has masks: they cannot be burnt in without an encoder")
+                })?;
+                rtsp::rtsp_job(name, rtsp, transport, Treatments::pass(unmasked)).await
             }
             Source::Publish(_) | Source::Pull(_) | Source::Kmp(_) => {
                 Err(ChildError::new(Retry::Never, "this source needs no worker"))
@@ -269,6 +277,17 @@ impl Deliver for Feed {
 
 fn job_for(name: &str, sandbox: Sandbox, work: Work) -> Job {
     Job { name: name.to_owned(), sandbox, work }
+}
+
+/// Whether this worker may choose its encoder by itself.
+fn tries_encoders(work: &Work) -> bool {
+    let video = match work {
+        Work::Test(camera) => &camera.video,
+        Work::V4l2(camera) => &camera.video,
+        Work::Rtsp(camera) => &camera.video,
+        Work::ProbeEncoders(_) => return false,
+    };
+    video.encode().is_some_and(|encode| encode.encoder.name.is_empty())
 }
 
 /// The encoder with what the settings ask of it.

@@ -29,6 +29,6 @@ pub(crate) fn build(
             Ok(None)
         }
         Work::V4l2(settings) => v4l2::build(settings, outlet, tell).map(Some),
-        Work::Rtsp(settings) => rtsp::build(settings, outlet).map(Some),
+        Work::Rtsp(settings) => rtsp::build(settings, outlet, tell).map(Some),
     }
 }

@@ -1,6 +1,7 @@
 //! The main thread of a worker: sets up, then turns between the bus, the gateway's commands and the pulse.
 
 use crate::cameras::{self, Camera};
+use crate::decoders;
 use crate::encoders;
 use crate::error::WorkError;
 use crate::outlet::Outlet;
@@ -74,7 +75,9 @@ impl Worker {
         let camera = cameras::build(&job.work, outlet, |trials| {
             // Each trial may take seconds; it is progress all the same.
             outlet.pulse();
-            status.encoders = trials.to_vec();
+            let of_decoders = trials.iter().any(|trial| decoders::is_decoder(&trial.name));
+            let list = if of_decoders { &mut status.decoders } else { &mut status.encoders };
+            *list = trials.to_vec();
             outlet.status(status);
         })?;
         let Some(camera) = camera else { return Ok(Phase::Done) };

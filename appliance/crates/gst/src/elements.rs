@@ -29,7 +29,7 @@ const UGLY: &str = "gstreamer1.0-plugins-ugly";
 const LIBAV: &str = "gstreamer1.0-libav";
 const VAAPI: &str = "gstreamer1.0-vaapi";
 
-const ALL: [Element; 37] = [
+const ALL: [Element; 58] = [
     element("capsfilter", "coreelements", CORE),
     element("queue", "coreelements", CORE),
     element("appsink", "app", BASE),
@@ -67,6 +67,27 @@ const ALL: [Element; 37] = [
     element("fdkaacenc", "fdkaac", BAD),
     element("avenc_aac", "libav", LIBAV),
     element("fakesink", "coreelements", CORE),
+    element("appsrc", "app", BASE),
+    element("videoscale", "videoconvertscale", BASE),
+    element("videorate", "videorate", BASE),
+    element("volume", "volume", BASE),
+    element("alawdec", "alaw", GOOD),
+    element("mulawdec", "mulaw", GOOD),
+    element("opusenc", "opus", BASE),
+    element("opusdec", "opus", BASE),
+    element("avdec_opus", "libav", LIBAV),
+    element("avdec_aac", "libav", LIBAV),
+    element("fdkaacdec", "fdkaac", BAD),
+    element("faad", "faad", BAD),
+    element("v4l2h264dec", "video4linux2", GOOD),
+    element("v4l2h265dec", "video4linux2", GOOD),
+    element("vah264dec", "va", BAD),
+    element("vah265dec", "va", BAD),
+    element("avdec_h264", "libav", LIBAV),
+    element("avdec_h265", "libav", LIBAV),
+    element("openh264dec", "openh264", BAD),
+    element("libde265dec", "de265", BAD),
+    element("identity", "coreelements", CORE),
 ];
 
 const FOLDERS: [&str; 8] = [
@@ -105,9 +126,9 @@ pub(crate) fn load(name: &str) -> bool {
     if gst::Plugin::load_file(&file).is_ok() && there() {
         return true;
     }
-    // Before 1.22 conversion and scaling were two plugins.
-    element.name == "videoconvert"
-        && gst::Plugin::load_file(folder.join("libgstvideoconvert.so")).is_ok()
+    // Before 1.22 conversion and scaling were two plugins, each named after its element.
+    element.plugin == "videoconvertscale"
+        && gst::Plugin::load_file(folder.join(format!("libgst{name}.so"))).is_ok()
         && there()
 }
 

@@ -22,6 +22,9 @@ pub enum WorkError {
     /// No encoder works.
     #[error("cannot encode here: {0}")]
     NoEncoder(String),
+    /// No decoder works.
+    #[error("cannot decode here: {0}")]
+    NoDecoder(String),
     /// A pipeline could not be built.
     #[error("cannot build the pipeline: {0}")]
     Build(#[from] gst::glib::BoolError),

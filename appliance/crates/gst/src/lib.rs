@@ -8,8 +8,11 @@
 //! ```
 //! A hang in a state change stops the pulse, and the gateway kills the process: no deadline is needed in here.
 
+mod audio_path;
+mod burn;
 mod cameras;
 mod control;
+mod decoders;
 mod elements;
 mod encoders;
 mod error;
@@ -20,6 +23,7 @@ mod pipeline;
 mod stream;
 mod timeline;
 mod track;
+mod video_path;
 
 pub use control::main;
 pub use elements::Element;

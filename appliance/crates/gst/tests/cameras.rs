@@ -8,7 +8,10 @@ mod rtsp;
 
 use common::{Taken, run, run_with, spec};
 use fieldgate_media::{Codec, TrackId, TrackKind};
-use fieldgate_model::job::{EncoderWish, Sandbox, TestCamera, Work, WorkerCommand};
+use fieldgate_model::job::{
+    EncoderWish, Sandbox, TestCamera, VideoEncode, VideoTreatment, Work, WorkerCommand,
+};
+use fieldgate_model::masks::Masks;
 use fieldgate_worker::{Deadlines, Program, Spawner, probe_encoders};
 use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
@@ -42,6 +45,10 @@ fn main() -> ExitCode {
         ("measure_the_test_camera", measure_the_test_camera),
         ("a_missing_capture_device_is_named", a_missing_capture_device_is_named),
     ])
+}
+
+fn encoded(encoder: EncoderWish) -> VideoTreatment {
+    VideoTreatment::Encode(Box::new(VideoEncode::new(encoder, Masks::none())))
 }
 
 /// As a decoder reads it from a file: start codes instead of lengths, parameter sets first.
@@ -185,7 +192,7 @@ fn settings_that_cannot_work_are_named_and_never_retried() {
     assert!(error.to_string().contains("width is 641"), "{error}");
 
     let wish = EncoderWish { allow_software: false, ..EncoderWish::default() };
-    let no_software = TestCamera { encoder: wish, ..TestCamera::default() };
+    let no_software = TestCamera { video: encoded(wish), ..TestCamera::default() };
     let mut spec = spec(Work::Test(no_software), Sandbox::default());
     spec.deadlines.first_unit = Some(Duration::from_secs(30));
     if let (_, Err(error)) = run(spec, |taken| !taken.units.is_empty()) {
@@ -197,7 +204,9 @@ fn settings_that_cannot_work_are_named_and_never_retried() {
 
 fn a_missing_capture_device_is_named() {
     let device = "/dev/video250";
-    let settings = serde_json::from_value(serde_json::json!({ "device": device })).unwrap();
+    let video = encoded(EncoderWish::default());
+    let settings = serde_json::json!({ "device": device, "video": video, "audio": "off" });
+    let settings = serde_json::from_value(settings).unwrap();
     let sandbox = Sandbox { devices: vec![device.into()], ..Sandbox::default() };
     let (_, outcome) = run(spec(Work::V4l2(settings), sandbox), |_| false);
     let error = outcome.unwrap_err();
@@ -209,7 +218,7 @@ fn a_missing_capture_device_is_named() {
 fn a_keyframe_comes_when_asked_for() {
     // By itself there would be none for a minute.
     let encoder = EncoderWish { gop_ms: 60_000, name: "openh264enc".into(), ..EncoderWish::default() };
-    let camera = TestCamera { width: 320, height: 240, encoder, ..TestCamera::default() };
+    let camera = TestCamera { width: 320, height: 240, video: encoded(encoder), ..TestCamera::default() };
     let (commands, inbox) = std::sync::mpsc::sync_channel(1);
     let asked = std::cell::Cell::new(false);
     let enough = move |taken: &Taken| {
@@ -232,7 +241,7 @@ fn a_keyframe_comes_when_asked_for() {
 /// Ten seconds of the test camera; with one processor's time in milliseconds per second of stream.
 fn measure_the_test_camera() {
     let encoder = EncoderWish { name: "openh264enc".into(), ..EncoderWish::default() };
-    let camera = TestCamera { encoder, ..TestCamera::default() };
+    let camera = TestCamera { video: encoded(encoder), ..TestCamera::default() };
     let (taken, outcome) =
         run(spec(Work::Test(camera), Sandbox::default()), |taken| taken.of(TrackId::VIDEO).count() >= 400);
     outcome.unwrap();

@@ -2,6 +2,11 @@
 //!
 //! The gateway writes a [`Job`] as the link's first command, so no secret is ever in an argument or the environment.
 
+mod treatment;
+
+pub use treatment::{AudioEncode, AudioTreatment, Overlay, SoundCodec, VideoEncode, VideoTreatment};
+
+use crate::masks::Masks;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
@@ -92,13 +97,23 @@ pub struct TestCamera {
     pub frame_rate: u32,
     /// Whether there is a tone.
     pub sound: bool,
-    /// How pictures are encoded.
-    pub encoder: EncoderWish,
+    /// What happens to its pictures, which are raw.
+    pub video: VideoTreatment,
+    /// What happens to its tone, which is raw.
+    pub audio: AudioTreatment,
 }
 
 impl Default for TestCamera {
     fn default() -> Self {
-        TestCamera { width: 1280, height: 720, frame_rate: 30, sound: true, encoder: EncoderWish::default() }
+        let encode = VideoEncode::new(EncoderWish::default(), Masks::none());
+        TestCamera {
+            width: 1280,
+            height: 720,
+            frame_rate: 30,
+            sound: true,
+            video: VideoTreatment::Encode(Box::new(encode)),
+            audio: AudioTreatment::Encode(AudioEncode::default()),
+        }
     }
 }
 
@@ -120,9 +135,10 @@ pub struct V4l2Camera {
     /// Which of the device's formats to take.
     #[serde(default)]
     pub format: V4l2Format,
-    /// How pictures are encoded, unless the device gives H.264.
-    #[serde(default)]
-    pub encoder: EncoderWish,
+    /// What happens to its pictures.
+    pub video: VideoTreatment,
+    /// What happens to its sound, where it has any.
+    pub audio: AudioTreatment,
 }
 
 /// Formats of a capture device.
@@ -160,17 +176,14 @@ pub struct RtspCamera {
     /// How long packets may wait for late ones, milliseconds.
     #[serde(default = "default_latency_ms")]
     pub latency_ms: u32,
-    /// Whether sound is taken as well.
-    #[serde(default = "yes")]
-    pub sound: bool,
+    /// What happens to its pictures.
+    pub video: VideoTreatment,
+    /// What happens to its sound.
+    pub audio: AudioTreatment,
 }
 
 fn default_latency_ms() -> u32 {
     200
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// How RTP travels from a network camera.
@@ -219,6 +232,8 @@ pub struct WorkerStatus {
     pub sandbox: Vec<Guard>,
     /// Which encoders were tried, best first; the one in use has `chosen`.
     pub encoders: Vec<EncoderTrial>,
+    /// Which decoders were tried, best first; empty for work that decodes nothing.
+    pub decoders: Vec<EncoderTrial>,
     /// The source in a few words: format, size, server.
     pub source: String,
     /// Why it ended or is about to.
@@ -296,7 +311,8 @@ mod tests {
                 user: "u".into(),
                 password: Secret("hush".into()),
                 latency_ms: 100,
-                sound: true,
+                video: VideoTreatment::pass_or(VideoEncode::new(EncoderWish::default(), Masks::none())),
+                audio: AudioTreatment::Pass,
             }),
         };
         assert!(!format!("{job:?}").contains("hush"));

@@ -7,6 +7,7 @@ pub mod command;
 pub mod config;
 pub mod event;
 pub mod job;
+pub mod masks;
 pub mod status;
 mod time;
 

@@ -2,6 +2,7 @@
 
 use super::job_for;
 use crate::supervisor::ChildError;
+use crate::wiring::treatment::Treatments;
 use fieldgate_hub::Retry;
 use fieldgate_model::config::{Rtsp, RtspTransport, Source};
 use fieldgate_model::job::{self, Job, RtspCamera, Sandbox, Work};
@@ -18,6 +19,7 @@ pub(super) async fn rtsp_job(
     name: &str,
     rtsp: &Rtsp,
     transport: job::RtspTransport,
+    treat: Treatments,
 ) -> Result<Job, ChildError> {
     let parts = rtsp.url.parts().map_err(|error| ChildError::of(Retry::Never, &error))?;
     let (host, port) = (parts.host, parts.port.unwrap_or(RTSP_PORT));
@@ -39,7 +41,8 @@ pub(super) async fn rtsp_job(
         user: percent_decoded(parts.user.unwrap_or_default()),
         password: job::Secret(percent_decoded(parts.password.unwrap_or_default())),
         latency_ms: u32::try_from(rtsp.latency.get().as_millis()).unwrap_or(u32::MAX),
-        sound: true,
+        video: treat.video,
+        audio: treat.audio,
     };
     let udp = transport == job::RtspTransport::Udp;
     let sandbox = Sandbox { tcp_connect: vec![port], udp, ..Sandbox::default() };

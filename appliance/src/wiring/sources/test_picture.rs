@@ -1,17 +1,19 @@
 //! What the test picture's worker is told.
 
-use super::{job_for, wish};
+use super::job_for;
+use crate::wiring::treatment::Treatments;
 use fieldgate_model::config::TestPicture;
-use fieldgate_model::job::{EncoderWish, Job, Sandbox, TestCamera, Work};
+use fieldgate_model::job::{Job, Sandbox, TestCamera, Work};
 use std::path::PathBuf;
 
-pub(super) fn test_job(name: &str, test: &TestPicture, encoder: EncoderWish, devices: Vec<PathBuf>) -> Job {
+pub(super) fn test_job(name: &str, test: &TestPicture, treat: Treatments, devices: Vec<PathBuf>) -> Job {
     let camera = TestCamera {
         width: test.width,
         height: test.height,
         frame_rate: test.frame_rate,
         sound: test.audio,
-        encoder: wish(encoder, test.bitrate, test.keyframe_interval),
+        video: treat.video,
+        audio: treat.audio,
     };
     job_for(name, Sandbox { devices, ..Sandbox::default() }, Work::Test(camera))
 }
@@ -20,6 +22,8 @@ pub(super) fn test_job(name: &str, test: &TestPicture, encoder: EncoderWish, dev
 mod tests {
     use super::*;
     use fieldgate_model::config::Span;
+    use fieldgate_model::job::EncoderWish;
+    use fieldgate_model::masks::Masks;
 
     #[test]
     fn the_settings_of_a_test_picture_reach_its_worker() {
@@ -32,11 +36,11 @@ mod tests {
             keyframe_interval: Span::from_millis(500),
         };
         let encoder = EncoderWish { name: "openh264enc".into(), ..EncoderWish::default() };
-        let job = test_job("demo", &test, encoder, vec!["/dev/dri/renderD128".into()]);
+        let treat = Treatments::encode(encoder, Masks::none());
+        let job = test_job("demo", &test, treat.clone(), vec!["/dev/dri/renderD128".into()]);
         assert_eq!((job.name.as_str(), job.sandbox.devices.len()), ("demo", 1));
         let Work::Test(camera) = job.work else { panic!() };
         assert_eq!((camera.width, camera.height, camera.frame_rate, camera.sound), (320, 180, 12, false));
-        let EncoderWish { name, bitrate, gop_ms, .. } = camera.encoder;
-        assert_eq!((name.as_str(), bitrate, gop_ms), ("openh264enc", 300_000, 500));
+        assert_eq!((camera.video, camera.audio), (treat.video, treat.audio));
     }
 }

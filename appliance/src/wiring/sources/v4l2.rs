@@ -1,11 +1,12 @@
 //! What a local camera's worker is told.
 
-use super::{job_for, wish};
+use super::job_for;
+use crate::wiring::treatment::Treatments;
 use fieldgate_model::config::{V4l2, V4l2Format};
-use fieldgate_model::job::{self, EncoderWish, Job, Sandbox, V4l2Camera, Work};
+use fieldgate_model::job::{self, Job, Sandbox, V4l2Camera, Work};
 use std::path::PathBuf;
 
-pub(super) fn v4l2_job(name: &str, v4l2: &V4l2, encoder: EncoderWish, mut devices: Vec<PathBuf>) -> Job {
+pub(super) fn v4l2_job(name: &str, v4l2: &V4l2, treat: Treatments, mut devices: Vec<PathBuf>) -> Job {
     let camera = V4l2Camera {
         device: v4l2.device.clone(),
         width: v4l2.width.unwrap_or(0),
@@ -17,7 +18,8 @@ pub(super) fn v4l2_job(name: &str, v4l2: &V4l2, encoder: EncoderWish, mut device
             V4l2Format::Mjpeg => job::V4l2Format::Mjpeg,
             V4l2Format::Raw => job::V4l2Format::Raw,
         },
-        encoder: wish(encoder, v4l2.bitrate, v4l2.keyframe_interval),
+        video: treat.video,
+        audio: treat.audio,
     };
     devices.retain(|device| *device != v4l2.device);
     devices.insert(0, v4l2.device.clone());
@@ -27,6 +29,8 @@ pub(super) fn v4l2_job(name: &str, v4l2: &V4l2, encoder: EncoderWish, mut device
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fieldgate_model::job::EncoderWish;
+    use fieldgate_model::masks::Masks;
     use std::path::Path;
 
     #[test]
@@ -36,12 +40,13 @@ mod tests {
             "bitrate": 700_000, "keyframe_interval": "4s",
         }))
         .unwrap();
+        let treat = Treatments::pass_or(EncoderWish::default(), Masks::none());
         let devices = vec!["/dev/video2".into(), "/dev/video11".into()];
-        let job = v4l2_job("bay", &v4l2, EncoderWish::default(), devices);
+        let job = v4l2_job("bay", &v4l2, treat.clone(), devices);
         assert_eq!(job.sandbox.devices, [Path::new("/dev/video2"), Path::new("/dev/video11")]);
         let Work::V4l2(camera) = job.work else { panic!() };
         assert_eq!((camera.width, camera.height, camera.frame_rate), (800, 600, 15));
         assert_eq!(camera.format, job::V4l2Format::Mjpeg);
-        assert_eq!((camera.encoder.bitrate, camera.encoder.gop_ms), (700_000, 4_000));
+        assert_eq!((camera.video, camera.audio), (treat.video, treat.audio));
     }
 }

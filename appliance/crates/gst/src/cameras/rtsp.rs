@@ -1,15 +1,18 @@
-//! A network camera. Its media passes as it is: depacketised, never decoded.
+//! A network camera. Its media passes as it is, depacketised and never decoded, unless its treatment says otherwise.
 
 use super::Camera;
+use crate::audio_path::{self, CodedSound};
 use crate::elements;
+use crate::encoders::Pictures;
 use crate::error::WorkError;
 use crate::outlet::Outlet;
-use crate::pipeline::{appsink, filter, h264_caps, make};
+use crate::pipeline::{appsink, make};
 use crate::stream::Stream;
 use crate::timeline::DecodeTimes;
+use crate::video_path::{self, Coded};
 use fieldgate_hub::link::LogLevel;
 use fieldgate_media::TrackId;
-use fieldgate_model::job::{RtspCamera, RtspTransport};
+use fieldgate_model::job::{AudioTreatment, EncoderTrial, RtspCamera, RtspTransport, VideoTreatment};
 use gst::prelude::*;
 use std::sync::{Mutex, PoisonError};
 
@@ -22,53 +25,38 @@ struct Encoding {
     media: &'static str,
     name: &'static str,
     depayloader: &'static str,
-    parser: Option<&'static str>,
-    caps: &'static str,
+    form: Form,
+}
+
+/// In what form its units come out of the depayloader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Picture(Coded),
+    Sound(CodedSound),
+}
+
+/// What happens to the camera's media.
+#[derive(Clone)]
+struct Treatments {
+    video: VideoTreatment,
+    audio: AudioTreatment,
+}
+
+const fn encoding(name: &'static str, depayloader: &'static str, form: Form) -> Encoding {
+    let media = match form {
+        Form::Picture(_) => "video",
+        Form::Sound(_) => "audio",
+    };
+    Encoding { media, name, depayloader, form }
 }
 
 const ENCODINGS: [Encoding; 6] = [
-    Encoding {
-        media: "video",
-        name: "H264",
-        depayloader: "rtph264depay",
-        parser: Some("h264parse"),
-        caps: "video/x-h264,stream-format=avc,alignment=au",
-    },
-    Encoding {
-        media: "video",
-        name: "H265",
-        depayloader: "rtph265depay",
-        parser: Some("h265parse"),
-        caps: "video/x-h265,stream-format=hvc1,alignment=au",
-    },
-    Encoding {
-        media: "audio",
-        name: "MPEG4-GENERIC",
-        depayloader: "rtpmp4gdepay",
-        parser: Some("aacparse"),
-        caps: "audio/mpeg,mpegversion=4,stream-format=raw,framed=true",
-    },
-    Encoding {
-        media: "audio",
-        name: "PCMA",
-        depayloader: "rtppcmadepay",
-        parser: None,
-        caps: "audio/x-alaw",
-    },
-    Encoding {
-        media: "audio",
-        name: "PCMU",
-        depayloader: "rtppcmudepay",
-        parser: None,
-        caps: "audio/x-mulaw",
-    },
-    Encoding {
-        media: "audio",
-        name: "OPUS",
-        depayloader: "rtpopusdepay",
-        parser: Some("opusparse"),
-        caps: "audio/x-opus",
-    },
+    encoding("H264", "rtph264depay", Form::Picture(Coded::H264)),
+    encoding("H265", "rtph265depay", Form::Picture(Coded::Hevc)),
+    encoding("MPEG4-GENERIC", "rtpmp4gdepay", Form::Sound(CodedSound::Aac)),
+    encoding("PCMA", "rtppcmadepay", Form::Sound(CodedSound::PcmA)),
+    encoding("PCMU", "rtppcmudepay", Form::Sound(CodedSound::PcmU)),
+    encoding("OPUS", "rtpopusdepay", Form::Sound(CodedSound::Opus)),
 ];
 
 impl Encoding {
@@ -93,16 +81,22 @@ impl Encoding {
     }
 }
 
-pub(super) fn build(settings: &RtspCamera, outlet: &Outlet) -> Result<Camera, WorkError> {
+pub(super) fn build(
+    settings: &RtspCamera,
+    outlet: &Outlet,
+    tell: impl FnMut(&[EncoderTrial]),
+) -> Result<Camera, WorkError> {
     check(settings)?;
     require(settings.transport)?;
+    let video = video_path::prepared(&settings.video, tell)?;
+    let treat = Treatments { video, audio: settings.audio.clone() };
     let pipeline = gst::Pipeline::new();
     let stream = Stream::new(outlet.clone());
     let source = source(settings)?;
     pipeline.add(&source)?;
 
     let taken = Mutex::new(Vec::<TrackId>::new());
-    let (promised, log, sound) = (stream.clone(), outlet.clone(), settings.sound);
+    let (promised, log, sound) = (stream.clone(), outlet.clone(), audio_path::is_wanted(&settings.audio));
     source.connect("select-stream", false, move |args| {
         let caps = args.get(2).and_then(|value| value.get::<gst::Caps>().ok());
         let encoding = caps.as_ref().and_then(|caps| Encoding::of(caps));
@@ -124,7 +118,7 @@ pub(super) fn build(settings: &RtspCamera, outlet: &Outlet) -> Result<Camera, Wo
     source.connect_pad_added(move |_, pad| {
         let Some(pipeline) = weak.upgrade() else { return };
         let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-        let attached = Encoding::of(&caps).map(|encoding| attach(&pipeline, pad, encoding, &stream));
+        let attached = Encoding::of(&caps).map(|encoding| attach(&pipeline, pad, encoding, &treat, &stream));
         if let Some(Err(error)) = attached {
             log.log(LogLevel::Warn, &format!("{}: {error}", describe(Some(&caps))));
         }
@@ -159,7 +153,6 @@ fn require(transport: RtspTransport) -> Result<(), WorkError> {
     }
     for encoding in &ENCODINGS {
         names.push(encoding.depayloader);
-        names.extend(encoding.parser);
     }
     // rtspsrc makes fakesinks for streams that are not taken.
     names.push("fakesink");
@@ -195,19 +188,26 @@ fn attach(
     pipeline: &gst::Pipeline,
     pad: &gst::Pad,
     encoding: &'static Encoding,
+    treat: &Treatments,
     stream: &Stream,
 ) -> Result<(), WorkError> {
     let sink = appsink(encoding.media);
     let mut all = vec![make(encoding.depayloader, &[])?];
-    if let Some(parser) = encoding.parser {
-        all.push(make(parser, &[])?);
+    let mut times = DecodeTimes::Made;
+    match encoding.form {
+        Form::Picture(coded) => {
+            let unknown = Pictures { width: 0, height: 0, frame_rate: 0 };
+            all.extend(video_path::elements(coded, &treat.video, unknown, |_| ())?);
+            if video_path::encodes(coded, &treat.video) {
+                times = DecodeTimes::Given;
+            }
+        }
+        Form::Sound(coded) => all.extend(audio_path::elements(coded, &treat.audio)?),
     }
-    let caps = if encoding.name == "H264" { h264_caps() } else { encoding.caps.parse::<gst::Caps>()? };
-    all.push(filter(caps)?);
     all.push(sink.clone().upcast());
     pipeline.add_many(&all)?;
     gst::Element::link_many(&all)?;
-    stream.attach(&sink, encoding.track(), DecodeTimes::Made);
+    stream.attach(&sink, encoding.track(), times);
     for element in all.iter().rev() {
         element.sync_state_with_parent()?;
     }

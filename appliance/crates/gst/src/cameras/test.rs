@@ -1,6 +1,7 @@
 //! The built-in test camera: a moving ball, a burnt-in clock, a tone.
 
 use super::Camera;
+use crate::audio_path::{self, CodedSound};
 use crate::elements;
 use crate::encoders::{self, Pictures};
 use crate::error::WorkError;
@@ -10,13 +11,11 @@ use crate::picture::Painter;
 use crate::pipeline::{appsink, chain, filter, make};
 use crate::stream::Stream;
 use crate::timeline::DecodeTimes;
+use crate::video_path::{self, Coded};
 use fieldgate_media::TrackId;
-use fieldgate_model::job::{EncoderTrial, TestCamera};
+use fieldgate_model::job::{AudioTreatment, EncoderTrial, TestCamera};
 use gst::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-const AAC_ENCODERS: [&str; 3] = ["voaacenc", "fdkaacenc", "avenc_aac"];
-const AAC_BITRATE: &str = "96000";
 
 pub(super) fn build(
     settings: &TestCamera,
@@ -24,10 +23,9 @@ pub(super) fn build(
     tell: impl FnMut(&[EncoderTrial]),
 ) -> Result<Camera, WorkError> {
     check(settings)?;
-    elements::require(&["videotestsrc", "queue", "capsfilter", "appsink"])?;
+    elements::require(&["videotestsrc", "capsfilter", "appsink"])?;
     let pictures =
         Pictures { width: settings.width, height: settings.height, frame_rate: settings.frame_rate };
-    let encoder = encoders::prove(&settings.encoder, pictures, tell)?;
     let pipeline = gst::Pipeline::new();
     let stream = Stream::new(outlet.clone());
     stream.expect(TrackId::VIDEO);
@@ -35,15 +33,15 @@ pub(super) fn build(
     let source = make("videotestsrc", &[("is-live", "true"), ("pattern", "black")])?;
     paint(&source, settings)?;
     let sink = appsink("video");
-    let mut all = vec![source, filter(encoders::raw_caps(pictures))?, queue()?];
-    all.extend(encoders::encoder(encoder, &settings.encoder, pictures)?);
+    let mut all = vec![source, filter(encoders::raw_caps(pictures))?];
+    all.extend(video_path::elements(Coded::Raw, &settings.video, pictures, tell)?);
     all.push(sink.clone().upcast());
     chain(&pipeline, &all.iter().collect::<Vec<_>>())?;
     stream.attach(&sink, TrackId::VIDEO, DecodeTimes::Given);
 
-    if settings.sound {
+    if settings.sound && audio_path::is_wanted(&settings.audio) {
         stream.expect(TrackId::AUDIO);
-        add_tone(&pipeline, &stream)?;
+        add_tone(&pipeline, &stream, &settings.audio)?;
     }
     let source = format!("test picture {}x{} at {}/s", settings.width, settings.height, settings.frame_rate);
     Ok(Camera { pipeline, source })
@@ -63,45 +61,16 @@ fn check(settings: &TestCamera) -> Result<(), WorkError> {
     Ok(())
 }
 
-/// Between source and encoder, so that a slow encoder does not hold the source's clock; the oldest go.
-fn queue() -> Result<gst::Element, WorkError> {
-    make(
-        "queue",
-        &[
-            ("max-size-buffers", "4"),
-            ("max-size-bytes", "0"),
-            ("max-size-time", "0"),
-            ("leaky", "downstream"),
-        ],
-    )
-}
-
-fn add_tone(pipeline: &gst::Pipeline, stream: &Stream) -> Result<(), WorkError> {
-    elements::require(&["audiotestsrc", "audioconvert", "aacparse"])?;
-    let name = AAC_ENCODERS.into_iter().find(|name| elements::load(name));
-    let name = name.ok_or_else(|| {
-        WorkError::Missing("voaacenc (gstreamer1.0-plugins-bad) or another AAC encoder".into())
-    })?;
+fn add_tone(pipeline: &gst::Pipeline, stream: &Stream, treat: &AudioTreatment) -> Result<(), WorkError> {
+    elements::require(&["audiotestsrc", "audioconvert"])?;
     let raw = gst::Caps::builder("audio/x-raw").field("rate", 48_000).field("channels", 2).build();
-    let aac = gst::Caps::builder("audio/mpeg")
-        .field("mpegversion", 4)
-        .field("stream-format", "raw")
-        .field("framed", true)
-        .build();
     let sink = appsink("audio");
-    chain(
-        pipeline,
-        &[
-            // One AAC frame per buffer.
-            &make("audiotestsrc", &[("is-live", "true"), ("volume", "0.1"), ("samplesperbuffer", "1024")])?,
-            &make("audioconvert", &[])?,
-            &filter(raw)?,
-            &make(name, &[("bitrate", AAC_BITRATE)])?,
-            &make("aacparse", &[])?,
-            &filter(aac)?,
-            sink.upcast_ref(),
-        ],
-    )?;
+    // One AAC frame per buffer.
+    let tone = make("audiotestsrc", &[("is-live", "true"), ("volume", "0.1"), ("samplesperbuffer", "1024")])?;
+    let mut all = vec![tone, make("audioconvert", &[])?, filter(raw)?];
+    all.extend(audio_path::elements(CodedSound::Raw, treat)?);
+    all.push(sink.clone().upcast());
+    chain(pipeline, &all.iter().collect::<Vec<_>>())?;
     stream.attach(&sink, TrackId::AUDIO, DecodeTimes::Given);
     Ok(())
 }

@@ -2,12 +2,13 @@
 
 use super::Camera;
 use crate::elements;
-use crate::encoders::{self, Pictures};
+use crate::encoders::Pictures;
 use crate::error::WorkError;
 use crate::outlet::Outlet;
-use crate::pipeline::{appsink, chain, filter, h264_caps, make};
+use crate::pipeline::{appsink, chain, filter, make};
 use crate::stream::Stream;
 use crate::timeline::DecodeTimes;
+use crate::video_path::{self, Coded};
 use fieldgate_media::TrackId;
 use fieldgate_model::job::{EncoderTrial, V4l2Camera, V4l2Format};
 use gst::prelude::*;
@@ -20,7 +21,7 @@ pub(super) fn build(
     outlet: &Outlet,
     tell: impl FnMut(&[EncoderTrial]),
 ) -> Result<Camera, WorkError> {
-    elements::require(&["v4l2src", "queue", "capsfilter", "h264parse", "videoconvert", "appsink"])?;
+    elements::require(&["v4l2src", "capsfilter", "appsink"])?;
     let source = make("v4l2src", &[("name", "camera")])?;
     source.set_property("device", settings.device.to_string_lossy().as_ref());
     let offered = offered(&source)?;
@@ -36,27 +37,12 @@ pub(super) fn build(
     let sink = appsink("video");
     let described = mode.describe(settings);
     let mut all = vec![source, filter(mode.caps)?];
-    if mode.format == V4l2Format::H264 {
-        // Parameter sets in front of every keyframe survive; the header comes from them.
-        all.push(make("h264parse", &[])?);
-        all.push(filter(h264_caps())?);
-    } else {
-        if mode.format == V4l2Format::Mjpeg {
-            elements::require(&["jpegdec"])?;
-            all.push(make("jpegdec", &[])?);
-        }
-        let encoder = encoders::prove(&settings.encoder, mode.pictures, tell)?;
-        // A slow encoder must not hold the device's few buffers; the oldest go.
-        let leaky = [
-            ("max-size-buffers", "4"),
-            ("max-size-bytes", "0"),
-            ("max-size-time", "0"),
-            ("leaky", "downstream"),
-        ];
-        all.extend([make("queue", &leaky)?, make("videoconvert", &[])?]);
-        all.push(filter("video/x-raw,format=I420".parse()?)?);
-        all.extend(encoders::encoder(encoder, &settings.encoder, mode.pictures)?);
-    }
+    let coded = match mode.format {
+        V4l2Format::H264 => Coded::H264,
+        V4l2Format::Mjpeg => Coded::Jpeg,
+        V4l2Format::Raw | V4l2Format::Auto => Coded::Raw,
+    };
+    all.extend(video_path::elements(coded, &settings.video, mode.pictures, tell)?);
     all.push(sink.clone().upcast());
     chain(&pipeline, &all.iter().collect::<Vec<_>>())?;
     stream.attach(&sink, TrackId::VIDEO, DecodeTimes::Given);
@@ -159,6 +145,8 @@ fn mode(offered: &gst::Caps, format: V4l2Format, wanted: Pictures, exactly: bool
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fieldgate_model::job::{AudioTreatment, EncoderWish, VideoEncode, VideoTreatment};
+    use fieldgate_model::masks::Masks;
 
     /// As a USB camera offers them: raw 720p only at 10 pictures per second.
     const WEBCAM: &str = "video/x-raw,format=YUY2,width=1280,height=720,framerate=10/1; \
@@ -167,7 +155,11 @@ mod tests {
 
     fn chosen(offered: &str, change: impl FnOnce(&mut V4l2Camera)) -> Option<(V4l2Format, u32, u32, u32)> {
         gst::init().unwrap();
-        let mut settings: V4l2Camera = serde_json::from_str(r#"{"device": "/dev/video0"}"#).unwrap();
+        let encode = VideoEncode::new(EncoderWish::default(), Masks::none());
+        let mut settings: V4l2Camera = serde_json::from_value(serde_json::json!({
+            "device": "/dev/video0", "video": VideoTreatment::pass_or(encode), "audio": AudioTreatment::Off,
+        }))
+        .unwrap();
         change(&mut settings);
         let mode = choose(&offered.parse().unwrap(), &settings)?;
         assert!(mode.caps.is_fixed());

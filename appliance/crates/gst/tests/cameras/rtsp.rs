@@ -2,7 +2,10 @@
 
 use crate::common::{Taken, run, spec};
 use fieldgate_media::{Codec, TrackId, TrackKind};
-use fieldgate_model::job::{RtspCamera, RtspTransport, Sandbox, Secret, Work};
+use fieldgate_model::job::{
+    AudioTreatment, RtspCamera, RtspTransport, Sandbox, Secret, VideoTreatment, Work,
+};
+use fieldgate_model::masks::Masks;
 use fieldgate_worker::{WorkerError, WorkerSpec};
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -49,7 +52,8 @@ impl Server {
             user: String::new(),
             password: Secret::default(),
             latency_ms: 100,
-            sound: true,
+            video: VideoTreatment::Pass(Masks::none().unmasked().unwrap()),
+            audio: AudioTreatment::Pass,
         };
         change(&mut camera);
         let udp = camera.transport == RtspTransport::Udp;

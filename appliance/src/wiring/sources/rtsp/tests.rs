@@ -1,12 +1,14 @@
 use super::*;
 use fieldgate_model::config::TestPicture;
+use fieldgate_model::masks::Masks;
 
 fn rtsp(url: &str) -> Rtsp {
     serde_json::from_value(serde_json::json!({ "url": url, "latency": "350ms" })).unwrap()
 }
 
 async fn camera(url: &str, transport: job::RtspTransport) -> (Sandbox, RtspCamera) {
-    let job = rtsp_job("gate", &rtsp(url), transport).await.unwrap();
+    let treat = Treatments::pass(Masks::none().unmasked().unwrap());
+    let job = rtsp_job("gate", &rtsp(url), transport, treat).await.unwrap();
     let Work::Rtsp(camera) = job.work else { panic!("{job:?}") };
     (job.sandbox, camera)
 }
