@@ -25,6 +25,7 @@ pub mod rtmp;
 mod shard;
 mod sink;
 mod timeline;
+pub mod truth;
 mod wire;
 
 pub use admit::{Action, Admit, ConnectTerms, ConnectVerdict, Request, Terms, Verdict};

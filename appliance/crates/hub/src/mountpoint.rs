@@ -11,6 +11,7 @@ use crate::rtmp::RtmpSession;
 use crate::shard::LocalShard;
 use crate::sink::Publisher;
 use crate::timeline::{Pace, Timeline};
+use crate::truth::Tap;
 use crate::wire::WireForm;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -95,6 +96,7 @@ pub struct Mountpoint {
     feed: Mutex<Feed>,
     state: watch::Sender<StreamState>,
     closed: CancellationToken,
+    tap: Tap,
     malformed_units: AtomicU64,
     stalled_subscribers: AtomicU64,
     clock_jumps: AtomicU64,
@@ -116,6 +118,7 @@ impl Mountpoint {
             }),
             state: watch::Sender::new(StreamState::Idle),
             closed: CancellationToken::new(),
+            tap: Tap::new(Instant::now()),
             malformed_units: AtomicU64::new(0),
             stalled_subscribers: AtomicU64::new(0),
             clock_jumps: AtomicU64::new(0),
@@ -135,6 +138,11 @@ impl Mountpoint {
     /// Its ring.
     pub fn ring(&self) -> &Arc<Ring> {
         &self.ring
+    }
+
+    /// Where its picture is watched.
+    pub fn tap(&self) -> &Tap {
+        &self.tap
     }
 
     /// Its limits as they are now.
@@ -178,6 +186,7 @@ impl Mountpoint {
         timeline.restart();
         timeline.set_pace(Pace::Source);
         let (kicked, generation) = (feed.kicked.clone(), feed.generation);
+        self.tap.begin(Instant::now());
         drop(feed);
         self.state.send_replace(StreamState::Live(generation));
         Ok(Publisher::new(self.clone(), shard.sinks(&self.name), timeline, kicked, generation))
@@ -281,6 +290,7 @@ impl Mountpoint {
         }
         feed.publisher = None;
         feed.timeline = timeline;
+        self.tap.end(Instant::now());
         drop(feed);
         self.state.send_replace(StreamState::Interrupted(Instant::now()));
     }

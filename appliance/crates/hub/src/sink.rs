@@ -1,7 +1,7 @@
 //! The publisher's side of a stream, and the subscribers that its turn writes to.
 
 use crate::mountpoint::{Mountpoint, PublisherInfo};
-use crate::ring::Entry;
+use crate::ring::{Entry, Item};
 use crate::timeline::{Pace, Timeline};
 use fieldgate_media::{Draft, TrackId, Tracks};
 use std::cell::RefCell;
@@ -141,6 +141,7 @@ impl Publisher {
 
     /// Announces the tracks after the source sent a codec header of `header_of`, also an identical one.
     pub fn announce_header(&mut self, tracks: Tracks, header_of: Option<TrackId>) {
+        self.mountpoint.tap().tracks(&tracks);
         let entry = self.mountpoint.ring().announce(tracks, header_of);
         self.turn.push(entry);
     }
@@ -149,14 +150,19 @@ impl Publisher {
     ///
     /// Returns false, and drops it, if its track was not announced.
     pub fn publish(&mut self, mut draft: Draft) -> bool {
-        let jumps = self.timeline.jumps();
-        self.timeline.clean(&mut draft.head, Instant::now());
+        let (jumps, now) = (self.timeline.jumps(), Instant::now());
+        self.timeline.clean(&mut draft.head, now);
         let jumped = self.timeline.jumps() - jumps;
         if jumped > 0 {
             self.mountpoint.count_clock_jumps(jumped);
         }
         match self.mountpoint.ring().publish(draft) {
-            Some(entry) => self.turn.push(entry),
+            Some(entry) => {
+                if let Item::Unit { unit, .. } = &entry.item {
+                    self.mountpoint.tap().unit(unit, now);
+                }
+                self.turn.push(entry);
+            }
             None => return false,
         }
         true
