@@ -11,8 +11,12 @@
 )]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::panic))]
 
+pub mod dns_sd;
+pub mod http_auth;
 pub mod kmp;
 pub mod multipart;
 #[cfg(test)]
 mod mutation;
+pub mod onvif;
 pub mod rtmp;
+pub mod rtsp_probe;
