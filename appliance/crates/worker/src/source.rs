@@ -15,13 +15,16 @@ pub use error::WorkerError;
 use crate::exit::Exit;
 use crate::spawner::{Program, Spawner, Started, reap};
 use crate::usage::Usage;
-use fieldgate_hub::link::{Frame, Health, Inbound, Limits, LinkError, LogLevel, read_frame, write_command};
+use bytes::Bytes;
+use fieldgate_hub::link::{
+    Frame, Health, Inbound, Limits, LinkError, LogLevel, read_frame, write_ask, write_command,
+};
 use fieldgate_media::{Draft, Tracks};
 use fieldgate_model::job::{Job, Phase, WorkerCommand, WorkerStatus};
 use std::process::Child;
 use std::time::Duration;
 use tokio::net::UnixStream;
-use tokio::net::unix::pipe;
+use tokio::net::unix::{OwnedWriteHalf, pipe};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +49,8 @@ pub trait Deliver {
     fn flush(&mut self);
     /// What the worker is like; after each change and every few seconds.
     fn report(&mut self, report: &Report);
+    /// What it answered to an ask; only of workers that are asked.
+    fn answer(&mut self, _answer: Bytes) {}
 }
 
 /// How long each step may take.
@@ -116,6 +121,7 @@ pub struct WorkerSource {
     spec: WorkerSpec,
     spawner: Spawner,
     commands: mpsc::Receiver<WorkerCommand>,
+    asks: Option<mpsc::Receiver<Bytes>>,
     cancel: CancellationToken,
 }
 
@@ -127,7 +133,13 @@ impl WorkerSource {
         commands: mpsc::Receiver<WorkerCommand>,
         cancel: CancellationToken,
     ) -> Self {
-        WorkerSource { spec, spawner, commands, cancel }
+        WorkerSource { spec, spawner, commands, asks: None, cancel }
+    }
+
+    /// With asks that go to the worker as they come, each of at most [`fieldgate_hub::link::ASK_MAX`] bytes; when their sender is gone the
+    /// worker is stopped.
+    pub fn with_asks(self, asks: mpsc::Receiver<Bytes>) -> Self {
+        WorkerSource { asks: Some(asks), ..self }
     }
 
     /// Runs it until it ends or is stopped. `Ok` only after a stop or when its work is done.
@@ -155,7 +167,7 @@ impl WorkerSource {
             stderr: Stderr { pipe: Some(stderr), tail: Vec::new(), budget: STDERR_PER_TICK },
             deliver,
         };
-        let ended = run.drive(self.spec.job, self.commands, &self.cancel).await;
+        let ended = run.drive(self.spec.job, self.commands, self.asks, &self.cancel).await;
         let grace = match &ended {
             // It ends by itself; its last words and its exit are worth a moment.
             Ok(()) | Err(WorkerError::Link(LinkError::Closed { .. })) => deadlines.stop,
@@ -225,7 +237,7 @@ impl Drop for Process {
 
 struct Run<'a, D> {
     from: tokio::net::unix::OwnedReadHalf,
-    to: tokio::net::unix::OwnedWriteHalf,
+    to: OwnedWriteHalf,
     inbound: Inbound,
     watch: Watch,
     report: Report,
@@ -242,6 +254,7 @@ impl<D: Deliver> Run<'_, D> {
         &mut self,
         job: Job,
         mut commands: mpsc::Receiver<WorkerCommand>,
+        mut asks: Option<mpsc::Receiver<Bytes>>,
         cancel: &CancellationToken,
     ) -> Result<(), WorkerError> {
         self.command(&WorkerCommand::Start(Box::new(job))).await?;
@@ -270,6 +283,14 @@ impl<D: Deliver> Run<'_, D> {
                 }
                 () = self.stderr.read() => {}
                 Some(command) = commands.recv(), if !stopping => self.command(&command).await?,
+                ask = next(&mut asks), if !stopping => match ask {
+                    Some(ask) => self.write(async |to| write_ask(to, &ask).await).await?,
+                    None => {
+                        stopping = true;
+                        self.watch.stopping(Instant::now().into_std());
+                        self.command(&WorkerCommand::Stop).await?;
+                    }
+                },
                 () = cancel.cancelled(), if !stopping => {
                     stopping = true;
                     self.watch.stopping(Instant::now().into_std());
@@ -281,8 +302,15 @@ impl<D: Deliver> Run<'_, D> {
 
     async fn command(&mut self, command: &WorkerCommand) -> Result<(), WorkerError> {
         let json = serde_json::to_vec(command).map_err(|error| LinkError::Io(error.into()))?;
+        self.write(async |to| write_command(to, &json).await).await
+    }
+
+    async fn write(
+        &mut self,
+        what: impl AsyncFnOnce(&mut OwnedWriteHalf) -> std::io::Result<()>,
+    ) -> Result<(), WorkerError> {
         // A worker that does not read is as dead as one that does not beat.
-        let write = tokio::time::timeout(self.watch.deadlines().pulse, write_command(&mut self.to, &json));
+        let write = tokio::time::timeout(self.watch.deadlines().pulse, what(&mut self.to));
         match write.await {
             Ok(Ok(())) => Ok(()),
             // It is gone: what it said last and how it ended is still to be read from the link.
@@ -327,7 +355,12 @@ impl<D: Deliver> Run<'_, D> {
                     log(&self.name, level, &line);
                 }
             }
-            Frame::Command(_) => {}
+            Frame::Answer(answer) => {
+                let len = answer.len();
+                self.deliver.answer(answer);
+                return Ok(len);
+            }
+            Frame::Command(_) | Frame::Ask(_) => {}
         }
         Ok(0)
     }
@@ -347,6 +380,14 @@ impl<D: Deliver> Run<'_, D> {
         self.report.usage = usage.unwrap_or(self.report.usage);
         self.report.uptime = self.watch.uptime(now.into_std());
         self.deliver.report(&self.report);
+    }
+}
+
+/// The next ask; for ever none for a worker that is not asked.
+async fn next(asks: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {
+    match asks {
+        Some(asks) => asks.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -40,8 +40,12 @@ pub enum Frame {
     Status(Bytes),
     /// A line for the log; control characters are replaced.
     Log(LogLevel, String),
+    /// Opaque bytes of the worker, to one ask.
+    Answer(Bytes),
     /// Opaque bytes for the worker.
     Command(Bytes),
+    /// Opaque bytes for the worker that want an answer.
+    Ask(Bytes),
 }
 
 /// Why a link ended.
@@ -199,12 +203,13 @@ impl Inbound {
             return Err(LinkError::TooLong { kind, len: u64::from(head.len), max: kind.max_len() });
         }
         let Some(rates) = &mut self.rates else {
-            return if kind == Kind::Command { Ok(()) } else { Err(LinkError::WrongWay(kind)) };
+            let is_ours = matches!(kind, Kind::Command | Kind::Ask);
+            return if is_ours { Ok(()) } else { Err(LinkError::WrongWay(kind)) };
         };
         let limits = rates.limits;
         match kind {
-            Kind::Command => return Err(LinkError::WrongWay(kind)),
-            Kind::Unit => {
+            Kind::Command | Kind::Ask => return Err(LinkError::WrongWay(kind)),
+            Kind::Unit | Kind::Answer => {
                 if !rates.units.take(1, now) {
                     return Err(LinkError::TooFast { what: "units", limit: limits.units_per_second });
                 }
@@ -270,7 +275,9 @@ impl Inbound {
             Kind::Health => Frame::Health(head.health_counters()),
             Kind::Status => Frame::Status(body.freeze()),
             Kind::Log => Frame::Log(head.log_level(), printable(&body)),
+            Kind::Answer => Frame::Answer(body.freeze()),
             Kind::Command => Frame::Command(body.freeze()),
+            Kind::Ask => Frame::Ask(body.freeze()),
         })
     }
 

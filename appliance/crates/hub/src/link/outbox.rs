@@ -149,6 +149,15 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         head.map(|head| self.push_control(Kind::Status, head, status)).is_some()
     }
 
+    /// Queues the answer to an ask; `false` if it exceeds [`super::ASK_MAX`].
+    pub fn push_answer(&mut self, answer: Bytes) -> bool {
+        let head = Head::control(Kind::Answer, answer.len());
+        // Not under the bound of control frames: who asks waits for it, with nothing else asked.
+        let entry =
+            head.map(|head| Entry { kind: Kind::Answer, head: head.encode(), body: Body::Control(answer) });
+        entry.map(|entry| self.queue.push_back(entry)).is_some()
+    }
+
     /// Queues a log line; a long one is cut.
     pub fn push_log(&mut self, level: LogLevel, line: &str) {
         let cut = line.floor_char_boundary(line.len().min(CONTROL_MAX / 32));
@@ -221,7 +230,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
                 self.counters.queued_bytes =
                     self.counters.queued_bytes.saturating_sub(gone.body().len() as u64);
             }
-            Kind::Tracks | Kind::Command => {}
+            Kind::Tracks | Kind::Answer | Kind::Command | Kind::Ask => {}
             Kind::Health | Kind::Status | Kind::Log => self.control -= 1,
         }
     }

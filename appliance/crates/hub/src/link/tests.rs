@@ -339,3 +339,28 @@ async fn frames_and_commands_pass_a_real_socket_pair() {
     let both = tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(send, receive) }).await;
     assert_eq!(both.unwrap().1, (5, true));
 }
+
+#[tokio::test]
+async fn asks_and_answers_may_be_as_long_as_a_unit_with_its_header() {
+    let (mut here, mut there) = tokio::io::duplex(64 << 10);
+    let ask = vec![7; ASK_MAX];
+    let asking = async { write_ask(&mut here, &ask).await.map(|()| here) };
+    let mut inbound = Inbound::from_gateway();
+    let taking = read_frame(&mut there, &mut inbound, now);
+    let (asked, taken) = tokio::join!(asking, taking);
+    assert!(asked.is_ok());
+    assert!(matches!(taken, Ok(Frame::Ask(bytes)) if bytes == ask));
+    let mut here = asked.unwrap();
+    let too_long = write_ask(&mut here, &vec![7; ASK_MAX + 1]).await.unwrap_err();
+    assert!(too_long.to_string().contains("exceeds"));
+
+    let mut outbox = outbox();
+    assert!(outbox.push_answer(Bytes::from(vec![9; ASK_MAX])));
+    assert!(!outbox.push_answer(Bytes::from(vec![9; ASK_MAX + 1])));
+    let wire = drain(&mut outbox);
+    let frames = feed(&mut Inbound::from_worker(Limits::CAMERA), &wire, 9_000, now()).unwrap();
+    assert!(matches!(frames.last(), Some(Frame::Answer(bytes)) if bytes.len() == ASK_MAX));
+    // Each only in its own direction.
+    let backwards = feed(&mut Inbound::from_gateway(), &wire, 9_000, now()).unwrap_err();
+    assert!(matches!(backwards, LinkError::WrongWay(Kind::Tracks)));
+}

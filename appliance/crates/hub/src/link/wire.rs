@@ -12,8 +12,10 @@ use fieldgate_media::{Captured, ClockSource, Ticks, TrackId, UnitHead};
 pub const HEAD_LEN: usize = 40;
 /// The longest payload of a unit.
 pub const UNIT_MAX: usize = 4 << 20;
-/// The longest body of any other frame.
+/// The longest body of any other frame but asks and answers.
 pub const CONTROL_MAX: usize = 64 << 10;
+/// The longest ask or answer: a unit with what belongs to it.
+pub const ASK_MAX: usize = UNIT_MAX + 2 * CONTROL_MAX;
 
 const VERSION: u8 = 1;
 const KEYFRAME: u8 = 1;
@@ -33,8 +35,12 @@ pub enum Kind {
     Status,
     /// Worker to gateway: one line for the log.
     Log,
+    /// Worker to gateway: opaque bytes, to one ask.
+    Answer,
     /// Gateway to worker: opaque bytes.
     Command,
+    /// Gateway to worker: opaque bytes that want an answer; longer than a command may be.
+    Ask,
 }
 
 impl Kind {
@@ -45,15 +51,25 @@ impl Kind {
             Kind::Health => 3,
             Kind::Status => 4,
             Kind::Log => 5,
+            Kind::Answer => 6,
             Kind::Command => 16,
+            Kind::Ask => 17,
         }
     }
 
     /// The kind with this code on the wire.
     pub fn from_code(code: u8) -> Option<Kind> {
-        [Kind::Unit, Kind::Tracks, Kind::Health, Kind::Status, Kind::Log, Kind::Command]
-            .into_iter()
-            .find(|kind| kind.code() == code)
+        const ALL: [Kind; 8] = [
+            Kind::Unit,
+            Kind::Tracks,
+            Kind::Health,
+            Kind::Status,
+            Kind::Log,
+            Kind::Answer,
+            Kind::Command,
+            Kind::Ask,
+        ];
+        ALL.into_iter().find(|kind| kind.code() == code)
     }
 
     /// The longest body that a frame of this kind may have.
@@ -61,6 +77,7 @@ impl Kind {
         match self {
             Kind::Unit => UNIT_MAX,
             Kind::Health => 0,
+            Kind::Ask | Kind::Answer => ASK_MAX,
             Kind::Tracks | Kind::Status | Kind::Log | Kind::Command => CONTROL_MAX,
         }
     }
