@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 const PLACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
 
 /// Parts in the order in which one meets them; parts of the schema that are not named here are one-line types.
-const PARTS: [(&str, &str); 17] = [
+const PARTS: [(&str, &str); 20] = [
     ("Rtmp", "`rtmp`"),
     ("RtmpTls", "`rtmp.tls`"),
     ("Kmp", "`kmp`"),
@@ -16,10 +16,13 @@ const PARTS: [(&str, &str); 17] = [
     ("KmpChannel", "`kmp.channels.CHANNEL_ID`"),
     ("Admin", "`admin`"),
     ("Media", "`media`"),
+    ("Limits", "`limits`"),
+    ("Discovery", "`discovery`"),
     ("Mountpoint", "`mountpoints.NAME`"),
     ("Ring", "`mountpoints.NAME.ring`"),
     ("Play", "`mountpoints.NAME.play`"),
     ("Push", "`mountpoints.NAME.push[]`"),
+    ("Accepts", "`mountpoints.NAME.push[].accepts`"),
     ("Spool", "`mountpoints.NAME.push[].spool`"),
     ("Compat", "`compat`"),
     ("KmpControl", "`compat.kmp`"),
@@ -29,7 +32,17 @@ const PARTS: [(&str, &str); 17] = [
 ];
 
 /// Values that stand for themselves.
-const TYPES: [&str; 7] = ["Span", "Secret", "SecretUrl", "Network", "Address", "RtspTransport", "V4l2Format"];
+const TYPES: [&str; 9] = [
+    "Span",
+    "Secret",
+    "SecretUrl",
+    "Network",
+    "Address",
+    "RtspTransport",
+    "V4l2Format",
+    "VideoCodec",
+    "AudioCodec",
+];
 
 const OPENING: &str = "# Configuration
 

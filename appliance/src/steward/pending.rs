@@ -61,6 +61,6 @@ fn is_in(part: &Part, config: &Config) -> bool {
         Part::AdminListen => !config.admin.listen.is_empty(),
         Part::KmpApplication { name } => config.compat.kmp.applications.contains_key(name),
         Part::KmpApi => !config.compat.kmp.api.listen.is_empty(),
-        Part::RtmpLimits | Part::KmpLimits | Part::Media => true,
+        Part::RtmpLimits | Part::KmpLimits | Part::Discovery | Part::Media | Part::Limits => true,
     }
 }

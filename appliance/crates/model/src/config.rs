@@ -3,10 +3,13 @@
 //! Plain data. `serde_json::to_*` gives the **public** form, in which every secret is masked; the only way to the
 //! form with secrets is [`Config::stored`], for the store alone.
 
+mod accepts;
 mod diff;
+mod discovery;
 mod json;
 mod kmp_control;
 mod kmp_listen;
+mod limits;
 mod listen;
 mod mountpoint;
 mod network;
@@ -21,9 +24,12 @@ mod spool;
 mod url;
 mod validate;
 
+pub use accepts::{Accepts, AudioCodec, VideoCodec};
 pub use diff::{Action, Change, Changes, Part, Scope, diff};
+pub use discovery::Discovery;
 pub use kmp_control::{Compat, KmpApplication, KmpControl, KmpControlApi, KmpHeader};
 pub use kmp_listen::{Kmp, KmpChannel, KmpTls};
+pub use limits::Limits;
 pub use mountpoint::{Mountpoint, Ring};
 pub use network::{Network, NetworkError};
 pub use output::{Play, Push, TrackIds, WhenAbsent};
@@ -61,6 +67,10 @@ pub struct Config {
     pub admin: Admin,
     /// How the media plane uses the machine.
     pub media: Media,
+    /// How much of the machine may be used, and how hot it may get.
+    pub limits: Limits,
+    /// Where cameras are looked for.
+    pub discovery: Discovery,
     /// The streams by name. A name is 1 to 64 of the characters `A-Z a-z 0-9 . _ -`; one that ends in `*` is a
     /// template for whatever is published under a name that starts like it. Default: none.
     #[schemars(extend("maxProperties" = 1024))]
@@ -77,6 +87,8 @@ impl Default for Config {
             kmp: Kmp::default(),
             admin: Admin::default(),
             media: Media::default(),
+            limits: Limits::default(),
+            discovery: Discovery::default(),
             mountpoints: BTreeMap::new(),
             compat: Compat::default(),
         }

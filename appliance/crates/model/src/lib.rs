@@ -8,6 +8,7 @@ pub mod config;
 pub mod event;
 pub mod job;
 pub mod masks;
+pub mod plan;
 pub mod status;
 mod time;
 

@@ -25,6 +25,10 @@ pub enum Part {
     AdminListen,
     /// How the media plane uses the machine.
     Media,
+    /// How much of the machine may be used.
+    Limits,
+    /// Where cameras are looked for.
+    Discovery,
     /// One RTMP application under a controller (`compat.kmp.applications`).
     KmpApplication {
         /// Its name.
@@ -67,6 +71,8 @@ impl fmt::Display for Part {
             Part::KmpLimits => f.write_str("kmp"),
             Part::AdminListen => f.write_str("admin.listen"),
             Part::Media => f.write_str("media"),
+            Part::Limits => f.write_str("limits"),
+            Part::Discovery => f.write_str("discovery"),
             Part::KmpApplication { name } => write!(f, "KMP application {name}"),
             Part::KmpApi => f.write_str("compat.kmp.api"),
             Part::Mountpoint { name } => write!(f, "mountpoint {name}"),
@@ -150,9 +156,11 @@ fn is_provisional(change: &Change) -> bool {
         Part::Source { .. } | Part::Push { .. } => change.action == Action::Changed,
         // What a controller is asked shows only with the next stream: nothing to confirm by.
         Part::KmpApplication { .. } | Part::KmpApi => false,
-        Part::RtmpLimits | Part::KmpLimits | Part::Media | Part::Mountpoint { .. } | Part::Play { .. } => {
-            false
-        }
+        Part::RtmpLimits | Part::Discovery | Part::KmpLimits
+        | Part::Media
+        | Part::Limits
+        | Part::Mountpoint { .. }
+        | Part::Play { .. } => false,
     }
 }
 
@@ -165,7 +173,7 @@ pub fn diff(from: &Config, to: &Config) -> Changes {
         }
     };
     // Destructured, so that a new setting cannot be forgotten here.
-    let Config { schema: _, rtmp, kmp, admin, media, mountpoints, compat } = from;
+    let Config { schema: _, rtmp, kmp, admin, media, limits: use_limits, discovery, mountpoints, compat } = from;
     changed(rtmp.listen != to.rtmp.listen, Part::RtmpListen);
     changed(rtmp.tls != to.rtmp.tls, Part::RtmpTls);
     let limits = super::Rtmp { listen: to.rtmp.listen.clone(), tls: to.rtmp.tls.clone(), ..rtmp.clone() };
@@ -176,6 +184,8 @@ pub fn diff(from: &Config, to: &Config) -> Changes {
     changed(rest != to.kmp, Part::KmpLimits);
     changed(*admin != to.admin, Part::AdminListen);
     changed(*media != to.media, Part::Media);
+    changed(*discovery != to.discovery, Part::Discovery);
+    changed(*use_limits != to.limits, Part::Limits);
     let Compat { kmp: KmpControl { applications, api } } = compat;
     changed(*api != to.compat.kmp.api, Part::KmpApi);
     diff_applications(applications, &to.compat.kmp.applications, &mut changes.0);
@@ -216,7 +226,7 @@ fn diff_mountpoint(name: &str, old: &Mountpoint, new: &Mountpoint, changes: &mut
         }
     };
     let name = name.to_owned();
-    let Mountpoint { source, push, play, max: _, grace: _, ring: _, max_lag: _ } = old;
+    let Mountpoint { source, push, play, priority: _, max: _, grace: _, ring: _, max_lag: _ } = old;
     changed(*source != new.source, Part::Source { name: name.clone() });
     changed(*play != new.play, Part::Play { name: name.clone() });
     let bounds = Mountpoint {

@@ -18,6 +18,11 @@ pub struct Mountpoint {
     /// Who may play it, and how.
     #[serde(default)]
     pub play: Play,
+    /// How important it is, 0 to 100. Where the machine cannot encode all, or gets too hot, what encodes for the least
+    /// important mountpoint is left out first. Default 50.
+    #[serde(default = "default_priority")]
+    #[schemars(range(max = 100))]
+    pub priority: u8,
     /// Templates only: how many streams may exist under it at once. 1 to 10,000. Default 64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10000))]
@@ -47,12 +52,17 @@ impl Mountpoint {
             source,
             push: Vec::new(),
             play: Play::default(),
+            priority: default_priority(),
             max: None,
             grace: default_grace(),
             ring: Ring::default(),
             max_lag: default_max_lag(),
         }
     }
+}
+
+fn default_priority() -> u8 {
+    50
 }
 
 fn default_grace() -> Span {

@@ -1,7 +1,7 @@
 //! Where a mountpoint's stream goes: players and upstreams.
 
 use super::source::{default_backoff_cap, yes};
-use super::{Network, Secret, SecretUrl, Span, Spool};
+use super::{Accepts, Network, Secret, SecretUrl, Span, Spool};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -91,6 +91,9 @@ pub struct Push {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub ca: Option<PathBuf>,
+    /// What the receiver takes. Default: whatever the protocol carries.
+    #[serde(default, skip_serializing_if = "Accepts::is_default")]
+    pub accepts: Accepts,
     /// KMP only, required there: the channel's name, 1 to 32 printable characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
@@ -119,6 +122,7 @@ impl Push {
             write_timeout: default_write_timeout(),
             verify: true,
             ca: None,
+            accepts: Accepts::default(),
             channel_id: None,
             track_ids: None,
             spool: None,
