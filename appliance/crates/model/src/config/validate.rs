@@ -34,6 +34,7 @@ pub fn validate_on(config: &Config, machine_memory_bytes: Option<u64>) -> Vec<Pr
     loops::check(config, &mut problems);
     compat::check(config, &mut problems);
     kmp_listen::check(config, &mut problems);
+    super::discovery::check(config, &mut problems);
     problems.extend(check_memory(config, machine_memory_bytes));
     problems
 }
@@ -101,6 +102,7 @@ fn check_rest(mut value: Value, shape_problems: &[Problem]) -> Vec<Problem> {
         loops::check(&rest, &mut problems);
         compat::check(&rest, &mut problems);
         kmp_listen::check(&rest, &mut problems);
+        super::discovery::check(&rest, &mut problems);
     }
     problems
 }
