@@ -24,8 +24,7 @@ pub(crate) fn build(
     match work {
         Work::Test(settings) => test::build(settings, outlet, tell).map(Some),
         Work::ProbeEncoders(wish) => {
-            let pictures = crate::encoders::Pictures { width: 640, height: 480, frame_rate: 30 };
-            crate::encoders::prove(wish, pictures, tell)?;
+            crate::encoders::measure(wish, tell)?;
             Ok(None)
         }
         Work::V4l2(settings) => v4l2::build(settings, outlet, tell).map(Some),

@@ -82,7 +82,7 @@ pub(crate) fn prove(
         let skipped = skip.contains(&name);
         let reason = if skipped { "left out: it took a worker down before" } else { EncoderTrial::UNDER_WAY };
         let reason = reason.to_owned();
-        trials.push(EncoderTrial { name, hardware, chosen: false, works: false, reason });
+        trials.push(EncoderTrial { name, hardware, chosen: false, works: false, reason, measured: None });
         if skipped {
             continue;
         }

@@ -29,7 +29,10 @@ const UGLY: &str = "gstreamer1.0-plugins-ugly";
 const LIBAV: &str = "gstreamer1.0-libav";
 const VAAPI: &str = "gstreamer1.0-vaapi";
 
-const ALL: [Element; 58] = [
+/// Comes with a vendor's system image; no Debian package.
+const VENDOR: &str = "";
+
+const ALL: &[Element] = &[
     element("capsfilter", "coreelements", CORE),
     element("queue", "coreelements", CORE),
     element("appsink", "app", BASE),
@@ -58,6 +61,16 @@ const ALL: [Element; 58] = [
     element("rtppcmudepay", "rtp", GOOD),
     element("rtpopusdepay", "rtp", GOOD),
     element("v4l2h264enc", "video4linux2", GOOD),
+    element("v4l2h265enc", "video4linux2", GOOD),
+    element("mpph264enc", "rockchipmpp", VENDOR),
+    element("mpph265enc", "rockchipmpp", VENDOR),
+    element("nvv4l2h264enc", "nvvideo4linux2", VENDOR),
+    element("nvv4l2h265enc", "nvvideo4linux2", VENDOR),
+    element("nvvidconv", "nvvidconv", VENDOR),
+    element("vpuenc_h264", "vpu", VENDOR),
+    element("vpuenc_hevc", "vpu", VENDOR),
+    element("vah265enc", "va", BAD),
+    element("vah265lpenc", "va", BAD),
     element("vah264enc", "va", BAD),
     element("vah264lpenc", "va", BAD),
     element("vaapih264enc", "vaapi", VAAPI),
@@ -130,6 +143,11 @@ pub(crate) fn load(name: &str) -> bool {
     element.plugin == "videoconvertscale"
         && gst::Plugin::load_file(folder.join(format!("libgst{name}.so"))).is_ok()
         && there()
+}
+
+/// Whether the plugins are part of this program; then there are no others.
+pub(crate) const fn is_static() -> bool {
+    cfg!(target_feature = "crt-static")
 }
 
 /// The Debian package of an element of the list.

@@ -50,7 +50,7 @@ pub enum Work {
     V4l2(V4l2Camera),
     /// A network camera; its media passes unchanged.
     Rtsp(RtspCamera),
-    /// Really encode a few frames with each candidate, report, end.
+    /// Really encode a few frames with each candidate, of whatever codec, measure those that work, report, end.
     ProbeEncoders(EncoderWish),
 }
 
@@ -58,6 +58,8 @@ pub enum Work {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EncoderWish {
+    /// What to encode into.
+    pub codec: PictureCodec,
     /// The candidate that was proven before; empty: prove them now, best first.
     pub name: String,
     /// Candidates that must not be tried: they hung or crashed a worker before.
@@ -75,6 +77,7 @@ pub struct EncoderWish {
 impl Default for EncoderWish {
     fn default() -> Self {
         EncoderWish {
+            codec: PictureCodec::H264,
             name: String::new(),
             skip: Vec::new(),
             bitrate: 2_500_000,
@@ -279,6 +282,38 @@ pub struct EncoderTrial {
     pub works: bool,
     /// What was seen, in words.
     pub reason: String,
+    /// What it makes and what that takes; where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
+}
+
+/// What was measured of an encoder that works.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Measured {
+    /// What it makes.
+    pub codec: PictureCodec,
+    /// Profile and level that it wrote into its parameter set: `main 3.1`.
+    pub profile_level: String,
+    /// Processor time in microseconds for a million pixels.
+    pub cpu_us_per_megapixel: u32,
+    /// Thousands of pixels a second that it managed; of a hardware encoder all sessions together share this.
+    pub kilopixels_per_second: u64,
+    /// Sessions that worked side by side, at most those that were tried; 0 for software, which has no such bound.
+    pub sessions: u32,
+    /// Whether it took another rate while it ran.
+    pub changes_bitrate: bool,
+}
+
+/// What pictures are encoded into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PictureCodec {
+    /// H.264.
+    #[default]
+    H264,
+    /// HEVC.
+    Hevc,
 }
 
 impl EncoderTrial {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 fn trial(name: &str, hardware: bool, works: bool, reason: &str) -> EncoderTrial {
-    EncoderTrial { name: name.into(), hardware, chosen: works, works, reason: reason.into() }
+    EncoderTrial { name: name.into(), hardware, chosen: works, works, reason: reason.into(), measured: None }
 }
 
 /// A machine with these encoders; the wishes that came are kept.

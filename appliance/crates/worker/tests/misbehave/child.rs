@@ -163,6 +163,7 @@ impl Worker {
             chosen: reason == "works",
             works: reason == "works",
             reason: reason.into(),
+            measured: None,
         };
         let mut trials = Vec::new();
         for name in ["first", "second", "third"] {
