@@ -27,6 +27,8 @@ pub(crate) fn build(
             crate::encoders::measure(wish, tell)?;
             Ok(None)
         }
+        // Has no pipeline of its own: the main thread answers as it is asked.
+        Work::Inspect(_) => Ok(None),
         Work::V4l2(settings) => v4l2::build(settings, outlet, tell).map(Some),
         Work::Rtsp(settings) => rtsp::build(settings, outlet, tell).map(Some),
     }

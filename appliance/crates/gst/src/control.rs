@@ -4,12 +4,13 @@ use crate::cameras::{self, Camera};
 use crate::decoders;
 use crate::encoders;
 use crate::error::WorkError;
+use crate::inspect::Keyframes;
 use crate::outlet::Outlet;
 use crate::pipeline::element_error;
 use crate::stream::ask_for_keyframe;
-use bytes::BufMut;
+use bytes::{BufMut, Bytes};
 use fieldgate_hub::link::{Frame, HEAD_LEN, Inbound, LogLevel};
-use fieldgate_model::job::{Failure, Guard, Job, Phase, WorkerCommand, WorkerStatus};
+use fieldgate_model::job::{Failure, Guard, Inspector, Job, Phase, Work, WorkerCommand, WorkerStatus};
 use gst::prelude::*;
 use std::io::{ErrorKind, Read};
 use std::os::unix::net::UnixStream;
@@ -31,14 +32,17 @@ pub fn main(link: UnixStream, commands: Inbound, job: &Job, guards: Vec<Guard>, 
     let reader = link.try_clone();
     let (Ok(reader), Ok(outlet)) = (reader, Outlet::start(link)) else { return ExitCode::FAILURE };
     let (sender, inbox) = sync_channel(COMMANDS);
+    // Who asks waits for the answer before asking again.
+    let (asking, asks) = sync_channel(1);
     let thread = std::thread::Builder::new().name("link-in".into()).stack_size(128 << 10);
-    if thread.spawn(move || read_commands(reader, commands, &sender, now)).is_err() {
+    if thread.spawn(move || read_commands(reader, commands, &sender, &asking, now)).is_err() {
         return ExitCode::FAILURE;
     }
     outlet.pulse();
     let mut worker = Worker {
         outlet,
         inbox,
+        asks,
         status: WorkerStatus { sandbox: guards, ..WorkerStatus::default() },
         warnings: 0,
     };
@@ -64,6 +68,7 @@ pub fn main(link: UnixStream, commands: Inbound, job: &Job, guards: Vec<Guard>, 
 struct Worker {
     outlet: Outlet,
     inbox: Receiver<WorkerCommand>,
+    asks: Receiver<Bytes>,
     status: WorkerStatus,
     warnings: u32,
 }
@@ -71,6 +76,9 @@ struct Worker {
 impl Worker {
     fn work(&mut self, job: &Job) -> Result<Phase, WorkError> {
         gst::init().map_err(WorkError::Init)?;
+        if let Work::Inspect(settings) = &job.work {
+            return self.inspect(settings);
+        }
         let (outlet, status) = (&self.outlet, &mut self.status);
         let camera = cameras::build(&job.work, outlet, |trials| {
             // Each trial may take seconds; it is progress all the same.
@@ -85,6 +93,31 @@ impl Worker {
         let played = self.play(&camera);
         let _ = camera.pipeline.set_state(gst::State::Null);
         played
+    }
+
+    /// Answers what is asked until it is time to end.
+    fn inspect(&mut self, settings: &Inspector) -> Result<Phase, WorkError> {
+        self.status.phase = Phase::Playing;
+        self.outlet.status(&self.status);
+        let mut keyframes = Keyframes::new(settings);
+        let mut turns = 0_u32;
+        loop {
+            if turns.is_multiple_of(TURNS_PER_PULSE) {
+                self.outlet.pulse();
+            }
+            turns = turns.wrapping_add(1);
+            if self.outlet.is_closed() || !self.obey(None) {
+                return Ok(Phase::Done);
+            }
+            let Ok(ask) = self.asks.recv_timeout(TURN.into()) else { continue };
+            let (outlet, status) = (&self.outlet, &mut self.status);
+            let answer = keyframes.answer(&ask, &mut || outlet.pulse(), |trials| {
+                outlet.pulse();
+                status.decoders = trials.to_vec();
+                outlet.status(status);
+            });
+            outlet.answer(answer);
+        }
     }
 
     fn play(&mut self, camera: &Camera) -> Result<Phase, WorkError> {
@@ -108,7 +141,7 @@ impl Worker {
                 self.warnings = 0;
             }
             turns = turns.wrapping_add(1);
-            if self.outlet.is_closed() || !self.obey(&camera.pipeline) {
+            if self.outlet.is_closed() || !self.obey(Some(&camera.pipeline)) {
                 return Ok(Phase::Done);
             }
             if let Some(message) = bus.timed_pop(TURN) {
@@ -133,16 +166,17 @@ impl Worker {
     }
 
     /// Handles all commands that wait; `false` when it is time to end.
-    fn obey(&mut self, pipeline: &gst::Pipeline) -> bool {
+    fn obey(&mut self, pipeline: Option<&gst::Pipeline>) -> bool {
+        let named = |name| pipeline.and_then(|pipeline| pipeline.by_name(name));
         loop {
             match self.inbox.try_recv() {
                 Ok(WorkerCommand::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Ok(WorkerCommand::Keyframe) => {
-                    let sink = pipeline.by_name("video").and_downcast::<gst_app::AppSink>();
+                    let sink = named("video").and_downcast::<gst_app::AppSink>();
                     sink.iter().for_each(ask_for_keyframe);
                 }
                 Ok(WorkerCommand::Bitrate(bits)) => {
-                    let set = pipeline.by_name("encoder").is_some_and(|e| encoders::set_bitrate(&e, bits));
+                    let set = named("encoder").is_some_and(|e| encoders::set_bitrate(&e, bits));
                     if !set {
                         self.outlet.log(LogLevel::Warn, "no encoder whose rate can be changed");
                     }
@@ -155,13 +189,26 @@ impl Worker {
 }
 
 /// Ends, and with it the channel, when the gateway goes away or sends nonsense.
-fn read_commands(mut link: UnixStream, mut commands: Inbound, to: &SyncSender<WorkerCommand>, now: Instant) {
+fn read_commands(
+    mut link: UnixStream,
+    mut commands: Inbound,
+    to: &SyncSender<WorkerCommand>,
+    asking: &SyncSender<Bytes>,
+    now: Instant,
+) {
     let mut piece = [0; HEAD_LEN + 1024];
     loop {
         match commands.poll_frame(now) {
             Ok(Some(Frame::Command(json))) => {
                 let Ok(command) = serde_json::from_slice(&json) else { return };
                 if to.send(command).is_err() {
+                    return;
+                }
+                continue;
+            }
+            Ok(Some(Frame::Ask(ask))) => {
+                // Nothing is asked of work that does not answer, nor twice at once.
+                if asking.try_send(ask).is_err() {
                     return;
                 }
                 continue;

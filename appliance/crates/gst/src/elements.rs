@@ -43,6 +43,7 @@ const ALL: &[Element] = &[
     element("audioresample", "audioresample", BASE),
     element("v4l2src", "video4linux2", GOOD),
     element("jpegdec", "jpeg", GOOD),
+    element("jpegenc", "jpeg", GOOD),
     element("h264parse", "videoparsersbad", BAD),
     element("h265parse", "videoparsersbad", BAD),
     element("aacparse", "audioparsers", GOOD),

@@ -17,6 +17,7 @@ mod elements;
 mod encoders;
 mod error;
 mod glyphs;
+mod inspect;
 mod outlet;
 mod picture;
 mod pipeline;

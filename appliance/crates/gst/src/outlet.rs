@@ -67,6 +67,10 @@ impl Outlet {
         }
     }
 
+    pub(crate) fn answer(&self, answer: Vec<u8>) {
+        self.0.push(|outbox| outbox.push_answer(Bytes::from(answer)));
+    }
+
     pub(crate) fn log(&self, level: LogLevel, line: &str) {
         self.0.push(|outbox| outbox.push_log(level, line));
     }

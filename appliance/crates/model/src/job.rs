@@ -2,8 +2,10 @@
 //!
 //! The gateway writes a [`Job`] as the link's first command, so no secret is ever in an argument or the environment.
 
+mod inspect;
 mod treatment;
 
+pub use inspect::{Figures, InspectAnswer, InspectAsk, InspectError, Inspector};
 pub use treatment::{AudioEncode, AudioTreatment, Overlay, SoundCodec, VideoEncode, VideoTreatment};
 
 use crate::masks::Masks;
@@ -52,6 +54,8 @@ pub enum Work {
     Rtsp(RtspCamera),
     /// Really encode a few frames with each candidate, of whatever codec, measure those that work, report, end.
     ProbeEncoders(EncoderWish),
+    /// Decode single keyframes as they are asked for.
+    Inspect(Inspector),
 }
 
 /// How pictures are encoded where that is needed.

@@ -14,8 +14,8 @@ const STRUCTURE_MIN: f32 = 3.0;
 const STRUCTURE_FORMS: f32 = 10.0;
 /// A place with an edge in every two hundred, at least, or nothing is said about sharpness.
 const EDGES_MIN: f32 = 0.005;
-/// Edges over more than about six pixels of 320: nothing in the picture is in focus.
-const SHARPNESS_MIN: f32 = 0.16;
+/// Edges over more than about five pixels of 320: nothing in the picture is in focus.
+const SHARPNESS_MIN: f32 = 0.22;
 /// The share of a black picture without light.
 const BLACK_SHARE: f32 = 0.995;
 /// Equal pictures in a row that make a frozen one, whatever their bytes say.
