@@ -61,6 +61,8 @@ pub(crate) struct Camera {
     /// The number of the next ones.
     pub(crate) next: u32,
     sound: bool,
+    /// Capture time of the units with the number 0.
+    epoch: i64,
 }
 
 impl Camera {
@@ -73,7 +75,12 @@ impl Camera {
             tracks.push(Track::new(TrackId::AUDIO, Codec::Aac, Bytes::from_static(AAC)));
         }
         publisher.announce(Tracks::new(tracks));
-        Camera { publisher, next: first, sound }
+        Camera { publisher, next: first, sound, epoch: EPOCH }
+    }
+
+    /// The units with the number 0 were captured at this time.
+    pub(crate) fn since(self, epoch: i64) -> Camera {
+        Camera { epoch, ..self }
     }
 
     /// Publishes the next pictures, of so many bytes each, and as many sounds of a quarter of that.
@@ -92,7 +99,7 @@ impl Camera {
     fn publish(&mut self, track: TrackId, keyframe: bool, len: usize) {
         let number = self.next;
         let dts = Ticks::from_millis(i64::from(number) * STEP_MICROS / 1000);
-        let at = Captured { unix_micros: captured(number), by: ClockSource::Camera };
+        let at = Captured { unix_micros: self.epoch - EPOCH + captured(number), by: ClockSource::Camera };
         let (pts, source_dts, source_pts) = (dts, dts, dts);
         let head = UnitHead { track, dts, pts, source_dts, source_pts, keyframe, captured: Some(at) };
         let mut payload = number.to_be_bytes().to_vec();
@@ -140,12 +147,13 @@ pub(crate) fn push(
     let track = |name: &str, (settings, backlog): (_, Arc<dyn Backlog>)| KmpPushTrack {
         settings,
         track_id: Name::new(name).unwrap(),
-        backlog: Some(KmpBacklog { frames: backlog, percent: None }),
+        backlog: Some(KmpBacklog { frames: backlog, percent: None, outlives: true }),
     };
     let report = KmpPushReport::default();
     let push = KmpPush {
         shared,
         channel_id: Name::new("yard").unwrap(),
+        late_channel_id: None,
         upstream: upstream(addr),
         video: track(TRACKS[0], video),
         audio: track(TRACKS[1], audio),

@@ -75,10 +75,10 @@ async fn run(folder: &Path, far: &FarEnd, pictures: u32) {
     let ledger: Arc<dyn LedgerKeeper> = spool.ledger().clone();
     let shared = shared(&mountpoint, ledger);
     let cancel = shared.cancel.clone();
-    let ids = (Name::new("yard").unwrap(), Name::new(TRACKS[0]).unwrap());
-    let kept = KmpBacklog { frames: backlog.clone(), percent: None };
+    let (channel, track_id) = ((Name::new("yard").unwrap(), None), Name::new(TRACKS[0]).unwrap());
+    let kept = KmpBacklog { frames: backlog.clone(), percent: None, outlives: true };
     let settings = settings(TrackKind::Video, 64 << 10);
-    let track = KmpTrack::fixed(shared, settings, ids, upstream(far.addr()), Some(kept));
+    let track = KmpTrack::fixed(shared, settings, channel, track_id, upstream(far.addr()), Some(kept));
     let report = track.report();
     let script = async {
         if pictures > 0 {
@@ -118,8 +118,9 @@ fn named(numbers: &[u32], lines: &[Line], cause: LossCause, at_most: u64) -> Vec
     let count = missing.len() as u64;
     assert!((1..=at_most).contains(&count), "{count} are missing: {lines:?}");
     assert_eq!(u64::from(missing[missing.len() - 1] - missing[0]) + 1, count, "one row: {missing:?}");
-    let lost = State::Settled(Fate::Lost(Why::Backlog(cause)));
-    let of_cause: u64 = lines.iter().filter(|line| line.state == lost).map(|line| line.stretch.frames).sum();
+    let why = Why::Backlog(cause);
+    let gone = [Fate::Lost(why), Fate::Unconfirmed(why)].map(State::Settled);
+    let of_cause: u64 = lines.iter().filter(|line| gone.contains(&line.state)).map(|line| line.stretch.frames).sum();
     assert_eq!(of_cause, count, "{lines:?}");
     let delivered = lines.iter().filter(|line| line.state == State::Settled(Fate::Delivered));
     assert_eq!(delivered.map(|line| line.stretch.frames).sum::<u64>(), numbers.len() as u64, "{lines:?}");

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
             false,
         ),
         test("a_killed_process_resumes", killed::a_killed_process_resumes, false),
+        test("hundreds_of_killed_processes_resume", killed::hundreds_of_killed_processes_resume, true),
         test("a_flipped_bit_costs_what_it_hit", damage::a_flipped_bit_costs_what_it_hit, false),
         test("a_torn_end_costs_the_end", damage::a_torn_end_costs_the_end, false),
         test("a_spool_of_64_mb_opens_at_once", damage::a_spool_of_64_mb_opens_at_once, false),
