@@ -285,7 +285,7 @@ fn tries_encoders(work: &Work) -> bool {
         Work::Test(camera) => &camera.video,
         Work::V4l2(camera) => &camera.video,
         Work::Rtsp(camera) => &camera.video,
-        Work::ProbeEncoders(_) => return false,
+        Work::Transcode(_) | Work::Inspect(_) | Work::ProbeEncoders(_) => return false,
     };
     video.encode().is_some_and(|encode| encode.encoder.name.is_empty())
 }

@@ -5,7 +5,9 @@ mod test;
 mod v4l2;
 
 use crate::error::WorkError;
+use crate::intake::Intake;
 use crate::outlet::Outlet;
+use crate::transcode;
 use fieldgate_model::job::{EncoderTrial, Work};
 
 /// A pipeline that is ready to start, and what to tell about it.
@@ -19,6 +21,7 @@ pub(crate) struct Camera {
 pub(crate) fn build(
     work: &Work,
     outlet: &Outlet,
+    intake: &Intake,
     tell: impl FnMut(&[EncoderTrial]),
 ) -> Result<Option<Camera>, WorkError> {
     match work {
@@ -29,6 +32,7 @@ pub(crate) fn build(
         }
         // Has no pipeline of its own: the main thread answers as it is asked.
         Work::Inspect(_) => Ok(None),
+        Work::Transcode(settings) => transcode::build(settings, outlet, intake, tell).map(Some),
         Work::V4l2(settings) => v4l2::build(settings, outlet, tell).map(Some),
         Work::Rtsp(settings) => rtsp::build(settings, outlet, tell).map(Some),
     }

@@ -5,11 +5,12 @@ use crate::decoders;
 use crate::encoders;
 use crate::error::WorkError;
 use crate::inspect::Keyframes;
+use crate::intake::Intake;
 use crate::outlet::Outlet;
 use crate::pipeline::element_error;
 use crate::stream::ask_for_keyframe;
 use bytes::{BufMut, Bytes};
-use fieldgate_hub::link::{Frame, HEAD_LEN, Inbound, LogLevel};
+use fieldgate_hub::link::{Frame, Inbound, LogLevel};
 use fieldgate_model::job::{Failure, Guard, Inspector, Job, Phase, Work, WorkerCommand, WorkerStatus};
 use gst::prelude::*;
 use std::io::{ErrorKind, Read};
@@ -21,6 +22,8 @@ use std::time::Instant;
 const TURN: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 const TURNS_PER_PULSE: u32 = 5;
 const COMMANDS: usize = 16;
+/// One read from the link.
+const PIECE_BYTES: usize = 32 << 10;
 /// Warnings passed on between two pulses; elements may repeat them for every buffer.
 const WARNINGS_PER_PULSE: u32 = 3;
 
@@ -34,8 +37,10 @@ pub fn main(link: UnixStream, commands: Inbound, job: &Job, guards: Vec<Guard>, 
     let (sender, inbox) = sync_channel(COMMANDS);
     // Who asks waits for the answer before asking again.
     let (asking, asks) = sync_channel(1);
+    let intake = Intake::default();
+    let takers = Takers { commands: sender, asking, intake: intake.clone() };
     let thread = std::thread::Builder::new().name("link-in".into()).stack_size(128 << 10);
-    if thread.spawn(move || read_commands(reader, commands, &sender, &asking, now)).is_err() {
+    if thread.spawn(move || read_link(reader, commands, &takers, now)).is_err() {
         return ExitCode::FAILURE;
     }
     outlet.pulse();
@@ -43,6 +48,8 @@ pub fn main(link: UnixStream, commands: Inbound, job: &Job, guards: Vec<Guard>, 
         outlet,
         inbox,
         asks,
+        intake,
+        dropped: 0,
         status: WorkerStatus { sandbox: guards, ..WorkerStatus::default() },
         warnings: 0,
     };
@@ -69,6 +76,9 @@ struct Worker {
     outlet: Outlet,
     inbox: Receiver<WorkerCommand>,
     asks: Receiver<Bytes>,
+    intake: Intake,
+    /// Units of the intake that were counted as dropped.
+    dropped: u64,
     status: WorkerStatus,
     warnings: u32,
 }
@@ -79,8 +89,8 @@ impl Worker {
         if let Work::Inspect(settings) = &job.work {
             return self.inspect(settings);
         }
-        let (outlet, status) = (&self.outlet, &mut self.status);
-        let camera = cameras::build(&job.work, outlet, |trials| {
+        let (outlet, intake, status) = (&self.outlet, &self.intake, &mut self.status);
+        let camera = cameras::build(&job.work, outlet, intake, |trials| {
             // Each trial may take seconds; it is progress all the same.
             outlet.pulse();
             let of_decoders = trials.iter().any(|trial| decoders::is_decoder(&trial.name));
@@ -137,6 +147,8 @@ impl Worker {
         let mut turns = 0_u32;
         loop {
             if turns.is_multiple_of(TURNS_PER_PULSE) {
+                let dropped = self.intake.dropped_units();
+                self.outlet.count_dropped(dropped - std::mem::replace(&mut self.dropped, dropped));
                 self.outlet.pulse();
                 self.warnings = 0;
             }
@@ -189,34 +201,50 @@ impl Worker {
 }
 
 /// Ends, and with it the channel, when the gateway goes away or sends nonsense.
-fn read_commands(
-    mut link: UnixStream,
-    mut commands: Inbound,
-    to: &SyncSender<WorkerCommand>,
-    asking: &SyncSender<Bytes>,
-    now: Instant,
-) {
-    let mut piece = [0; HEAD_LEN + 1024];
+fn read_link(link: UnixStream, frames: Inbound, to: &Takers, now: Instant) {
+    read_frames(link, frames, to, now);
+    to.intake.end();
+}
+
+/// Who gets what the gateway sends.
+struct Takers {
+    commands: SyncSender<WorkerCommand>,
+    asking: SyncSender<Bytes>,
+    intake: Intake,
+}
+
+fn read_frames(mut link: UnixStream, mut frames: Inbound, to: &Takers, now: Instant) {
+    let mut piece = vec![0; PIECE_BYTES];
     loop {
-        match commands.poll_frame(now) {
+        match frames.poll_frame(now) {
             Ok(Some(Frame::Command(json))) => {
                 let Ok(command) = serde_json::from_slice(&json) else { return };
-                if to.send(command).is_err() {
+                if to.commands.send(command).is_err() {
                     return;
                 }
                 continue;
             }
             Ok(Some(Frame::Ask(ask))) => {
                 // Nothing is asked of work that does not answer, nor twice at once.
-                if asking.try_send(ask).is_err() {
+                if to.asking.try_send(ask).is_err() {
                     return;
                 }
+                continue;
+            }
+            Ok(Some(Frame::Tracks(tracks))) => {
+                to.intake.tracks(tracks);
+                continue;
+            }
+            Ok(Some(Frame::Unit(unit))) => {
+                let head = unit.head;
+                let (unit, _) = unit.finish(|_| 0);
+                to.intake.unit(head, unit.payload);
                 continue;
             }
             Ok(None) => {}
             Ok(Some(_)) | Err(_) => return,
         }
-        let mut room = commands.room();
+        let mut room = frames.room();
         let len = room.remaining_mut().min(piece.len());
         match link.read(&mut piece[..len]) {
             Ok(0) => return,

@@ -4,7 +4,7 @@
 //!  main thread       loads plugins, builds, changes states, listens to the bus, beats the pulse
 //!  streaming threads appsink callbacks: buffer -> times -> Outlet (sends at once, or queues)
 //!  "link-out"        sends what the socket did not take at once
-//!  "link-in"         reads commands; the link's end is the worker's end
+//!  "link-in"         reads commands, and the stream that a transcoder looks into; the link's end is the worker's end
 //! ```
 //! A hang in a state change stops the pulse, and the gateway kills the process: no deadline is needed in here.
 
@@ -18,12 +18,14 @@ mod encoders;
 mod error;
 mod glyphs;
 mod inspect;
+mod intake;
 mod outlet;
 mod picture;
 mod pipeline;
 mod stream;
 mod timeline;
 mod track;
+mod transcode;
 mod video_path;
 
 pub use control::main;

@@ -79,6 +79,10 @@ impl Outlet {
         self.0.lock().count_unusable();
     }
 
+    pub(crate) fn count_dropped(&self, units: u64) {
+        self.0.lock().count_dropped(units);
+    }
+
     /// Waits until all is sent, but not for long: the last words before the end.
     pub(crate) fn drain(&self) {
         for _ in 0..20 {

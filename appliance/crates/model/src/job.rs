@@ -6,7 +6,9 @@ mod inspect;
 mod treatment;
 
 pub use inspect::{Figures, InspectAnswer, InspectAsk, InspectError, Inspector};
-pub use treatment::{AudioEncode, AudioTreatment, Overlay, SoundCodec, VideoEncode, VideoTreatment};
+pub use treatment::{
+    AudioEncode, AudioTreatment, Overlay, SoundCodec, Transcode, VideoEncode, VideoTreatment,
+};
 
 use crate::masks::Masks;
 use serde::{Deserialize, Serialize};
@@ -52,6 +54,8 @@ pub enum Work {
     V4l2(V4l2Camera),
     /// A network camera; its media passes unchanged.
     Rtsp(RtspCamera),
+    /// Decode and encode again the stream that the gateway sends.
+    Transcode(Box<Transcode>),
     /// Really encode a few frames with each candidate, of whatever codec, measure those that work, report, end.
     ProbeEncoders(EncoderWish),
     /// Decode single keyframes as they are asked for.

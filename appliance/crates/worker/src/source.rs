@@ -16,9 +16,7 @@ use crate::exit::Exit;
 use crate::spawner::{Program, Spawner, Started, reap};
 use crate::usage::Usage;
 use bytes::Bytes;
-use fieldgate_hub::link::{
-    Frame, Health, Inbound, Limits, LinkError, LogLevel, read_frame, write_ask, write_command,
-};
+use fieldgate_hub::link::{Feeder, Frame, Health, Inbound, Limits, LinkError, LogLevel, read_frame};
 use fieldgate_media::{Draft, Tracks};
 use fieldgate_model::job::{Job, Phase, WorkerCommand, WorkerStatus};
 use std::process::Child;
@@ -123,6 +121,7 @@ pub struct WorkerSource {
     commands: mpsc::Receiver<WorkerCommand>,
     asks: Option<mpsc::Receiver<Bytes>>,
     cancel: CancellationToken,
+    feeder: Feeder,
 }
 
 impl WorkerSource {
@@ -133,13 +132,19 @@ impl WorkerSource {
         commands: mpsc::Receiver<WorkerCommand>,
         cancel: CancellationToken,
     ) -> Self {
-        WorkerSource { spec, spawner, commands, asks: None, cancel }
+        WorkerSource { spec, spawner, commands, asks: None, cancel, feeder: Feeder::default() }
     }
 
-    /// With asks that go to the worker as they come, each of at most [`fieldgate_hub::link::ASK_MAX`] bytes; when their sender is gone the
-    /// worker is stopped.
+    /// With asks that go to the worker as they come, each of at most [`fieldgate_hub::link::ASK_MAX`] bytes; when their
+    /// sender is gone the worker is stopped.
     pub fn with_asks(self, asks: mpsc::Receiver<Bytes>) -> Self {
         WorkerSource { asks: Some(asks), ..self }
+    }
+
+    /// The worker also gets what is put into `feeder`: the stream that it shall look into. It counts what a slow worker
+    /// missed.
+    pub fn fed_by(self, feeder: Feeder) -> Self {
+        WorkerSource { feeder, ..self }
     }
 
     /// Runs it until it ends or is stopped. `Ok` only after a stop or when its work is done.
@@ -157,6 +162,8 @@ impl WorkerSource {
         let mut run = Run {
             from,
             to,
+            feeder: self.feeder,
+            sent: Sent::default(),
             inbound: Inbound::from_worker(self.spec.limits),
             watch: Watch::new(deadlines, Instant::now().into_std()),
             report: Report { pid, ..Report::default() },
@@ -238,6 +245,8 @@ impl Drop for Process {
 struct Run<'a, D> {
     from: tokio::net::unix::OwnedReadHalf,
     to: OwnedWriteHalf,
+    feeder: Feeder,
+    sent: Sent,
     inbound: Inbound,
     watch: Watch,
     report: Report,
@@ -257,7 +266,7 @@ impl<D: Deliver> Run<'_, D> {
         mut asks: Option<mpsc::Receiver<Bytes>>,
         cancel: &CancellationToken,
     ) -> Result<(), WorkerError> {
-        self.command(&WorkerCommand::Start(Box::new(job))).await?;
+        self.command(&WorkerCommand::Start(Box::new(job)))?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut turn_bytes = 0;
@@ -275,49 +284,48 @@ impl<D: Deliver> Run<'_, D> {
                         tokio::task::yield_now().await;
                     }
                 }
+                ended = self.feeder.send(&mut self.to), if !self.sent.is_over => {
+                    let Err(error) = ended;
+                    if error.kind() != std::io::ErrorKind::BrokenPipe {
+                        return Err(LinkError::Io(error).into());
+                    }
+                    // It is gone: what it said last and how it ended is still to be read from the link.
+                    self.sent.is_over = true;
+                }
                 _ = tick.tick() => {
                     turn_bytes = 0;
+                    self.sent.check(&self.feeder, self.watch.deadlines().pulse)?;
                     self.stderr.budget = STDERR_PER_TICK;
                     self.watch.check(Instant::now().into_std())?;
                     self.report_if_due();
                 }
                 () = self.stderr.read() => {}
-                Some(command) = commands.recv(), if !stopping => self.command(&command).await?,
+                Some(command) = commands.recv(), if !stopping => self.command(&command)?,
                 ask = next(&mut asks), if !stopping => match ask {
-                    Some(ask) => self.write(async |to| write_ask(to, &ask).await).await?,
+                    Some(ask) => self.taken(self.feeder.ask(ask))?,
                     None => {
                         stopping = true;
                         self.watch.stopping(Instant::now().into_std());
-                        self.command(&WorkerCommand::Stop).await?;
+                        self.command(&WorkerCommand::Stop)?;
                     }
                 },
                 () = cancel.cancelled(), if !stopping => {
                     stopping = true;
                     self.watch.stopping(Instant::now().into_std());
-                    self.command(&WorkerCommand::Stop).await?;
+                    self.command(&WorkerCommand::Stop)?;
                 }
             }
         }
     }
 
-    async fn command(&mut self, command: &WorkerCommand) -> Result<(), WorkerError> {
+    fn command(&mut self, command: &WorkerCommand) -> Result<(), WorkerError> {
         let json = serde_json::to_vec(command).map_err(|error| LinkError::Io(error.into()))?;
-        self.write(async |to| write_command(to, &json).await).await
+        self.taken(self.feeder.command(json.into()))
     }
 
-    async fn write(
-        &mut self,
-        what: impl AsyncFnOnce(&mut OwnedWriteHalf) -> std::io::Result<()>,
-    ) -> Result<(), WorkerError> {
-        // A worker that does not read is as dead as one that does not beat.
-        let write = tokio::time::timeout(self.watch.deadlines().pulse, what(&mut self.to));
-        match write.await {
-            Ok(Ok(())) => Ok(()),
-            // It is gone: what it said last and how it ended is still to be read from the link.
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            Ok(Err(error)) => Err(LinkError::Io(error).into()),
-            Err(_) => Err(WorkerError::Deaf { limit: self.watch.deadlines().pulse }),
-        }
+    /// A worker that does not read is as dead as one that does not beat.
+    fn taken(&self, is_taken: bool) -> Result<(), WorkerError> {
+        if is_taken { Ok(()) } else { Err(WorkerError::Deaf { limit: self.watch.deadlines().pulse }) }
     }
 
     /// Handles one frame; returns how many bytes of media it held.
@@ -388,6 +396,31 @@ async fn next(asks: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {
     match asks {
         Some(asks) => asks.recv().await,
         None => std::future::pending().await,
+    }
+}
+
+/// How far the worker has taken what is sent to it.
+#[derive(Debug, Default)]
+struct Sent {
+    bytes: u64,
+    stands_since: Option<Instant>,
+    is_over: bool,
+}
+
+impl Sent {
+    /// Fails when something has waited for `limit` and the worker took none of it.
+    fn check(&mut self, feeder: &Feeder, limit: Duration) -> Result<(), WorkerError> {
+        let (bytes, waits) = feeder.progress();
+        if self.is_over || !waits || bytes != self.bytes {
+            self.bytes = bytes;
+            self.stands_since = None;
+            return Ok(());
+        }
+        let since = *self.stands_since.get_or_insert_with(Instant::now);
+        if Instant::now().saturating_duration_since(since) < limit {
+            return Ok(());
+        }
+        Err(WorkerError::Deaf { limit })
     }
 }
 

@@ -140,7 +140,8 @@ impl Inbound {
         }))
     }
 
-    /// For a worker: takes commands. The gateway is trusted with the rate.
+    /// For a worker: takes commands, and the units of a stream that it shall look into. The gateway is trusted with the
+    /// rate.
     pub fn from_gateway() -> Self {
         Self::new(None)
     }
@@ -203,8 +204,11 @@ impl Inbound {
             return Err(LinkError::TooLong { kind, len: u64::from(head.len), max: kind.max_len() });
         }
         let Some(rates) = &mut self.rates else {
-            let is_ours = matches!(kind, Kind::Command | Kind::Ask);
-            return if is_ours { Ok(()) } else { Err(LinkError::WrongWay(kind)) };
+            return match kind {
+                Kind::Command | Kind::Ask | Kind::Tracks => Ok(()),
+                Kind::Unit => self.admit_unit(head),
+                Kind::Health | Kind::Status | Kind::Log | Kind::Answer => Err(LinkError::WrongWay(kind)),
+            };
         };
         let limits = rates.limits;
         match kind {

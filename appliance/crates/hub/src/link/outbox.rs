@@ -6,6 +6,9 @@ use bytes::Bytes;
 use fieldgate_media::{TrackKind, Tracks, UnitHead};
 use std::collections::VecDeque;
 
+/// More commands than this may not wait: who takes none is dead.
+const COMMANDS_MAX: usize = 64;
+
 /// The most that may wait for a slow gateway.
 #[derive(Clone, Copy, Debug)]
 pub struct OutboxBound {
@@ -167,6 +170,31 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         }
     }
 
+    /// Queues a command before all units that wait; `false` if too many commands wait or it exceeds [`CONTROL_MAX`].
+    pub fn push_command(&mut self, command: Bytes) -> bool {
+        self.push_order(Kind::Command, command)
+    }
+
+    /// The same for an ask, which may be as long as [`super::ASK_MAX`].
+    pub fn push_ask(&mut self, ask: Bytes) -> bool {
+        self.push_order(Kind::Ask, ask)
+    }
+
+    fn push_order(&mut self, kind: Kind, order: Bytes) -> bool {
+        let Some(head) = Head::control(kind, order.len()) else { return false };
+        let is_order = |entry: &Entry<B>| matches!(entry.kind, Kind::Command | Kind::Ask);
+        let waiting = self.queue.iter().filter(|entry| is_order(entry)).count();
+        if waiting >= COMMANDS_MAX {
+            return false;
+        }
+        // What is half sent comes first, then older commands.
+        let from = usize::from(self.front_sent > 0);
+        let after = self.queue.iter().rposition(is_order).map_or(from, |at| at + 1);
+        let entry = Entry { kind, head: head.encode(), body: Body::Control(order) };
+        self.queue.insert(after.max(from), entry);
+        true
+    }
+
     /// What to write next, `None` when all is sent.
     pub fn sending(&self) -> Option<Sending<'_>> {
         let front = self.queue.front()?;
@@ -199,6 +227,11 @@ impl<B: AsRef<[u8]>> Outbox<B> {
     /// One more unit that came from the source and cannot be sent.
     pub fn count_unusable(&mut self) {
         self.counters.unusable_units += 1;
+    }
+
+    /// So many more units that came from the source were taken too slowly to be looked into.
+    pub fn count_dropped(&mut self, units: u64) {
+        self.counters.dropped_units += units;
     }
 
     /// The tracks as last announced.

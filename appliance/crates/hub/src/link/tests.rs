@@ -1,10 +1,12 @@
 //! The promises of the link: what goes in comes out, and no bound can be broken from the other end.
 
 use super::*;
+use bytes::Bytes;
 use fieldgate_media::{
     Captured, ClockSource, Codec, Draft, HEADROOM, Ticks, Track, TrackId, Tracks, UnitHead,
 };
 use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
 
 #[allow(clippy::disallowed_methods, reason = "tests start their time somewhere")]
 fn now() -> Instant {
@@ -320,12 +322,22 @@ async fn frames_and_commands_pass_a_real_socket_pair() {
         drop((commands, out));
     };
     let receive = async {
-        write_command(&mut to_worker, b"stop").await.unwrap();
-        assert!(write_command(&mut to_worker, &[0; CONTROL_MAX + 1]).await.is_err());
+        let feeder = Feeder::default();
+        assert!(feeder.command(Bytes::from_static(b"stop")));
+        assert!(!feeder.command(Bytes::from(vec![0; CONTROL_MAX + 1])));
+        let sending = async {
+            let _ = feeder.send(&mut to_worker).await;
+            std::future::pending::<()>().await;
+        };
+        tokio::pin!(sending);
         let mut inbound = Inbound::from_worker(Limits::CAMERA);
         let mut seen = 0;
         loop {
-            match read_frame(&mut from_worker, &mut inbound, now).await {
+            let frame = tokio::select! {
+                frame = read_frame(&mut from_worker, &mut inbound, now) => frame,
+                () = &mut sending => continue,
+            };
+            match frame {
                 Ok(Frame::Unit(draft)) => {
                     assert_eq!(draft.payload().len(), 1500);
                     seen += 1;
@@ -342,17 +354,12 @@ async fn frames_and_commands_pass_a_real_socket_pair() {
 
 #[tokio::test]
 async fn asks_and_answers_may_be_as_long_as_a_unit_with_its_header() {
-    let (mut here, mut there) = tokio::io::duplex(64 << 10);
-    let ask = vec![7; ASK_MAX];
-    let asking = async { write_ask(&mut here, &ask).await.map(|()| here) };
-    let mut inbound = Inbound::from_gateway();
-    let taking = read_frame(&mut there, &mut inbound, now);
-    let (asked, taken) = tokio::join!(asking, taking);
-    assert!(asked.is_ok());
-    assert!(matches!(taken, Ok(Frame::Ask(bytes)) if bytes == ask));
-    let mut here = asked.unwrap();
-    let too_long = write_ask(&mut here, &vec![7; ASK_MAX + 1]).await.unwrap_err();
-    assert!(too_long.to_string().contains("exceeds"));
+    let feeder = Feeder::default();
+    let ask = Bytes::from(vec![7; ASK_MAX]);
+    assert!(feeder.ask(ask.clone()));
+    assert!(!feeder.ask(Bytes::from(vec![7; ASK_MAX + 1])));
+    let taken = fed(&feeder, 64 << 10).await;
+    assert!(matches!(&taken[..], [Frame::Ask(bytes)] if *bytes == ask));
 
     let mut outbox = outbox();
     assert!(outbox.push_answer(Bytes::from(vec![9; ASK_MAX])));
@@ -362,5 +369,80 @@ async fn asks_and_answers_may_be_as_long_as_a_unit_with_its_header() {
     assert!(matches!(frames.last(), Some(Frame::Answer(bytes)) if bytes.len() == ASK_MAX));
     // Each only in its own direction.
     let backwards = feed(&mut Inbound::from_gateway(), &wire, 9_000, now()).unwrap_err();
-    assert!(matches!(backwards, LinkError::WrongWay(Kind::Tracks)));
+    assert!(matches!(backwards, LinkError::WrongWay(Kind::Answer)));
+}
+
+/// Everything that a worker would read until the feeder has nothing left; cut into writes of at most `piece` bytes.
+async fn fed(feeder: &Feeder, piece: usize) -> Vec<Frame> {
+    let (mut ours, mut theirs) = tokio::io::duplex(piece);
+    let mut inbound = Inbound::from_gateway();
+    let mut frames = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            _ = feeder.send(&mut ours) => panic!("the feeder ended"),
+            frame = read_frame(&mut theirs, &mut inbound, now) => frames.push(frame.unwrap()),
+            () = tokio::task::yield_now(), if !feeder.progress().1 && !inbound.is_inside_frame() => break,
+        }
+    }
+    // What the pipe still holds.
+    drop(ours);
+    while let Ok(frame) = read_frame(&mut theirs, &mut inbound, now).await {
+        frames.push(frame);
+    }
+    frames
+}
+
+#[tokio::test]
+async fn a_worker_gets_tracks_units_and_commands_whole_and_in_order() {
+    let feeder = Feeder::default();
+    assert!(!feeder.unit(&unit_head(0, true), Bytes::from_static(&[1; 9])), "no tracks yet");
+    feeder.tracks(&tracks());
+    assert!(!feeder.unit(&unit_head(0, false), Bytes::from_static(&[1; 9])), "video begins with a keyframe");
+    for n in 0..4 {
+        assert!(feeder.unit(&unit_head(n * 3000, n == 0), Bytes::from(vec![n as u8; 700])));
+    }
+    assert!(feeder.command(Bytes::from_static(b"one")));
+    assert!(feeder.command(Bytes::from_static(b"two")));
+    let frames = fed(&feeder, 64).await;
+    assert!(
+        matches!(&frames[..2], [Frame::Command(a), Frame::Command(b)] if &a[..] == b"one" && &b[..] == b"two")
+    );
+    assert!(matches!(&frames[2], Frame::Tracks(seen) if *seen == tracks()));
+    let units: Vec<u8> = frames[3..]
+        .iter()
+        .map(|frame| match frame {
+            Frame::Unit(unit) => {
+                assert_eq!(unit.payload().len(), 700);
+                unit.payload()[0]
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(units, [0, 1, 2, 3]);
+    assert_eq!(feeder.counters().sent_units, 4);
+}
+
+#[tokio::test]
+async fn a_worker_that_takes_units_too_slowly_misses_up_to_a_keyframe_and_it_is_counted() {
+    let feeder = Feeder::new(OutboxBound { bytes: 10_000, units: 8, control: 4 });
+    feeder.tracks(&tracks());
+    let taken: Vec<bool> = (0..20)
+        .map(|n| feeder.unit(&unit_head(n * 3000, n % 10 == 0), Bytes::from(vec![n as u8; 100])))
+        .collect();
+    assert!(taken[..8].iter().all(|taken| *taken));
+    assert!(!taken[8] && !taken[9], "after the drop video waits for a keyframe");
+    assert!(taken[10..18].iter().all(|taken| *taken));
+    assert!(feeder.command(Bytes::from_static(b"stop")));
+    let frames = fed(&feeder, 4096).await;
+    let Some(Frame::Command(_)) = frames.first() else { panic!("commands overtake: {frames:?}") };
+    let health = feeder.counters();
+    assert_eq!((health.dropped_units, health.sent_units), (20 - health.sent_units, health.sent_units));
+}
+
+#[test]
+fn commands_wait_only_in_a_number_that_a_live_worker_takes() {
+    let feeder = Feeder::default();
+    let taken = (0..100).filter(|_| feeder.command(Bytes::from_static(b"x"))).count();
+    assert_eq!(taken, 64);
 }

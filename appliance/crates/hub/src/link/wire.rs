@@ -25,9 +25,9 @@ const CAPTURED_CAMERA: u8 = 4;
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Worker to gateway: one access unit.
+    /// One access unit: worker to gateway, or what a worker shall look into.
     Unit,
-    /// Worker to gateway: all tracks and their headers; before the first unit and whenever they change.
+    /// All tracks and their headers, in the direction of the units; before the first unit and whenever they change.
     Tracks,
     /// Worker to gateway: the pulse of its control loop, with counters.
     Health,

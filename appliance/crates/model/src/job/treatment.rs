@@ -114,6 +114,16 @@ impl Default for AudioEncode {
     }
 }
 
+/// What a worker makes of a stream that the gateway sends to it. Tracks that pass are not sent to it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transcode {
+    /// How its first video is encoded; `None` without one.
+    pub video: Option<VideoEncode>,
+    /// How its first sound is encoded; `None` without one.
+    pub audio: Option<AudioEncode>,
+}
+
 /// What sound is encoded into.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
