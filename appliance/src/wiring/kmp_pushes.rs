@@ -77,7 +77,11 @@ impl Wiring {
             };
             let settings = KmpTrackSettings { kind, map: MapSettings::default(), sender };
             let percent = spools.map(|spool| spool.backlog_percent);
-            let backlog = self.backlog(&name, &push, id).await?.map(|frames| KmpBacklog { frames, percent });
+            let backlog = self.backlog(&name, &push, id).await?.map(|frames| KmpBacklog {
+                frames,
+                percent,
+                outlives: true,
+            });
             Ok(KmpPushTrack { settings, track_id: named(id)?, backlog })
         };
         let (video, audio) = (
@@ -86,6 +90,7 @@ impl Wiring {
         );
         let run = KmpPush {
             channel_id,
+            late_channel_id: None,
             upstream: UpstreamSpec { id: push.effective_id(), ..UpstreamSpec::new(url.to_string()) },
             video,
             audio,

@@ -12,8 +12,11 @@ use fieldgate_net::{KmpBacklog, KmpTrack};
 use fieldgate_proto::kmp::Name;
 use fieldgate_spool::{Line, Query, Settings, Spool, SpoolKey, State};
 use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 const PICTURES: u32 = 2_000;
@@ -120,7 +123,8 @@ fn named(numbers: &[u32], lines: &[Line], cause: LossCause, at_most: u64) -> Vec
     assert_eq!(u64::from(missing[missing.len() - 1] - missing[0]) + 1, count, "one row: {missing:?}");
     let why = Why::Backlog(cause);
     let gone = [Fate::Lost(why), Fate::Unconfirmed(why)].map(State::Settled);
-    let of_cause: u64 = lines.iter().filter(|line| gone.contains(&line.state)).map(|line| line.stretch.frames).sum();
+    let of_cause: u64 =
+        lines.iter().filter(|line| gone.contains(&line.state)).map(|line| line.stretch.frames).sum();
     assert_eq!(of_cause, count, "{lines:?}");
     let delivered = lines.iter().filter(|line| line.state == State::Settled(Fate::Delivered));
     assert_eq!(delivered.map(|line| line.stretch.frames).sum::<u64>(), numbers.len() as u64, "{lines:?}");
@@ -157,24 +161,30 @@ pub(crate) fn a_spool_of_1_gb_opens_within_2_s() {
     opens_at_once(1 << 30);
 }
 
-/// Bytes that this process has read so far, from files and elsewhere.
-fn bytes_read() -> u64 {
+/// What this process has done so far: `rchar`, bytes read from files and elsewhere; `read_bytes`, those from disks.
+fn io_count(what: &str) -> u64 {
     let io = std::fs::read_to_string("/proc/self/io").unwrap();
-    let line = io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap();
+    let line = io.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(": ")).unwrap();
     line.parse().unwrap()
 }
 
-fn opens_at_once(bytes: u64) {
-    const PICTURE: usize = 20_000;
-    let folder = folder("large");
+/// Bytes of a frame in a large spool.
+const PICTURE: usize = 20_000;
+
+fn large(bytes: u64) -> Settings {
+    spool_settings(2 * bytes)
+}
+
+/// The process that fills a large spool, and goes on writing until it is killed.
+pub(crate) fn filler(args: &[String]) -> ExitCode {
+    let [folder, bytes] = args else { return ExitCode::from(2) };
+    let (folder, bytes) = (PathBuf::from(folder), bytes.parse::<u64>().unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let frames = bytes / PICTURE as u64;
-    let head = Bytes::from(vec![1; 40]);
-    let body = Bytes::from(vec![2; PICTURE - 40]);
     runtime.block_on(async {
-        let spool = Spool::start(folder.clone(), Clock::default()).unwrap();
-        let backlog = spool.open(key(), spool_settings(2 * bytes)).await.unwrap();
-        for id in 0..frames {
+        let spool = Spool::start(folder, Clock::default()).unwrap();
+        let backlog = spool.open(key(), large(bytes)).await.unwrap();
+        let (head, body) = (Bytes::from(vec![1; 40]), Bytes::from(vec![2; PICTURE - 40]));
+        for id in 0..(2 * bytes - (8 << 20)) / PICTURE as u64 {
             let (kind, keyframe) = (StoredKind::Frame, id.is_multiple_of(50));
             let captured_unix_micros = 1_700_000_000_000_000 + id as i64 * 40_000;
             let (head, body) = (head.clone(), body.clone());
@@ -182,21 +192,98 @@ fn opens_at_once(bytes: u64) {
             while spool.reports()[0].written_bytes + (4 << 20) < id * PICTURE as u64 {
                 sleep(Duration::from_millis(1)).await;
             }
+            // Some are not on disk yet.
+            if id == (bytes + (8 << 20)) / PICTURE as u64 {
+                println!("full");
+            }
         }
-        assert_eq!(backlog.take_losses(), []);
-        drop(backlog);
-        spool.stop();
-        let (began, before) = (Instant::now(), bytes_read());
-        let spool = Spool::start(folder.clone(), Clock::default()).unwrap();
-        let backlog = spool.open(key(), spool_settings(2 * bytes)).await.unwrap();
-        let first = backlog.read(0, 1).await.unwrap();
-        let (took, read) = (began.elapsed(), bytes_read() - before);
-        println!("{} MB: open and first frame in {took:?}, {} KB read", bytes >> 20, read >> 10);
-        assert_eq!((backlog.held().frames, first.packets[0].id), (frames, 0));
-        assert!(took < Duration::from_secs(2), "{took:?}");
-        assert!(read < (2 << 20) + bytes / 100, "{read} bytes read at start");
-        drop(backlog);
-        spool.stop();
+    });
+    ExitCode::SUCCESS
+}
+
+/// Fills a spool and kills the one who does in the middle of his work.
+async fn filled_by_one_who_is_killed(folder: &Path, bytes: u64) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .arg("filler")
+        .arg(folder)
+        .arg(bytes.to_string())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let full = timeout(Duration::from_secs(300), lines.next_line()).await.expect("it fills up");
+    assert_eq!(full.unwrap().as_deref(), Some("full"));
+    sleep(Duration::from_millis(7)).await;
+    child.start_kill().unwrap();
+    assert!(!child.wait().await.unwrap().success(), "it was killed");
+}
+
+/// Takes a folder's files out of the page cache.
+fn forget_pages(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            forget_pages(&path);
+            continue;
+        }
+        let file = std::fs::File::open(path).unwrap();
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
+}
+
+fn opens_at_once(bytes: u64) {
+    let folder = folder("large");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        filled_by_one_who_is_killed(&folder, bytes).await;
+        // Before the first opening finishes what was left unfinished.
+        let files = segments(&folder);
+        let on_disk: u64 = files.iter().map(|file| file.metadata().unwrap().len()).sum();
+        assert!(on_disk >= bytes, "{on_disk} bytes are on disk");
+        let copy = folder.with_extension("copy");
+        copied(&folder, &copy);
+        for (folder, cold) in [(&folder, true), (&copy, false)] {
+            if cold {
+                forget_pages(folder);
+            }
+            let (began, before, from_disk) = (Instant::now(), io_count("rchar"), io_count("read_bytes"));
+            let spool = Spool::start(folder.clone(), Clock::default()).unwrap();
+            let backlog = spool.open(key(), large(bytes)).await.unwrap();
+            let first = backlog.read(0, 1).await.unwrap();
+            let (took, read) = (began.elapsed(), io_count("rchar") - before);
+            let from_disk = io_count("read_bytes") - from_disk;
+            println!(
+                "{} MB, killed while it was written, pages {}: open and first frame in {took:?}, {} KB read, {} KB of \
+                 them from the disk",
+                on_disk >> 20,
+                if cold { "not in memory" } else { "in memory" },
+                read >> 10,
+                from_disk >> 10
+            );
+            let held = backlog.held();
+            assert_eq!(first.packets[0].id, 0);
+            assert!(held.frames * (PICTURE as u64) + (1 << 20) > bytes, "{held:?}");
+            assert!(took < Duration::from_secs(2), "{took:?}");
+            assert!(read < (4 << 20) + bytes / 100, "{read} bytes read at start");
+            drop(backlog);
+            spool.stop();
+        }
+        std::fs::remove_dir_all(&copy).ok();
     });
     std::fs::remove_dir_all(&folder).ok();
+}
+
+fn copied(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copied(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
 }

@@ -196,8 +196,11 @@ fn check(
         match fate {
             Fate::Delivered if !acked => return Err(format!("{number} was never acknowledged")),
             Fate::Delivered => {}
-            Fate::Lost(_) if arrived[number] => return Err(format!("{number} is called lost, but it arrived")),
-            Fate::Lost(Why::Backlog(LossCause::Bytes)) | Fate::Unconfirmed(Why::Backlog(LossCause::Bytes))
+            Fate::Lost(_) if arrived[number] => {
+                return Err(format!("{number} is called lost, but it arrived"));
+            }
+            Fate::Lost(Why::Backlog(LossCause::Bytes))
+            | Fate::Unconfirmed(Why::Backlog(LossCause::Bytes))
                 if room == Room::Tight =>
             {
                 match fate {

@@ -247,4 +247,13 @@ pub trait Backlog: Send + Sync {
 
     /// Where new packets are kept now.
     fn keeping(&self) -> Keeping;
+
+    /// Remembers a few bytes for whoever opens this backlog next, instead of those before; soon, and when it is closed. At
+    /// most 64 KiB.
+    fn keep_note(&self, _note: Bytes) {}
+
+    /// What was remembered last, and whether the backlog was closed in order after that.
+    fn note(&self) -> (Bytes, bool) {
+        (Bytes::new(), false)
+    }
 }

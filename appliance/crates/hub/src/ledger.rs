@@ -12,13 +12,16 @@ pub enum Fate {
     Delivered,
     /// They were handed to the kernel for an upstream that does not acknowledge (RTMP). Not proof of delivery.
     Sent,
-    /// They were not delivered and will not be.
+    /// They were not delivered and will not be: no socket had them whole.
     Lost(Why),
+    /// They were handed to a socket and will not be sent again, and the far end has not acknowledged them: it may have
+    /// them.
+    Unconfirmed(Why),
     /// The gateway stopped without warning: nothing written says.
     Unknown,
 }
 
-/// Why frames were lost.
+/// Why frames were lost, or not confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Why {
     /// The backlog gave them up.
@@ -33,6 +36,10 @@ pub enum Why {
     TooSlow,
     /// The upstream went on further ahead than where it had stopped.
     Skipped,
+    /// All was sent up to the end, and the upstream closed without acknowledging it.
+    Unacknowledged,
+    /// The push was removed, changed or stopped while they waited.
+    Removed,
 }
 
 impl Why {
@@ -45,6 +52,8 @@ impl Why {
             Why::Disconnected => "disconnected",
             Why::TooSlow => "too_slow",
             Why::Skipped => "skipped",
+            Why::Unacknowledged => "unacknowledged",
+            Why::Removed => "removed",
         }
     }
 }

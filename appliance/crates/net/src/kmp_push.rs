@@ -6,7 +6,10 @@
 
 mod asks;
 mod books;
+mod duties;
 mod lane;
+mod marks;
+mod reader;
 mod report;
 mod stream;
 mod track;
@@ -86,6 +89,8 @@ pub struct KmpPush {
     pub shared: KmpShared,
     /// The channel that the receiver knows.
     pub channel_id: Name,
+    /// A second one for what is not live: then what is live goes first.
+    pub late_channel_id: Option<Name>,
     /// The receiver; its `id` is the push's name in the ledger.
     pub upstream: UpstreamSpec,
     /// The pictures.
@@ -103,9 +108,11 @@ impl KmpPush {
     /// Pushes whenever there is a stream, until cancelled or the mountpoint is removed. Runs on the mountpoint's shard.
     pub async fn run(self, local: Rc<LocalShard>) {
         let track = |track: KmpPushTrack, report: &KmpTrackReport| {
-            let ids = (self.channel_id, track.track_id);
+            let channels = (self.channel_id, self.late_channel_id);
             let (shared, upstream) = (self.shared.clone(), self.upstream.clone());
-            KmpTrack::fixed(shared, track.settings, ids, upstream, track.backlog).reporting_to(report.clone())
+            let KmpPushTrack { settings, track_id, backlog } = track;
+            KmpTrack::fixed(shared, settings, channels, track_id, upstream, backlog)
+                .reporting_to(report.clone())
         };
         let video = track(self.video, &self.report.video);
         let audio = track(self.audio, &self.report.audio);

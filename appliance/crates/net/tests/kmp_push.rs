@@ -1,6 +1,7 @@
 //! KMP pushes against receivers that acknowledge in part, refuse, hang and speak TLS. Real sockets, real time.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 #![allow(clippy::disallowed_methods, reason = "real sockets run in real time")]
+#![allow(clippy::large_futures, reason = "a track lies in its test's future; there is one of each")]
 
 #[allow(dead_code, reason = "other tests use all of it")]
 mod certificates;
@@ -101,8 +102,8 @@ impl Bench {
     }
 
     fn track(&self, settings: KmpTrackSettings, backlog: Option<KmpBacklog>) -> (KmpTrack, KmpTrackReport) {
-        let ids = (Name::new("yard").unwrap(), Name::new("v1").unwrap());
-        let track = KmpTrack::fixed(self.shared(), settings, ids, self.spec(), backlog);
+        let (channel, track_id) = ((Name::new("yard").unwrap(), None), Name::new("v1").unwrap());
+        let track = KmpTrack::fixed(self.shared(), settings, channel, track_id, self.spec(), backlog);
         let report = track.report();
         (track, report)
     }
@@ -380,9 +381,9 @@ async fn tls_receivers_are_checked() {
     let port = bench.door.local_addr().unwrap().port();
     let mut shared = bench.shared();
     shared.dialer.tls = Some(ClientTls::with_ca_file(&ca).unwrap());
-    let ids = (Name::new("yard").unwrap(), Name::new("v1").unwrap());
+    let (channel, track_id) = ((Name::new("yard").unwrap(), None), Name::new("v1").unwrap());
     let spec = UpstreamSpec::new(format!("kmps://localhost:{port}"));
-    let track = KmpTrack::fixed(shared, settings(), ids, spec, None);
+    let track = KmpTrack::fixed(shared, settings(), channel, track_id, spec, None);
     beside(track, &bench.local, async {
         let mut camera = bench.publisher();
         camera.shoot(20, 10_000);
@@ -396,7 +397,8 @@ async fn tls_receivers_are_checked() {
     let track = KmpTrack::fixed(
         bench.shared(),
         settings(),
-        ids,
+        channel,
+        track_id,
         UpstreamSpec::new(format!("kmps://localhost:{port}")),
         None,
     );
@@ -463,7 +465,8 @@ async fn what_a_backlog_keeps_outlives_the_push() {
     let mut settings = settings();
     settings.sender.keep = Keep::Backlog { window_bytes: 5_000 };
     settings.sender.end_patience = None;
-    let (track, _) = bench.track(settings, Some(KmpBacklog { frames: backlog.clone(), percent: Some(300) }));
+    let (track, _) = bench
+        .track(settings, Some(KmpBacklog { frames: backlog.clone(), percent: Some(300), outlives: true }));
     let mut camera = bench.publisher();
     let mut last = 0;
     beside(track, &bench.local, async {
@@ -485,8 +488,8 @@ async fn what_a_backlog_keeps_outlives_the_push() {
     drop(camera);
     // As after a restart: the ring has nothing of all that.
     bench.mountpoint = Mountpoint::new("yard".into(), 0, Limits::default(), Arc::new(RtmpForm));
-    let (track, report) =
-        bench.track(settings, Some(KmpBacklog { frames: backlog.clone(), percent: Some(300) }));
+    let (track, report) = bench
+        .track(settings, Some(KmpBacklog { frames: backlog.clone(), percent: Some(300), outlives: true }));
     beside(track, &bench.local, async {
         let mut receiver = bench.receiver().await;
         while receiver.connect.is_none() || !receiver.read(350).await {
@@ -538,7 +541,7 @@ async fn a_track_asks_its_controller() {
     };
     let run = async { tokio::join!(track.run(bench.local.clone()), script) };
     tokio::time::timeout(PATIENCE, run).await.unwrap();
-    assert_eq!(bench.told.frames(Fate::Sent), 12);
+    assert_eq!(bench.told.frames(Fate::Unconfirmed(Why::Unacknowledged)), 12);
 }
 
 /// Small, seeded, ours.
@@ -565,7 +568,7 @@ async fn whatever(seed: u64) {
     if seed % 2 == 1 {
         settings.sender.keep = Keep::Backlog { window_bytes: 1000 + dice.below(20_000) };
         let frames = RamBacklog::new(Budget { bytes: 64 << 20, age: Duration::from_secs(3600) });
-        backlog = Some(KmpBacklog { frames: Arc::new(frames), percent: None });
+        backlog = Some(KmpBacklog { frames: Arc::new(frames), percent: None, outlives: false });
     }
     settings.sender.end_patience = None;
     settings.sender.reconnect =

@@ -40,15 +40,16 @@ impl State {
             State::Settled(Fate::Delivered) => "delivered",
             State::Settled(Fate::Sent) => "sent",
             State::Settled(Fate::Lost(_)) => "lost",
+            State::Settled(Fate::Unconfirmed(_)) => "unconfirmed",
             State::Settled(Fate::Unknown) => "unknown",
             State::Pending => "pending",
         }
     }
 
-    /// Why it was lost.
+    /// Why it was lost or is not confirmed.
     pub fn cause(self) -> Option<Why> {
         match self {
-            State::Settled(Fate::Lost(why)) => Some(why),
+            State::Settled(Fate::Lost(why) | Fate::Unconfirmed(why)) => Some(why),
             _ => None,
         }
     }

@@ -1,34 +1,18 @@
 //! What became of each frame: told to the ledger, and to the backlog where one keeps them.
 
-use super::lane::now;
-use super::track::KmpBacklog;
-use fieldgate_hub::backlog::{Batch, LossCause, Lost, Reading, Stored, StoredKind};
+use super::marks::Marks;
+use bytes::Bytes;
+use fieldgate_hub::backlog::{Batch, LossCause, Lost, Stored, StoredKind};
 use fieldgate_hub::ledger::{Fate as Told, LedgerKey, Stretch, Why};
 use fieldgate_hub::{Backlog, LedgerHandle, LedgerKeeper};
-use fieldgate_proto::kmp::sender::{Fate, Kept, Sender};
-use fieldgate_proto::kmp::{PacketKind, Wire};
-use std::collections::{BTreeMap, VecDeque};
+use fieldgate_proto::kmp::Wire;
+use fieldgate_proto::kmp::sender::{Arrears, Cause, Fate, Owed};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-/// Least capture time between two marks.
-const MARK_MICROS: i64 = 100_000;
-/// Marks kept; when there are more every second one goes.
-const MAX_MARKS: usize = 65_536;
 /// Losses whose cause is remembered.
 const MAX_LOSSES: usize = 1024;
-/// Bytes read from a backlog at once.
-const READ_BYTES: usize = 512 << 10;
-/// Pause before a read that failed is tried again.
-const READ_AGAIN: Duration = Duration::from_millis(500);
-
-/// When a frame was captured.
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    id: u64,
-    unix_micros: i64,
-}
 
 /// One track's frames and their capture times. See the module.
 pub(super) struct Books {
@@ -37,113 +21,66 @@ pub(super) struct Books {
     mountpoint: String,
     track: String,
     handles: BTreeMap<String, LedgerHandle>,
-    marks: VecDeque<Mark>,
+    pub(super) marks: Marks,
+    /// What the backlog has lost of what a sender goes through.
     losses: VecDeque<Lost>,
+    /// The cause that was told last.
+    last_why: Option<Why>,
+    /// There were losses that the senders have not heard of.
+    has_news: bool,
     /// Frames that were never put in the queue and that nobody was told of.
     missed: u64,
     /// When the last frame was captured that was put in the queue, or told as missed.
     newest_unix_micros: Option<i64>,
-    reading: Option<(u64, Reading)>,
-    pace: Option<Pace>,
     /// Whose the backlog is.
     upstream: String,
-    /// The first frame that is the sender's.
-    first_id: u64,
-    /// Frames before this one are told.
-    told_id: u64,
-    /// How many losses there were when the sender heard of them.
-    told_losses: usize,
+    /// What an earlier life has left, and a sender goes through.
+    early: Range<u64>,
     /// Ids below are those of earlier lives.
     early_id: u64,
-}
-
-/// How fast a backlog may be read.
-#[derive(Debug)]
-struct Pace {
-    percent: u32,
-    /// When the present count of live bytes began, and how many they are.
-    since: Instant,
-    live_bytes: u64,
-    /// Live bytes per second, 0 before the first count.
-    live_rate: u64,
-    /// When the next read may begin.
-    next: Instant,
-}
-
-impl Pace {
-    /// Counts for so long.
-    const COUNT: Duration = Duration::from_secs(2);
-
-    fn count(&mut self, bytes: usize) {
-        let elapsed = now().saturating_duration_since(self.since);
-        if elapsed >= Self::COUNT {
-            let millis = elapsed.as_millis().max(1) as u64;
-            self.live_rate = self.live_bytes.saturating_mul(1000) / millis;
-            (self.since, self.live_bytes) = (now(), 0);
-        }
-        self.live_bytes += bytes as u64;
-    }
-
-    /// So much was read: puts the next read off. What is read holds the live frames too.
-    fn read(&mut self, bytes: usize) {
-        let idle = now().saturating_duration_since(self.since) >= Self::COUNT;
-        if self.live_rate == 0 || idle {
-            return;
-        }
-        let rate = self.live_rate.saturating_mul(100 + u64::from(self.percent)) / 100;
-        self.next = self.next.max(now()) + Duration::from_millis(bytes as u64 * 1000 / rate.max(1));
-    }
+    /// Frames of earlier lives below may have been handed to a socket.
+    early_handed_id: u64,
+    /// Everything below is released.
+    floor: u64,
+    /// What was noted last.
+    note: Bytes,
+    /// Upstreams that something waits for, as was told.
+    waiting: BTreeSet<String>,
+    /// Why frames of an upstream that is given up are not sent any more.
+    abandoned: Why,
 }
 
 impl Books {
+    /// `abandoned`: why frames of an upstream that is given up are not sent any more.
     pub(super) fn new(
-        backlog: Option<KmpBacklog>,
+        backlog: Option<Arc<dyn Backlog>>,
         keeper: Arc<dyn LedgerKeeper>,
         mountpoint: String,
         track: String,
+        abandoned: Why,
     ) -> Self {
-        let percent = backlog.as_ref().and_then(|backlog| backlog.percent);
-        let mut books = Books {
-            backlog: backlog.map(|backlog| backlog.frames),
+        let held = backlog.as_ref().map(|backlog| backlog.held()).unwrap_or_default();
+        Books {
+            backlog,
             keeper,
             mountpoint,
             track,
             handles: BTreeMap::new(),
-            marks: VecDeque::new(),
+            marks: Marks::recovered(&held),
             losses: VecDeque::new(),
+            last_why: None,
+            has_news: false,
             missed: 0,
             newest_unix_micros: None,
-            reading: None,
-            pace: percent.map(|percent| Pace {
-                percent,
-                since: now(),
-                live_bytes: 0,
-                live_rate: 0,
-                next: now(),
-            }),
             upstream: String::new(),
-            first_id: 0,
-            told_id: 0,
-            told_losses: 0,
-            early_id: 0,
-        };
-        if let Some(held) = books.backlog.as_ref().map(|backlog| backlog.held()) {
-            books.first_id = if held.ids.is_empty() { held.next_id } else { held.ids.start };
-            books.told_id = books.first_id;
-            books.early_id = held.next_id;
+            early: held.ids,
+            early_id: held.next_id,
+            early_handed_id: held.next_id,
+            floor: 0,
+            note: Bytes::new(),
+            waiting: BTreeSet::new(),
+            abandoned,
         }
-        if let Some(held) = books.backlog.as_ref().map(|backlog| backlog.held())
-            && !held.ids.is_empty()
-        {
-            books.mark(held.ids.start, held.oldest_unix_micros);
-            books.mark(held.ids.end.saturating_sub(1), held.newest_unix_micros);
-        }
-        books
-    }
-
-    /// Whether frames outlive their sender.
-    pub(super) fn keeps(&self) -> bool {
-        self.backlog.is_some()
     }
 
     /// The lowest id that a new stream may begin with.
@@ -151,81 +88,113 @@ impl Books {
         self.backlog.as_ref().map_or(0, |backlog| backlog.held().next_id)
     }
 
-    /// Tells the ledger what was found of an earlier life.
-    pub(super) fn resume(&mut self, upstream: &str, kept: Range<u64>) {
-        let recovered = (!kept.is_empty()).then(|| self.stretch(kept.start, kept.end));
+    /// Tells the ledger what was found of an earlier life; what of it was not settled.
+    pub(super) fn resume(&mut self, upstream: &str) -> Vec<Owed> {
+        let (note, in_order) = self.backlog.as_ref().map(|backlog| backlog.note()).unwrap_or_default();
+        let owed = Arrears::noted(&note, in_order, self.early.clone());
+        if let Some(last) = owed.last().filter(|last| last.end_id == self.early.end) {
+            self.early_handed_id = last.handed_id;
+        }
+        let kept = self.early.clone();
+        let recovered = (!kept.is_empty()).then(|| self.marks.stretch(kept.start, kept.end));
         self.handle(upstream).resume(recovered);
         self.upstream = upstream.to_owned();
         self.note_losses();
+        owed
     }
 
-    /// Hears what the backlog has lost. What the sender will not come upon is told at once; whether there was any.
-    fn note_losses(&mut self) -> bool {
+    /// Remembers what is owed, for the next life.
+    pub(super) fn keep_note(&mut self, note: Bytes) {
+        if let Some(backlog) = self.backlog.as_ref().filter(|_| self.note != note) {
+            backlog.keep_note(note.clone());
+            self.note = note;
+        }
+    }
+
+    /// Hears what the backlog has lost. What no sender comes upon is told at once.
+    fn note_losses(&mut self) {
         let losses = self.backlog.as_ref().map(|backlog| backlog.take_losses()).unwrap_or_default();
-        let any = !losses.is_empty();
+        self.has_news |= !losses.is_empty();
         for lost in losses {
-            if lost.ids.end <= self.first_id {
-                self.tell_loss(&lost, lost.frames.unwrap_or(0));
-            } else if lost.ids.end > self.told_id {
+            let is_early = lost.ids.end <= self.early.start
+                || (lost.ids.start >= self.early.end && lost.ids.end <= self.early_id);
+            if lost.cause == LossCause::Restart || is_early {
+                self.tell_early(&lost);
+            } else {
                 self.losses.push_back(lost);
             }
-            // Else it was delivered before it was dropped.
         }
         while self.losses.len() > MAX_LOSSES {
             self.losses.pop_front();
         }
-        any
     }
 
-    fn tell_loss(&mut self, lost: &Lost, frames: u64) {
+    fn tell_early(&mut self, lost: &Lost) {
         let fate = match lost.cause {
             // What was in memory alone may have been delivered before the stop.
             LossCause::Restart => Told::Unknown,
-            cause => Told::Lost(Why::Backlog(cause)),
+            cause if lost.ids.start >= self.early_handed_id => Told::Lost(Why::Backlog(cause)),
+            // An earlier life may have sent them.
+            cause => Told::Unconfirmed(Why::Backlog(cause)),
         };
         let (from_unix_micros, to_unix_micros) = (lost.from_unix_micros, lost.to_unix_micros);
-        let stretch = Stretch { from_unix_micros, to_unix_micros, frames, bytes: 0 };
+        let stretch =
+            Stretch { from_unix_micros, to_unix_micros, frames: lost.frames.unwrap_or(0), bytes: 0 };
         let upstream = self.upstream.clone();
         self.handle(&upstream).settle(fate, stretch);
     }
 
     /// Tells what became of frames that the backlog has not, each part by its own cause; how many they are, as far as that
     /// is known.
-    fn settle_lost(&mut self, upstream: &str, from_id: u64, to_id: u64) -> u64 {
-        let (mut next_id, mut frames) = (from_id, 0);
-        let overlaps = |lost: &&Lost| lost.ids.start < to_id && lost.ids.end > from_id;
-        let losses: Vec<Lost> = self.losses.iter().filter(overlaps).cloned().collect();
+    fn settle_dropped(
+        &mut self,
+        upstream: &str,
+        ids: Range<u64>,
+        rest: Option<Why>,
+        told: fn(Why) -> Told,
+    ) -> u64 {
+        let (mut next_id, mut frames) = (ids.start, 0);
+        let overlaps = |lost: &&Lost| lost.ids.start < ids.end && lost.ids.end > ids.start;
+        let mut losses: Vec<Lost> = self.losses.iter().filter(overlaps).cloned().collect();
+        losses.sort_by_key(|lost| lost.ids.start);
         for lost in losses {
-            let ids = lost.ids.start.max(next_id)..lost.ids.end.min(to_id);
-            if ids.is_empty() {
+            let part = lost.ids.start.max(next_id)..lost.ids.end.min(ids.end);
+            if part.is_empty() {
                 continue;
             }
-            frames += self.settle_unnamed(upstream, next_id, ids.start);
-            next_id = ids.end;
-            if lost.cause == LossCause::Restart {
-                self.tell_loss(&lost, lost.frames.unwrap_or(0));
-                continue;
-            }
-            let stretch = self.stretch(ids.start, ids.end);
+            frames += self.settle_unnamed(upstream, next_id..part.start, rest, told);
+            next_id = part.end;
+            let (stretch, why) = (self.marks.stretch(part.start, part.end), Why::Backlog(lost.cause));
             frames += stretch.frames;
-            self.handle(upstream).settle(Told::Lost(Why::Backlog(lost.cause)), stretch);
+            self.last_why = Some(why);
+            self.handle(upstream).settle(told(why), stretch);
         }
-        frames + self.settle_unnamed(upstream, next_id, to_id)
+        frames + self.settle_unnamed(upstream, next_id..ids.end, rest, told)
     }
 
     /// Frames that are not kept although the backlog has not named them. Of an earlier life, which was killed before it
     /// told, it is not known how many they are: ids were set aside.
-    fn settle_unnamed(&mut self, upstream: &str, from_id: u64, to_id: u64) -> u64 {
-        let early = self.early_id.clamp(from_id, to_id.max(from_id));
-        if early > from_id {
-            let stretch = Stretch { frames: 0, ..self.stretch(from_id, early) };
+    fn settle_unnamed(
+        &mut self,
+        upstream: &str,
+        ids: Range<u64>,
+        rest: Option<Why>,
+        told: fn(Why) -> Told,
+    ) -> u64 {
+        let early = match rest {
+            Some(_) => ids.start,
+            None => self.early_id.clamp(ids.start, ids.end.max(ids.start)),
+        };
+        if early > ids.start {
+            let stretch = Stretch { frames: 0, bytes: 0, ..self.marks.stretch(ids.start, early) };
             self.handle(upstream).settle(Told::Unknown, stretch);
         }
-        if to_id > early {
-            let stretch = self.stretch(early, to_id);
-            self.handle(upstream).settle(Told::Lost(Why::Backlog(LossCause::Bytes)), stretch);
+        if ids.end > early {
+            let why = rest.or(self.last_why).unwrap_or(Why::Backlog(LossCause::Bytes));
+            let stretch = self.marks.stretch(early, ids.end);
+            self.handle(upstream).settle(told(why), stretch);
         }
-        to_id.saturating_sub(early)
+        ids.end.saturating_sub(early)
     }
 
     /// A frame was put in the queue.
@@ -237,14 +206,9 @@ impl Books {
         keyframe: bool,
         unix_micros: i64,
     ) {
-        if self.marks.back().is_none_or(|last| unix_micros.abs_diff(last.unix_micros) >= MARK_MICROS as u64) {
-            self.mark(id, unix_micros);
-        }
+        self.marks.append(id, unix_micros, frame.len());
         self.newest_unix_micros = Some(unix_micros);
         let Some(backlog) = &self.backlog else { return };
-        if let Some(pace) = &mut self.pace {
-            pace.count(frame.len());
-        }
         let stored = |kind, wire: &Wire| Stored {
             id,
             kind,
@@ -260,6 +224,11 @@ impl Books {
                 tracing::warn!(mountpoint = self.mountpoint, track = self.track, %error, "frame not kept");
             }
         }
+    }
+
+    /// Notes the times of what was read.
+    pub(super) fn learn(&mut self, batch: &Batch) {
+        self.marks.learn(batch);
     }
 
     /// Frames were gone before they could be put in the queue.
@@ -289,149 +258,68 @@ impl Books {
     }
 
     /// The fate of frames of an upstream is known; how many they are, as far as that is known.
-    pub(super) fn settle(&mut self, upstream: &str, from_id: u64, to_id: u64, fate: Fate) -> u64 {
-        if self.backlog.is_some() {
-            self.note_losses();
-            // Between two streams no sender comes upon them.
-            let (first_id, told_id) = (self.first_id, self.told_id);
-            let (between, losses) = std::mem::take(&mut self.losses).into_iter().partition(|lost: &Lost| {
-                lost.ids.end <= from_id && (lost.ids.start >= told_id || lost.ids.start < first_id)
-            });
-            self.losses = losses;
-            let between: VecDeque<Lost> = between;
-            for lost in between {
-                self.tell_loss(&lost, lost.frames.unwrap_or(0));
-            }
-            self.told_id = self.told_id.max(to_id);
-        }
-        let fate = match fate {
-            Fate::Acknowledged => Told::Delivered,
-            Fate::Sent | Fate::Unconfirmed => Told::Sent,
-            Fate::Memory => Told::Lost(Why::Backlog(LossCause::Bytes)),
-            Fate::Backlog => {
-                let frames = self.settle_lost(upstream, from_id, to_id);
-                self.release(to_id);
-                return frames;
-            }
-            Fate::Skipped => Told::Lost(Why::Skipped),
-            Fate::Abandoned => Told::Lost(Why::Backlog(LossCause::Abandoned)),
+    pub(super) fn settle(&mut self, upstream: &str, ids: Range<u64>, fate: Fate) -> u64 {
+        self.note_losses();
+        let (cause, told): (Cause, fn(Why) -> Told) = match fate {
+            Fate::Acknowledged => return self.settle_all(upstream, ids, Told::Delivered),
+            Fate::Sent => return self.settle_all(upstream, ids, Told::Sent),
+            Fate::Lost(cause) => (cause, Told::Lost),
+            Fate::Unconfirmed(cause) => (cause, Told::Unconfirmed),
         };
-        let stretch = self.stretch(from_id, to_id);
-        self.handle(upstream).settle(fate, stretch);
-        self.release(to_id);
+        let why = match cause {
+            Cause::Backlog => return self.settle_dropped(upstream, ids, None, told),
+            Cause::Headless => {
+                let rest = self.last_why.unwrap_or(Why::Backlog(LossCause::Bytes));
+                return self.settle_dropped(upstream, ids, Some(rest), told);
+            }
+            Cause::Memory => Why::Backlog(LossCause::Bytes),
+            Cause::Skipped => Why::Skipped,
+            Cause::Unacknowledged => Why::Unacknowledged,
+            Cause::Abandoned => self.abandoned,
+        };
+        self.settle_all(upstream, ids, told(why))
+    }
+
+    fn settle_all(&mut self, upstream: &str, ids: Range<u64>, told: Told) -> u64 {
+        let stretch = self.marks.stretch(ids.start, ids.end);
+        self.handle(upstream).settle(told, stretch);
         stretch.frames
     }
 
-    fn release(&self, to_id: u64) {
-        if let Some(backlog) = &self.backlog {
-            backlog.release(to_id);
+    /// Nobody needs frames before this one any more.
+    pub(super) fn release(&mut self, before_id: u64) {
+        if let Some(backlog) = self.backlog.as_ref().filter(|_| before_id > self.floor) {
+            self.floor = before_id;
+            backlog.release(before_id);
         }
     }
 
-    /// What waits for an upstream now; `all_before` is settled for every upstream.
-    pub(super) fn pending(&mut self, upstream: &str, from_id: u64, to_id: u64) {
-        let pending = (to_id > from_id).then(|| self.stretch(from_id, to_id));
-        self.handle(upstream).pending(pending);
-    }
-
-    /// Forgets capture times of frames before `id`.
-    pub(super) fn forget(&mut self, id: u64) {
-        while self.marks.get(1).is_some_and(|mark| mark.id <= id) {
-            self.marks.pop_front();
-        }
-    }
-
-    /// Looks for losses; the first frame that is still kept, if some before it are lost.
-    pub(super) fn take_losses(&mut self) -> Option<u64> {
-        let unheard = self.losses.len();
-        if !self.note_losses() && unheard == self.told_losses {
-            return None;
-        }
-        self.told_losses = self.losses.len();
-        let backlog = self.backlog.as_ref()?;
-        let held = backlog.held();
-        Some(if held.ids.is_empty() { held.next_id } else { held.ids.start })
-    }
-
-    /// Begins to read kept packets.
-    pub(super) fn fetch(&mut self, from_id: u64) {
-        let Some(backlog) = &self.backlog else { return };
-        let reading = match &self.pace {
-            Some(pace) if pace.next > now() => {
-                let (backlog, next) = (backlog.clone(), pace.next.into());
-                Box::pin(async move {
-                    tokio::time::sleep_until(next).await;
-                    backlog.read(from_id, READ_BYTES).await
-                })
-            }
-            _ => backlog.read(from_id, READ_BYTES),
-        };
-        self.reading = Some((from_id, reading));
-    }
-
-    /// Hands in what was read.
-    pub(super) async fn fetched(&mut self) -> (u64, Batch) {
-        loop {
-            let (Some(backlog), Some((from_id, reading))) = (&self.backlog, &mut self.reading) else {
-                std::future::pending::<()>().await;
-                continue;
-            };
-            let from_id = *from_id;
-            match reading.await {
-                Ok(batch) => {
-                    self.reading = None;
-                    learn(&mut self.marks, &batch);
-                    if let Some(pace) = &mut self.pace {
-                        pace.read(batch.packets.iter().map(Stored::bytes).sum());
-                    }
-                    return (from_id, batch);
-                }
-                Err(error) => {
-                    tracing::warn!(mountpoint = self.mountpoint, track = self.track, %error, "backlog not read");
-                    let backlog = backlog.clone();
-                    let again = async move {
-                        tokio::time::sleep(READ_AGAIN).await;
-                        backlog.read(from_id, READ_BYTES).await
-                    };
-                    self.reading = Some((from_id, Box::pin(again)));
-                }
+    /// What waits now, by upstream; nothing waits for others.
+    pub(super) fn pending(&mut self, waiting: &BTreeMap<String, Vec<Range<u64>>>) {
+        for upstream in std::mem::take(&mut self.waiting) {
+            if !waiting.contains_key(&upstream) {
+                self.handle(&upstream).pending(None);
             }
         }
-    }
-
-    fn mark(&mut self, id: u64, unix_micros: i64) {
-        self.marks.push_back(Mark { id, unix_micros });
-        if self.marks.len() > MAX_MARKS {
-            let mut index = 0_usize;
-            self.marks.retain(|_| {
-                index += 1;
-                index % 2 == 1
+        for (upstream, waiting) in waiting {
+            let stretches = waiting.iter().filter(|ids| !ids.is_empty());
+            let stretches = stretches.map(|ids| self.marks.stretch(ids.start, ids.end));
+            let pending = stretches.reduce(|one, other| Stretch {
+                from_unix_micros: one.from_unix_micros.min(other.from_unix_micros),
+                to_unix_micros: one.to_unix_micros.max(other.to_unix_micros),
+                frames: one.frames + other.frames,
+                bytes: one.bytes + other.bytes,
             });
+            self.waiting.insert(upstream.clone());
+            self.handle(upstream).pending(pending);
         }
     }
 
-    fn stretch(&self, from_id: u64, to_id: u64) -> Stretch {
-        Stretch {
-            from_unix_micros: self.captured(from_id),
-            to_unix_micros: self.captured(to_id.saturating_sub(1)),
-            frames: to_id.saturating_sub(from_id),
-            bytes: 0,
-        }
-    }
-
-    /// When a frame was captured, between two marks as if frames came evenly.
-    fn captured(&self, id: u64) -> i64 {
-        let after = self.marks.partition_point(|mark| mark.id <= id);
-        let before = after.checked_sub(1).and_then(|index| self.marks.get(index));
-        match (before, self.marks.get(after)) {
-            (Some(before), Some(after)) => {
-                let span = (after.id - before.id).max(1) as f64;
-                let part = (id - before.id) as f64 / span;
-                before.unix_micros + ((after.unix_micros - before.unix_micros) as f64 * part) as i64
-            }
-            (Some(mark), None) | (None, Some(mark)) => mark.unix_micros,
-            (None, None) => 0,
-        }
+    /// Looks for losses; the first frame that is still kept, if some before it are lost that nobody was told of.
+    pub(super) fn take_losses(&mut self) -> Option<u64> {
+        self.note_losses();
+        let held = self.backlog.as_ref().filter(|_| std::mem::take(&mut self.has_news))?.held();
+        Some(if held.ids.is_empty() { held.next_id } else { held.ids.start })
     }
 
     fn handle(&mut self, upstream: &str) -> &LedgerHandle {
@@ -444,79 +332,5 @@ impl Books {
             self.handles.insert(upstream.to_owned(), LedgerHandle::new(self.keeper.clone(), key));
         }
         self.handles.entry(upstream.to_owned()).or_insert_with(LedgerHandle::none)
-    }
-}
-
-/// Notes the times of what was kept by an earlier life.
-fn learn(marks: &mut VecDeque<Mark>, batch: &Batch) {
-    let mut last: Option<&Stored> = None;
-    for packet in batch.packets.iter().filter(|packet| packet.is_frame()) {
-        let at = marks.partition_point(|mark| mark.id < packet.id);
-        let known = marks.get(at).is_some_and(|mark| mark.id == packet.id);
-        let before = at.checked_sub(1).and_then(|at| marks.get(at));
-        let unix_micros = packet.captured_unix_micros;
-        let near = before.is_some_and(|mark| unix_micros.abs_diff(mark.unix_micros) < MARK_MICROS as u64);
-        let gap = last.is_none_or(|last| last.id + 1 != packet.id);
-        if !known && (gap || !near) && marks.len() < MAX_MARKS {
-            if let Some(last) = last.filter(|_| gap)
-                && marks.get(at.wrapping_sub(1)).is_none_or(|mark| mark.id < last.id)
-            {
-                marks.insert(at, Mark { id: last.id, unix_micros: last.captured_unix_micros });
-                marks.insert(at + 1, Mark { id: packet.id, unix_micros });
-            } else {
-                marks.insert(at, Mark { id: packet.id, unix_micros });
-            }
-        }
-        last = Some(packet);
-    }
-}
-
-/// Gives a sender what was read for it: a run of packets whose ids follow each other.
-pub(super) fn hand_in(sender: &mut Sender, from_id: u64, batch: Batch, now: Instant) {
-    let header = batch.header.map(|header| Wire { head: header.head, body: header.body });
-    let start_id = batch.packets.first().map_or(from_id, |packet| packet.id);
-    let mut next_id = start_id;
-    let mut run = Vec::new();
-    for packet in batch.packets {
-        // Behind a gap comes the next read.
-        if packet.id != next_id {
-            break;
-        }
-        next_id = next_id.saturating_add(u64::from(packet.is_frame()));
-        run.push(Kept {
-            kind: if packet.is_frame() { PacketKind::Frame } else { PacketKind::MediaInfo },
-            keyframe: packet.keyframe,
-            wire: Wire { head: packet.head, body: packet.body },
-        });
-    }
-    sender.loaded(from_id, start_id, header, run, now);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_backlog_is_read_at_its_share_beside_what_is_live() {
-        let mut pace = Pace { percent: 300, since: now(), live_bytes: 0, live_rate: 0, next: now() };
-        let mut read = 0;
-        let mut begun = None;
-        // 100 kB of live frames a second; reads of 50 kB whenever they are allowed.
-        for tick in 0..1_400 {
-            tokio::time::advance(Duration::from_millis(10)).await;
-            if tick % 10 == 0 {
-                pace.count(10_000);
-            }
-            // The first counts take four seconds.
-            if tick >= 400 && pace.next <= now() {
-                begun.get_or_insert_with(now);
-                pace.read(50_000);
-                read += 50_000;
-            }
-        }
-        let seconds = now().saturating_duration_since(begun.unwrap()).as_secs_f64();
-        let share = f64::from(read) / seconds / 100_000.0;
-        // What is live, and three times as much of what is not.
-        assert!((3.8..=4.4).contains(&share), "{share}");
     }
 }

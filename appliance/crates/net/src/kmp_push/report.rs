@@ -66,6 +66,8 @@ pub struct KmpSentTrack {
     pub last_created: i64,
     /// What describes the track, once it is known.
     pub media_info: Option<MediaInfo>,
+    /// Frames that were left behind for the second channel and are not settled.
+    pub owed_frames: u64,
     /// Its upstreams.
     pub upstreams: Vec<KmpSentUpstream>,
 }
@@ -81,7 +83,7 @@ pub struct KmpTotals {
     pub frames: u64,
     /// Frames that receivers acknowledged, summed over upstreams.
     pub acked_frames: u64,
-    /// Frames that were sent and can't be acknowledged any more.
+    /// Frames that were sent and can't be acknowledged any more, or are not to be.
     pub sent_frames: u64,
     /// Frames that will not be delivered.
     pub lost_frames: u64,
@@ -122,7 +124,8 @@ impl KmpTrackReport {
     pub fn unacked_frames(&self) -> u64 {
         self.with(|notes| {
             let upstreams = notes.view.iter().flat_map(|view| &view.upstreams);
-            upstreams.map(|upstream| upstream.unacked_frames).max().unwrap_or(0)
+            let unacked = upstreams.map(|upstream| upstream.unacked_frames).max().unwrap_or(0);
+            unacked + notes.view.as_ref().map_or(0, |view| view.owed_frames)
         })
     }
 

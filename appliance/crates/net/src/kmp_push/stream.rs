@@ -3,7 +3,7 @@
 use super::lane::Lane;
 use super::report::{self, KmpSentTrack};
 use super::track::KmpTrackSettings;
-use fieldgate_proto::kmp::sender::{Sender, State, UpstreamKey};
+use fieldgate_proto::kmp::sender::{Owed, Sender, State, UpstreamKey};
 use fieldgate_proto::kmp::{FrameHead, Name, TrackMapper};
 use std::collections::BTreeMap;
 
@@ -37,6 +37,11 @@ impl Stream {
         }
     }
 
+    /// What an earlier stream owes; it ends with that.
+    pub(super) fn owing(owed: Owed, settings: &KmpTrackSettings) -> Self {
+        Stream { ends: true, ..Stream::new(Sender::owing(settings.sender, owed), settings) }
+    }
+
     pub(super) fn state(&self) -> State {
         self.lane.sender.state()
     }
@@ -59,6 +64,7 @@ impl Stream {
             last_dts: self.newest.map_or(0, |head| head.dts),
             last_created: self.newest.map_or(0, |head| head.created),
             media_info: self.mapper.media_info().cloned(),
+            owed_frames: 0,
             upstreams: report::upstreams(&self.lane),
         }
     }

@@ -5,19 +5,24 @@
 //!             \-> backlog, ledger       |                 first has delivered its own
 //!                     controller <- asks, commands
 //! ```
+//!
+//! With a second channel what is live goes first; what that leaves behind is sent there, one stretch after the other.
 
 use super::asks::{KmpTrackHandle, TrackAsk, TrackCommand};
-use super::books::{Books, hand_in};
+use super::books::Books;
 use super::lane::{KmpDialer, now};
+use super::reader::{Reader, fetched, hand_in};
 use super::report::KmpTrackReport;
 use super::stream::Stream;
+use fieldgate_hub::backlog::{Batch, LossCause};
+use fieldgate_hub::ledger::Why;
 use fieldgate_hub::{
     Backlog, Clock, Entry, Item, LedgerKeeper, LocalShard, Mountpoint, Start, StreamState, Subscriber,
 };
 use fieldgate_media::{TrackKind, Unit};
-use fieldgate_proto::kmp::sender::{Fate, Output, Reason, Sender, Settings, State, UpstreamSpec};
+use fieldgate_proto::kmp::sender::{Arrears, Reason, Sender, Settings, State, UpstreamSpec};
 use fieldgate_proto::kmp::{FrameHead, MapSettings, Name, TrackMapper};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,12 +40,10 @@ const LAST_FRAMES: Duration = Duration::from_secs(2);
 const BATCH: (usize, usize) = (64, 256 << 10);
 /// Asks or commands that may wait.
 const CHANNEL: usize = 32;
-/// Least time between two lines in the log about the same trouble.
-const QUIET: Duration = Duration::from_secs(60);
 
-enum Control {
-    /// One receiver, known from the start.
-    Fixed { channel_id: Name, track_id: Name, upstream: UpstreamSpec },
+pub(super) enum Control {
+    /// One receiver, known from the start; perhaps with a second channel for what is not live.
+    Fixed { channel_id: Name, late_channel_id: Option<Name>, track_id: Name, upstream: UpstreamSpec },
     /// Somebody knows.
     Asked { asks: mpsc::Sender<TrackAsk>, commands: mpsc::Receiver<TrackCommand> },
 }
@@ -67,7 +70,7 @@ pub struct KmpTrackSettings {
     pub kind: TrackKind,
     /// How units become packets.
     pub map: MapSettings,
-    /// How packets are sent.
+    /// How packets are sent; with `live_within` only for a track with a second channel.
     pub sender: Settings,
 }
 
@@ -78,17 +81,29 @@ pub struct KmpBacklog {
     pub frames: Arc<dyn Backlog>,
     /// How fast they are read beside what is live, in percent of the live rate; `None`: as fast as it goes.
     pub percent: Option<u32>,
+    /// They are there when the track comes again: what is not delivered when it stops may wait.
+    pub outlives: bool,
 }
 
 /// One track on its way to its receivers; see the module.
 pub struct KmpTrack {
-    shared: KmpShared,
-    settings: KmpTrackSettings,
-    control: Control,
-    report: KmpTrackReport,
-    books: Books,
-    streams: VecDeque<Stream>,
-    quiet_until: Option<Instant>,
+    pub(super) shared: KmpShared,
+    pub(super) settings: KmpTrackSettings,
+    pub(super) control: Control,
+    pub(super) report: KmpTrackReport,
+    pub(super) books: Books,
+    pub(super) streams: VecDeque<Stream>,
+    /// What was left behind and waits for its turn on the second channel.
+    pub(super) arrears: Arrears,
+    /// What is being sent there.
+    pub(super) late: Option<Stream>,
+    /// For the first stream, and for what is late.
+    pub(super) readers: [Option<Reader>; 2],
+    /// What is kept is there when the track comes again.
+    pub(super) outlives: bool,
+    /// All frames before this one are settled if no stream has any.
+    pub(super) settled_to: u64,
+    pub(super) quiet_until: Option<Instant>,
     log_frames: bool,
 }
 
@@ -100,19 +115,21 @@ enum Event {
     Command(Option<TrackCommand>),
     Due,
     Look,
-    Fetched(u64, fieldgate_hub::backlog::Batch),
+    Fetched(usize, u64, Batch),
 }
 
 impl KmpTrack {
-    /// A track with one receiver that needs no controller; `backlog` keeps its frames.
+    /// A track with one receiver that needs no controller; `backlog` keeps its frames. `late_channel_id` is the channel for
+    /// what is not live, if that is to go first.
     pub fn fixed(
         shared: KmpShared,
         settings: KmpTrackSettings,
-        (channel_id, track_id): (Name, Name),
+        (channel_id, late_channel_id): (Name, Option<Name>),
+        track_id: Name,
         upstream: UpstreamSpec,
         backlog: Option<KmpBacklog>,
     ) -> KmpTrack {
-        let control = Control::Fixed { channel_id, track_id, upstream };
+        let control = Control::Fixed { channel_id, late_channel_id, track_id, upstream };
         KmpTrack::new(shared, settings, control, track_id.to_string(), backlog)
     }
 
@@ -137,23 +154,43 @@ impl KmpTrack {
         backlog: Option<KmpBacklog>,
     ) -> KmpTrack {
         let mountpoint = shared.mountpoint.name().to_owned();
+        let frames = backlog.as_ref().map(|backlog| backlog.frames.clone());
+        let abandoned = match &control {
+            Control::Fixed { .. } => Why::Removed,
+            Control::Asked { .. } => Why::Backlog(LossCause::Abandoned),
+        };
+        let has_late = matches!(&control, Control::Fixed { late_channel_id: Some(_), .. });
+        let reader = |is_late: bool| {
+            let backlog = backlog.as_ref().filter(|_| has_late || !is_late)?;
+            let percent = backlog.percent.map(u64::from).filter(|_| is_late == has_late);
+            // What is read for the only connection holds what is live, too.
+            Some(Reader::new(
+                backlog.frames.clone(),
+                percent.map(|percent| percent + if is_late { 0 } else { 100 }),
+            ))
+        };
         let mut track = KmpTrack {
-            books: Books::new(backlog.clone(), shared.ledger.clone(), mountpoint, name),
+            books: Books::new(frames, shared.ledger.clone(), mountpoint, name, abandoned),
             shared,
             settings,
-            control,
             report: KmpTrackReport::default(),
             streams: VecDeque::new(),
+            arrears: Arrears::default(),
+            late: None,
+            readers: [reader(false), reader(true)],
+            outlives: backlog.is_some_and(|backlog| backlog.outlives),
+            settled_to: 0,
             quiet_until: None,
             log_frames: false,
+            control,
         };
-        if let (Some(backlog), Control::Fixed { upstream, .. }) = (backlog, &track.control) {
-            let ids = backlog.frames.held().ids;
-            track.books.resume(&upstream.id, ids.clone());
-            if !ids.is_empty() {
-                // What was kept of a stream that has ended with its gateway, or with the last run of this push.
-                let sender = Sender::resume(settings.sender, ids.start, ids.end);
-                track.streams.push_back(Stream { ends: true, ..Stream::new(sender, &settings) });
+        if let Control::Fixed { upstream, .. } = &track.control {
+            // What was kept of streams that have ended with their gateway, or with the last run of this push.
+            for owed in track.books.resume(&upstream.id) {
+                match has_late {
+                    true => track.arrears.add(owed),
+                    false => track.streams.push_back(Stream::owing(owed, &settings)),
+                }
             }
         }
         track
@@ -197,9 +234,10 @@ impl KmpTrack {
             if self.is_done(closing) {
                 break;
             }
-            let timeouts = self.streams.iter().filter_map(|stream| stream.lane.sender.next_timeout());
+            let streams = self.streams.iter().chain(&self.late);
+            let timeouts = streams.filter_map(|stream| stream.lane.sender.next_timeout());
             let due = timeouts.map(Instant::from_std).chain(closing).min();
-            let KmpTrack { streams, books, control, shared, .. } = &mut self;
+            let KmpTrack { streams, late, readers, control, shared, .. } = &mut self;
             let event = tokio::select! {
                 biased;
                 () = cancel.cancelled(), if closing.is_none() => Event::Cancelled,
@@ -209,10 +247,10 @@ impl KmpTrack {
                 () = async { tokio::time::sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => Event::Due,
                 () = subscriber.changed() => Event::Units,
                 _ = state.changed() => Event::State,
-                (from_id, batch) = books.fetched() => Event::Fetched(from_id, batch),
+                (reader, from_id, batch) = fetched(readers) => Event::Fetched(reader, from_id, batch),
                 () = poll_fn(|cx| {
                     let mut ready = Poll::Pending;
-                    for stream in streams.iter_mut() {
+                    for stream in streams.iter_mut().chain(late.iter_mut()) {
                         if stream.lane.poll_io(cx, &local, &shared.dialer).is_ready() {
                             ready = Poll::Ready(());
                         }
@@ -228,29 +266,36 @@ impl KmpTrack {
                         && matches!(self.control, Control::Fixed { .. })
                     {
                         self.take(&mut subscriber);
+                        // A stream that was so short that nobody was asked for it yet.
+                        self.obey();
                         self.end_stream();
                     }
                 }
                 Event::Command(command) => self.command(command, &mut subscriber),
                 Event::Due => {
                     let now = now();
-                    self.streams.iter_mut().for_each(|stream| stream.lane.sender.handle_timeout(now));
+                    let streams = self.streams.iter_mut().chain(&mut self.late);
+                    streams.for_each(|stream| stream.lane.sender.handle_timeout(now));
                 }
                 Event::Look => self.look(),
-                Event::Fetched(from_id, batch) => {
-                    if let Some(stream) = self.streams.front_mut() {
+                Event::Fetched(reader, from_id, batch) => {
+                    self.books.learn(&batch);
+                    let stream = if reader == 0 { self.streams.front_mut() } else { self.late.as_mut() };
+                    if let Some(stream) = stream {
                         hand_in(&mut stream.lane.sender, from_id, batch, now());
                     }
                 }
             }
         }
-        self.look();
+        self.leave();
     }
 
     fn is_done(&self, closing: Option<Instant>) -> bool {
+        let is_empty =
+            || self.streams.is_empty() && self.late.is_none() && self.arrears.waiting().next().is_none();
         match &self.control {
             Control::Asked { .. } if self.streams.front().is_some_and(|first| first.is_over()) => true,
-            _ => closing.is_some_and(|until| until <= Instant::now() || self.streams.is_empty()),
+            _ => closing.is_some_and(|until| until <= Instant::now() || is_empty()),
         }
     }
 
@@ -305,6 +350,7 @@ impl KmpTrack {
         let captured = unit.head.captured.map_or(unix_micros, |captured| captured.unix_micros);
         self.tell_missed(captured);
         self.books.append(id, info.as_ref(), &frame, keyframe, captured);
+        self.readers.iter_mut().flatten().for_each(|reader| reader.count_live(frame.len()));
         self.report.count(|totals| totals.frames += 1);
     }
 
@@ -327,7 +373,7 @@ impl KmpTrack {
 
     /// Names what the ring gave up before it was read here, as lost for whoever the stream goes to; waits if nobody is
     /// known yet. `until`: capture time of what follows it.
-    fn tell_missed(&mut self, until: i64) {
+    pub(super) fn tell_missed(&mut self, until: i64) {
         if !self.books.has_missed() {
             return;
         }
@@ -380,7 +426,8 @@ impl KmpTrack {
     /// Ends everything; how long that may take.
     fn stop(&mut self, subscriber: &mut Subscriber) -> Instant {
         self.take(subscriber);
-        if self.books.keeps() {
+        self.obey();
+        if self.outlives {
             // What is not delivered is there when we come again.
             return Instant::now();
         }
@@ -422,144 +469,6 @@ impl KmpTrack {
         }
         self.obey();
         self.look();
-    }
-
-    /// Does what the senders want.
-    fn obey(&mut self) {
-        loop {
-            let mut index = 0;
-            while let Some(stream) = self.streams.get_mut(index) {
-                while let Some(output) = stream.lane.sender.poll_output() {
-                    obey_one(&self.shared, &self.control, &self.report, &mut self.books, stream, output);
-                }
-                index += 1;
-            }
-            let is_fixed = matches!(self.control, Control::Fixed { .. });
-            while is_fixed && self.streams.front().is_some_and(Stream::is_over) {
-                self.streams.pop_front();
-            }
-            let Control::Fixed { channel_id, track_id, upstream } = &self.control else { break };
-            let Some(first) = self.streams.front_mut().filter(|first| first.asks) else { break };
-            first.asks = false;
-            first.ids = (*channel_id, *track_id);
-            first.lane.sender.published(*channel_id, *track_id, vec![upstream.clone()], now());
-            if first.ends {
-                first.lane.sender.end(Reason::Disconnect, now());
-            }
-        }
-        self.tell_troubles();
-    }
-
-    /// Logs what changed about the connections, seldom.
-    fn tell_troubles(&mut self) {
-        for stream in &mut self.streams {
-            let lane = &mut stream.lane;
-            let (written, came_up) = (std::mem::take(&mut lane.written), std::mem::take(&mut lane.came_up));
-            if written > 0 || came_up > 0 {
-                self.report.count(|totals| {
-                    totals.sent_bytes += written;
-                    totals.connections += came_up;
-                });
-            }
-            if came_up > 0 {
-                self.report.set_error(None);
-            }
-            let Some(error) = lane.error.take() else { continue };
-            // After the end a receiver has to close.
-            if matches!(lane.sender.state(), State::Over | State::Inactive) {
-                continue;
-            }
-            self.report.set_error(Some(error.to_string()));
-            let mountpoint = self.shared.mountpoint.name();
-            let kind = self.settings.kind;
-            if self.quiet_until.is_none_or(|until| until <= Instant::now()) {
-                self.quiet_until = Some(Instant::now() + QUIET);
-                tracing::warn!(mountpoint, track = ?kind, %error, "KMP connection lost; it is made anew");
-            } else {
-                tracing::debug!(mountpoint, track = ?kind, %error, "KMP connection lost");
-            }
-        }
-    }
-
-    /// Brings up to date what the status shows, and what the ledger says is under way.
-    fn look(&mut self) {
-        if let Some(kept_from) = self.books.take_losses() {
-            for stream in &mut self.streams {
-                stream.lane.sender.dropped(kept_from, None, now());
-            }
-            self.obey();
-        }
-        self.tell_missed(self.shared.clock.unix_micros());
-        let mut settled: Option<u64> = None;
-        let mut pending: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-        for stream in &self.streams {
-            let next_id = stream.lane.sender.next_id();
-            for view in stream.lane.sender.upstreams() {
-                settled = Some(settled.unwrap_or(view.acked_id).min(view.acked_id));
-                let name = stream.names.get(&view.key).cloned().unwrap_or_default();
-                pending.entry(name).or_insert((view.acked_id, next_id)).1 = next_id;
-            }
-        }
-        for (upstream, (from_id, to_id)) in pending {
-            self.books.pending(&upstream, from_id, to_id);
-        }
-        if let Some(id) = settled {
-            self.books.forget(id);
-        }
-        self.report.set_view(self.streams.front().map(Stream::view));
-    }
-}
-
-/// Does one thing that a sender wants.
-fn obey_one(
-    shared: &KmpShared,
-    control: &Control,
-    report: &KmpTrackReport,
-    books: &mut Books,
-    stream: &mut Stream,
-    output: Output,
-) {
-    let ask = |ask: TrackAsk| {
-        if let Control::Asked { asks, .. } = control
-            && asks.try_send(ask).is_err()
-        {
-            // The other side is gone, and its commands with it: that ends the track.
-            tracing::debug!(mountpoint = shared.mountpoint.name(), "nobody answers a KMP track");
-        }
-    };
-    match output {
-        Output::AskPublish => match stream.mapper.media_info() {
-            Some(media_info) if matches!(control, Control::Asked { .. }) => {
-                ask(TrackAsk::Publish { media_info: media_info.clone() });
-            }
-            _ => stream.asks = true,
-        },
-        Output::AskRepublish(upstream) => ask(TrackAsk::Republish {
-            upstream,
-            id: stream.names.get(&upstream).cloned().unwrap_or_default(),
-            channel_id: stream.ids.0,
-            track_id: stream.ids.1,
-            media_info: stream.mapper.media_info().cloned(),
-        }),
-        Output::AskUnpublish(reason) => ask(TrackAsk::Unpublish { reason }),
-        Output::DropSession(reason) => ask(TrackAsk::DropSession { reason }),
-        Output::Connect(key) => {
-            let id =
-                stream.lane.sender.upstreams().find(|view| view.key == key).map(|view| view.spec.id.clone());
-            stream.names.entry(key).or_insert(id.unwrap_or_default());
-            stream.lane.connect(key, &shared.dialer);
-        }
-        Output::Close(key) => stream.lane.close(key),
-        Output::Fetch { from_id } => books.fetch(from_id),
-        Output::Settled { upstream, from_id, to_id, fate } => {
-            let name = stream.names.get(&upstream).map_or("", String::as_str);
-            let frames = books.settle(name, from_id, to_id, fate);
-            report.count(|totals| match fate {
-                Fate::Acknowledged => totals.acked_frames += frames,
-                Fate::Sent | Fate::Unconfirmed => totals.sent_frames += frames,
-                _ => totals.lost_frames += frames,
-            });
-        }
     }
 }
 

@@ -12,8 +12,10 @@
 //! is asked for those that memory does not hold any more. Source: the KMP contract, section 5; what [`Settings::strict`]
 //! leaves out follows its section 13.
 
+mod arrears;
 mod connection;
 mod link;
+mod live;
 mod memory;
 mod report;
 mod settings;
@@ -23,9 +25,10 @@ mod window;
 #[cfg(test)]
 mod tests;
 
+pub use arrears::{Arrears, Owed};
 pub use report::{Kept, Output, Phase, Reason, State, UpstreamView};
 pub use settings::{Keep, Memory, Reconnect, Settings};
-pub use upstream::{Fate, ResumeFrom, Totals, UpstreamKey, UpstreamSpec};
+pub use upstream::{Cause, Fate, ResumeFrom, Totals, UpstreamKey, UpstreamSpec};
 
 use super::packet::{Ack, END_OF_STREAM, Name, PacketKind, Wire};
 use bytes::Bytes;
@@ -51,10 +54,16 @@ pub struct Sender {
     /// Place in the queue up to which it is handed to the sockets.
     flushed: u64,
     flush_due: Option<Instant>,
-    /// The packets from here on were asked for.
-    fetching: Option<u64>,
+    /// The packets that were asked for: from here on, and the id that came next then.
+    fetching: Option<(u64, u64)>,
     /// A gap in what is kept, seen ahead of what is acknowledged.
     gap: Option<memory::Gap>,
+    /// The first upstream begins so.
+    begins: Option<live::Begin>,
+    /// Frames below this id are in memory alone.
+    pinned_id: u64,
+    /// Where what is live begins, and since when it is out of reach.
+    live: live::Live,
     /// `eost` follows once the window has caught up.
     end_due: bool,
     ended_at: Option<Instant>,
@@ -80,23 +89,15 @@ impl Sender {
             flush_due: None,
             fetching: None,
             gap: None,
+            begins: None,
+            pinned_id: first_id,
+            live: live::Live::default(),
             end_due: false,
             ended_at: None,
             reason: None,
             asked: false,
             outputs: VecDeque::new(),
         }
-    }
-
-    /// A track that goes on where it was left: the owner has kept the frames from `first_id` up to `next_id`. It asks
-    /// for its upstreams at once if there are any.
-    pub fn resume(settings: Settings, first_id: u64, next_id: u64) -> Self {
-        let mut sender = Sender::new(settings, first_id);
-        sender.next_id = next_id.max(first_id);
-        if sender.next_id > first_id {
-            sender.ask_publish();
-        }
-        sender
     }
 
     /// Appends a frame, and before it its header if one is due; the frame's id, or `None` if nobody wants it.
@@ -117,6 +118,8 @@ impl Sender {
         if self.state == State::Empty {
             self.ask_publish();
         }
+        self.admit(keyframe, now);
+        self.keep_live(id, keyframe, now);
         self.appended(now);
         self.guard_memory(now);
         Some(id)
@@ -142,6 +145,8 @@ impl Sender {
         for spec in upstreams {
             self.add(spec, seq, id, None, now);
         }
+        self.begin();
+        self.live.lost(now);
     }
 
     /// The controller refused, or could not be understood or reached. The session is dropped.
@@ -168,7 +173,7 @@ impl Sender {
     /// The controller gave no address to go on with: the upstream is given up.
     pub fn republish_failed(&mut self, key: UpstreamKey) {
         if self.upstream(key).is_some_and(|upstream| matches!(upstream.link, Link::Asking)) {
-            self.give_up(key, Fate::Abandoned);
+            self.give_up(key, Cause::Abandoned);
         }
     }
 
@@ -196,7 +201,7 @@ impl Sender {
         let Some(index) = self.index(key) else { return false };
         self.outputs.push_back(Output::Close(key));
         let upstream = self.upstreams.remove(index);
-        self.settle_rest(upstream, Fate::Abandoned);
+        self.settle_rest(upstream, Cause::Abandoned);
         if self.upstreams.is_empty() {
             match self.state {
                 State::Ending => self.finish(),
@@ -208,11 +213,11 @@ impl Sender {
 
     /// The connection is there.
     pub fn connected(&mut self, key: UpstreamKey, now: Instant) {
-        let (channel_id, track_id) = (self.channel_id, self.track_id);
-        if let Some(upstream) = self.upstream_mut(key)
-            && matches!(upstream.link, Link::Connecting { .. })
-        {
-            upstream.open(channel_id, track_id, now);
+        let Some(upstream) = self.upstream_mut(key) else { return };
+        if matches!(upstream.link, Link::Connecting { .. }) {
+            upstream.link = Link::Open;
+            self.leave_behind(now);
+            self.open_ready(now);
             self.gap = None;
             self.fetch();
         }
@@ -250,10 +255,7 @@ impl Sender {
             upstream.end_attempts = 0;
         }
         if ack.frame_id > upstream.told_id {
-            let from_id = upstream.told_id;
-            upstream.told_id = ack.frame_id;
-            let (to_id, fate) = (ack.frame_id, Fate::Acknowledged);
-            outputs.push_back(Output::Settled { upstream: key, from_id, to_id, fate });
+            upstream.tell(ack.frame_id, Fate::Acknowledged, outputs);
             let waits = sent_id > ack.frame_id;
             if let Some(connection) = upstream.connection_mut() {
                 connection.acks = true;
@@ -285,12 +287,14 @@ impl Sender {
         connection.written(len as u64, window, now);
         connection.stalled_since = connection.has_pending(window, *flushed).then_some(now);
         let seq = connection.seq;
-        if window.id_at(seq) > acked_id {
+        let sent_id = window.id_at(seq);
+        if sent_id > acked_id {
             connection.unacked_since.get_or_insert(now);
         }
+        upstream.handed_id = upstream.handed_id.max(sent_id);
         if upstream.spec.resume_from != ResumeFrom::LastAcked {
             upstream.release_to(seq, window);
-            upstream.tell(Fate::Sent, outputs);
+            upstream.tell(upstream.acked_id, Fate::Sent, outputs);
             self.release();
         }
         self.fetch();
@@ -322,7 +326,7 @@ impl Sender {
         self.reason.get_or_insert(reason);
         for upstream in std::mem::take(&mut self.upstreams) {
             self.outputs.push_back(Output::Close(upstream.key));
-            self.settle_rest(upstream, Fate::Abandoned);
+            self.settle_rest(upstream, Cause::Abandoned);
         }
         self.deactivate();
         self.outputs.push_back(Output::DropSession(reason));
@@ -367,9 +371,11 @@ impl Sender {
                     Link::Idle | Link::Waiting { .. } => Phase::Waiting,
                     Link::Asking => Phase::Asking,
                     Link::Connecting { .. } => Phase::Connecting,
-                    Link::Up(_) => Phase::Connected,
+                    Link::Open | Link::Up(_) => Phase::Connected,
                 },
                 acked_id: upstream.acked_id,
+                told_id: upstream.told_id,
+                handed_id: upstream.handed_id,
                 position,
                 sent_bytes,
                 totals: upstream.totals,
@@ -403,6 +409,36 @@ impl Sender {
         self.upstreams.push(upstream);
         self.outputs.push_back(Output::Connect(key));
         key
+    }
+
+    /// After a frame was appended: it ends the wait for a keyframe, or is left out where one is waited for.
+    fn admit(&mut self, keyframe: bool, now: Instant) {
+        let Sender { upstreams, window, outputs, next_id, .. } = self;
+        if window.end_id() != *next_id {
+            // Kept frames come before it.
+            return;
+        }
+        for upstream in upstreams.iter_mut() {
+            let Some(cause) = upstream.waits else { continue };
+            if keyframe {
+                upstream.waits = None;
+            } else {
+                upstream.release_to(window.end(), window);
+                upstream.tell_gone(cause, outputs);
+            }
+        }
+        self.open_ready(now);
+        self.release();
+    }
+
+    /// Begins on connections that are up and have something to begin with.
+    fn open_ready(&mut self, now: Instant) {
+        let (channel_id, track_id) = (self.channel_id, self.track_id);
+        let ready =
+            |upstream: &&mut Upstream| matches!(upstream.link, Link::Open) && upstream.waits.is_none();
+        for upstream in self.upstreams.iter_mut().filter(ready) {
+            upstream.open(channel_id, track_id, now);
+        }
     }
 
     /// Something was appended: hands out what is due.
@@ -451,13 +487,20 @@ impl Sender {
             self.end_due = false;
             let wire = Wire { head: Bytes::from_static(&END_OF_STREAM), body: Bytes::new() };
             self.window.push(PacketKind::EndOfStream, false, wire);
+            self.upstreams.iter_mut().for_each(|upstream| upstream.waits = None);
+            self.open_ready(now);
             self.flush_to(self.window.end_at(), now);
         }
     }
 
     /// Lets go of packets that no upstream needs.
     fn release(&mut self) {
-        if let Some(seq) = self.upstreams.iter().map(|upstream| upstream.seq).min() {
+        let with_head = self.settings.live_within.is_some();
+        let needed = |upstream: &Upstream| match with_head {
+            true => upstream.head_seq.min(upstream.seq),
+            false => upstream.seq,
+        };
+        if let Some(seq) = self.upstreams.iter().map(needed).min() {
             self.window.release(seq);
         }
     }

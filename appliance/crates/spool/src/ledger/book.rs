@@ -207,7 +207,7 @@ impl Book {
         let begins = self.pages.get(key).is_none_or(|page| page.lines.is_empty());
         self.apply(key, fate, stretch);
         self.at_once |= begins;
-        self.urgent |= matches!(fate, Fate::Lost(_) | Fate::Unknown);
+        self.urgent |= matches!(fate, Fate::Lost(_) | Fate::Unconfirmed(_) | Fate::Unknown);
         let last = self.unsaved.iter_mut().rev().take(LOOK_BACK).find_map(|change| match change {
             Change::Settled(of, before, grown) if of == key && *before == fate => Some(grown),
             _ => None,

@@ -248,8 +248,11 @@ fn write_changes(out: &mut Vec<u8>, keys: &mut BTreeMap<LedgerKey, u32>, changes
     }
 }
 
-/// Every fate with its number on disk.
-const FATES: [(u8, Fate); 17] = [
+/// [`Fate::Unconfirmed`] has the number of [`Fate::Lost`] for the same reason, and this on top.
+const UNCONFIRMED: u8 = 64;
+
+/// Every other fate with its number on disk.
+const FATES: [(u8, Fate); 19] = [
     (1, Fate::Delivered),
     (2, Fate::Sent),
     (3, Fate::Unknown),
@@ -258,6 +261,8 @@ const FATES: [(u8, Fate); 17] = [
     (18, Fate::Lost(Why::Disconnected)),
     (19, Fate::Lost(Why::TooSlow)),
     (20, Fate::Lost(Why::Skipped)),
+    (21, Fate::Lost(Why::Unacknowledged)),
+    (22, Fate::Lost(Why::Removed)),
     (32, Fate::Lost(Why::Backlog(LossCause::Bytes))),
     (33, Fate::Lost(Why::Backlog(LossCause::Age))),
     (34, Fate::Lost(Why::Backlog(LossCause::DiskFull))),
@@ -270,7 +275,21 @@ const FATES: [(u8, Fate); 17] = [
 ];
 
 fn code(fate: Fate) -> u8 {
-    FATES.iter().find(|(_, known)| *known == fate).map_or(0, |(code, _)| *code)
+    match fate {
+        Fate::Unconfirmed(why) => code(Fate::Lost(why)) + UNCONFIRMED,
+        fate => FATES.iter().find(|(_, known)| *known == fate).map_or(0, |(code, _)| *code),
+    }
+}
+
+fn fate_of(code: u8) -> Option<Fate> {
+    let known = |code: u8| FATES.iter().find(|(known, _)| *known == code).map(|(_, fate)| *fate);
+    match code.checked_sub(UNCONFIRMED) {
+        Some(lost) => match known(lost)? {
+            Fate::Lost(why) => Some(Fate::Unconfirmed(why)),
+            _ => None,
+        },
+        None => known(code),
+    }
 }
 
 /// What a log says.
@@ -348,9 +367,8 @@ fn understand(
     let key = names.get(&index)?.clone();
     let change = match kind {
         SETTLED => {
-            let fate = *content.get(4)?;
-            let (_, fate) = FATES.iter().find(|(code, _)| *code == fate)?;
-            Change::Settled(key, *fate, stretch(5)?)
+            let fate = fate_of(*content.get(4)?)?;
+            Change::Settled(key, fate, stretch(5)?)
         }
         PENDING => Change::Pending(key, Some(stretch(4)?)),
         NO_PENDING => Change::Pending(key, None),

@@ -1,7 +1,7 @@
 //! Lost connections, and what follows: time limits, questions, giving up. Source: the KMP contract, sections 5.2, 5.5
 //! and 5.6.
 
-use super::upstream::{Fate, Link, ResumeFrom, Upstream, UpstreamKey};
+use super::upstream::{Cause, Fate, Link, ResumeFrom, Upstream, UpstreamKey};
 use super::window::Window;
 use super::{Output, Reason, Reconnect, Sender, State, after};
 use std::collections::VecDeque;
@@ -19,13 +19,28 @@ pub(super) enum Down {
 }
 
 impl Upstream {
-    /// Tells what became of all that is released.
-    pub(super) fn tell(&mut self, fate: Fate, outputs: &mut VecDeque<Output>) {
-        if self.acked_id > self.told_id {
-            let (upstream, from_id, to_id) = (self.key, self.told_id, self.acked_id);
+    /// Tells what became of the frames before `to_id` whose fate is not told.
+    pub(super) fn tell(&mut self, to_id: u64, fate: Fate, outputs: &mut VecDeque<Output>) {
+        if to_id > self.told_id {
+            let (upstream, from_id) = (self.key, self.told_id);
             outputs.push_back(Output::Settled { upstream, from_id, to_id, fate });
             self.told_id = to_id;
         }
+    }
+
+    /// Tells that all that is released and not acknowledged is not sent any more.
+    pub(super) fn tell_gone(&mut self, cause: Cause, outputs: &mut VecDeque<Output>) {
+        self.tell(self.handed_id.min(self.acked_id), Fate::Unconfirmed(cause), outputs);
+        self.tell(self.acked_id, Fate::Lost(cause), outputs);
+    }
+
+    /// Leaves out what stands before the next place where a receiver can begin; without any all that is there and all
+    /// that comes before there is one.
+    pub(super) fn go_to_border(&mut self, cause: Cause, window: &Window, outputs: &mut VecDeque<Output>) {
+        let border = (self.seq..window.end()).find(|at| window.is_border(*at));
+        self.release_to(border.unwrap_or(window.end()), window);
+        self.waits = border.is_none().then_some(cause);
+        self.tell_gone(cause, outputs);
     }
 
     /// Asks where to go on.
@@ -41,7 +56,7 @@ impl Upstream {
         let last = frames.filter(|packet| packet.kind == crate::kmp::PacketKind::Frame).last();
         if let Some(id) = last.map(|packet| packet.id.saturating_add(1)) {
             self.release_to_id(id, window);
-            self.tell(Fate::Skipped, outputs);
+            self.tell_gone(Cause::Skipped, outputs);
         }
     }
 }
@@ -58,7 +73,7 @@ impl Sender {
                 connection.ended_at.is_some(),
                 now.saturating_duration_since(connection.since),
             ),
-            Link::Connecting { .. } => (false, true, false, std::time::Duration::ZERO),
+            Link::Connecting { .. } | Link::Open => (false, true, false, std::time::Duration::ZERO),
             _ => return,
         };
         if let Link::Up(connection) = &upstream.link {
@@ -67,7 +82,12 @@ impl Sender {
         }
         outputs.push_back(Output::Close(key));
         upstream.link = Link::Idle;
-        upstream.tell(Fate::Memory, outputs);
+        self.live.lost(now);
+        if upstream.acked_id > upstream.told_id && !self.settings.strict {
+            // The memory guard has let go of them, and perhaps of the head of a GOP.
+            upstream.go_to_border(Cause::Memory, window, outputs);
+        }
+        upstream.tell_gone(Cause::Memory, outputs);
         if upstream.spec.resume_from == ResumeFrom::LastWritten && connect_sent {
             upstream.skip(*flushed, window, outputs);
         }
@@ -75,7 +95,7 @@ impl Sender {
         let attempts = upstream.end_attempts;
         if ended {
             if all_acked || attempts >= self.settings.end_attempts {
-                return self.give_up(key, Fate::Unconfirmed);
+                return self.give_up(key, Cause::Unacknowledged);
             }
             upstream.end_attempts = attempts.saturating_add(1);
         }
@@ -87,10 +107,10 @@ impl Sender {
             _ => false,
         };
         if !is_alive || (why == Down::BadAck && !is_static) {
-            return self.give_up(key, Fate::Abandoned);
+            return self.give_up(key, Cause::Abandoned);
         }
         match self.settings.reconnect {
-            Reconnect::Never => self.give_up(key, Fate::Abandoned),
+            Reconnect::Never => self.give_up(key, Cause::Abandoned),
             Reconnect::Backoff { first, longest } => {
                 let Some(upstream) = self.upstream_mut(key) else { return };
                 if lasted >= longest {
@@ -121,7 +141,7 @@ impl Sender {
                 upstream.asks = 0;
                 upstream.ask(now, outputs);
             }
-            Some(_) if counts && upstream.asks >= max => self.give_up(key, Fate::Abandoned),
+            Some(_) if counts && upstream.asks >= max => self.give_up(key, Cause::Abandoned),
             Some(at) => {
                 upstream.asks = upstream.asks.saturating_add(u32::from(counts));
                 upstream.link = Link::Waiting { until: after(at, interval) };
@@ -130,11 +150,11 @@ impl Sender {
     }
 
     /// An upstream is gone for good.
-    pub(super) fn give_up(&mut self, key: UpstreamKey, fate: Fate) {
+    pub(super) fn give_up(&mut self, key: UpstreamKey, cause: Cause) {
         let Some(index) = self.index(key) else { return };
         let upstream = self.upstreams.remove(index);
         let required = upstream.spec.required;
-        self.settle_rest(upstream, fate);
+        self.settle_rest(upstream, cause);
         let was_last = self.upstreams.is_empty();
         match self.state {
             State::Ending if was_last => self.finish(),
@@ -150,10 +170,10 @@ impl Sender {
     }
 
     /// Tells the fate of all frames that an upstream has not had.
-    pub(super) fn settle_rest(&mut self, mut upstream: Upstream, fate: Fate) {
-        upstream.tell(Fate::Memory, &mut self.outputs);
+    pub(super) fn settle_rest(&mut self, mut upstream: Upstream, cause: Cause) {
+        upstream.tell_gone(Cause::Memory, &mut self.outputs);
         upstream.acked_id = upstream.acked_id.max(self.next_id);
-        upstream.tell(fate, &mut self.outputs);
+        upstream.tell_gone(cause, &mut self.outputs);
         self.release();
     }
 
@@ -177,7 +197,7 @@ impl Sender {
                 ];
                 due.into_iter().flatten().min()
             }
-            Link::Idle | Link::Asking => None,
+            Link::Idle | Link::Asking | Link::Open => None,
         });
         let patience = self.ended_at.filter(|_| self.state == State::Ending).zip(settings.end_patience);
         let patience = patience.map(|(at, patience)| after(at, patience));
@@ -199,7 +219,7 @@ impl Sender {
         for key in keys {
             if out_of_patience {
                 self.outputs.push_back(Output::Close(key));
-                self.give_up(key, Fate::Abandoned);
+                self.give_up(key, Cause::Abandoned);
                 continue;
             }
             let settings = self.settings;

@@ -2,7 +2,7 @@
 //! contract, section 5.4, "memory guard".
 
 use super::link::Down;
-use super::upstream::{Fate, UpstreamKey};
+use super::upstream::{Cause, Link, UpstreamKey};
 use super::{Keep, Kept, Memory, Output, Reason, Sender, State};
 use crate::kmp::packet::{PacketKind, Wire};
 use std::time::Instant;
@@ -108,13 +108,17 @@ impl Sender {
             true => end,
             false => self.enough(from, end, memory),
         };
+        let strict = self.settings.strict;
         let Sender { upstreams, window, outputs, .. } = self;
         let Some(upstream) = upstreams.iter_mut().find(|upstream| upstream.key == key) else { return true };
         let acked = upstream.acked_id;
         upstream.release_to(to, window);
+        match strict {
+            true => upstream.tell_gone(Cause::Memory, outputs),
+            false => upstream.go_to_border(Cause::Memory, window, outputs),
+        }
         let more = upstream.acked_id.saturating_sub(acked);
         upstream.totals.auto_acked_frames = upstream.totals.auto_acked_frames.saturating_add(more);
-        upstream.tell(Fate::Memory, outputs);
         to > from
     }
 
@@ -134,7 +138,10 @@ impl Sender {
     fn make_room(&mut self, len: u64, window_bytes: u64) {
         let sent = self.upstreams.first().and_then(|upstream| upstream.connection());
         let sent = sent.map_or(0, |connection| connection.seq);
-        while self.window.bytes().saturating_add(len) > window_bytes && self.window.base() < sent {
+        while self.window.bytes().saturating_add(len) > window_bytes
+            && self.window.base() < sent
+            && self.window.id_at(self.window.base()) >= self.pinned_id
+        {
             self.window.evict();
         }
     }
@@ -164,13 +171,16 @@ impl Sender {
             return;
         }
         let Some(upstream) = self.upstreams.first() else { return };
-        let Some(connection) = upstream.connection() else { return };
+        let unsent = match &upstream.link {
+            Link::Up(connection) => self.window.end_at().saturating_sub(connection.position(&self.window)),
+            Link::Open => self.window.bytes(),
+            _ => return,
+        };
         if self.gap.is_some_and(|gap| gap.at == from_id && !gap.over && upstream.acked_id < gap.at) {
             return;
         }
-        let unsent = self.window.end_at().saturating_sub(connection.position(&self.window));
         if unsent < window_bytes / 2 {
-            self.fetching = Some(from_id);
+            self.fetching = Some((from_id, self.next_id));
             self.outputs.push_back(Output::Fetch { from_id });
         }
     }
@@ -178,7 +188,8 @@ impl Sender {
     /// The answer to [`Output::Fetch`]: `packets` in order, the first frame among them with the id `start_id`.
     ///
     /// A `start_id` higher than asked for says that the frames between are lost; no packets at all, that all up to
-    /// `start_id` or else to the newest are. `header` is the last one before the first packet, if known.
+    /// `start_id` are, or else to the newest when they were asked for. `header` is the last one before the first packet,
+    /// if known.
     pub fn loaded(
         &mut self,
         from_id: u64,
@@ -187,12 +198,12 @@ impl Sender {
         packets: Vec<Kept>,
         now: Instant,
     ) {
-        if self.fetching != Some(from_id) {
-            return;
-        }
+        let Some((_, asked_end)) = self.fetching.filter(|(asked, _)| *asked == from_id) else { return };
         self.fetching = None;
         if self.window.end_id() == from_id && from_id < self.next_id {
-            if packets.is_empty() || start_id > from_id {
+            let waits = self.upstreams.first().is_some_and(|upstream| upstream.waits.is_some());
+            let is_empty = packets.iter().all(|packet| packet.kind != PacketKind::Frame);
+            if is_empty || start_id > from_id {
                 let unacked = self.upstreams.first().is_some_and(|upstream| upstream.acked_id < from_id);
                 let over = self.gap.is_some_and(|gap| gap.at == from_id && gap.over);
                 if unacked && !over {
@@ -200,8 +211,10 @@ impl Sender {
                     self.gap = Some(Gap { at: from_id, until, over });
                     return;
                 }
-                let to_id = if start_id > from_id { start_id.min(self.next_id) } else { self.next_id };
+                let to_id = if start_id > from_id { start_id.min(self.next_id) } else { asked_end };
                 self.jump(to_id, header, now);
+            } else if waits {
+                self.begin_with(header, packets, now);
             } else {
                 self.append_kept(header, packets, now);
             }
@@ -246,6 +259,17 @@ impl Sender {
         self.appended(now);
     }
 
+    /// After a gap: begins with the first of these packets. Whoever keeps frames to a budget gives them up to a keyframe; what
+    /// follows a damaged frame is still sent.
+    fn begin_with(&mut self, header: Option<Wire>, packets: Vec<Kept>, now: Instant) {
+        if let Some(upstream) = self.upstreams.first_mut() {
+            upstream.waits = None;
+            upstream.info = header.or(upstream.info.take());
+        }
+        self.append_kept(None, packets, now);
+        self.open_ready(now);
+    }
+
     /// Frames before `before_id` are not kept any more. While connected they may still come from memory.
     pub fn dropped(&mut self, before_id: u64, header: Option<Wire>, now: Instant) {
         let Some(upstream) = self.upstreams.first() else { return };
@@ -255,22 +279,22 @@ impl Sender {
         }
     }
 
-    /// Goes on at a later frame, on a new connection.
+    /// Goes on with what is kept from `id` on, on a connection on which nothing was sent; if nothing is, with a keyframe.
     fn jump(&mut self, id: u64, header: Option<Wire>, now: Instant) {
-        let Some(key) = self.upstreams.first().map(|upstream| upstream.key) else { return };
-        let sent_id = self.upstreams.first().map_or(0, |upstream| upstream.sent_id(&self.window));
+        let Some(upstream) = self.upstreams.first() else { return };
+        let (key, waits) = (upstream.key, upstream.waits.is_some());
         self.gap = None;
-        self.down(key, Down::Jump, now);
+        if !waits {
+            self.down(key, Down::Jump, now);
+        }
         let Sender { upstreams, window, outputs, state, end_due, .. } = self;
         let Some(upstream) = upstreams.iter_mut().find(|upstream| upstream.key == key) else { return };
-        // What was sent to a receiver that does not acknowledge it may well be there.
-        upstream.advance(sent_id.min(id));
-        upstream.tell(Fate::Unconfirmed, outputs);
         window.restart(id);
         *end_due = *state == State::Ending;
         upstream.seq = window.base();
         upstream.advance(id);
         upstream.info = header.or(upstream.info.take());
-        upstream.tell(Fate::Backlog, outputs);
+        upstream.waits = Some(Cause::Headless);
+        upstream.tell_gone(Cause::Backlog, outputs);
     }
 }

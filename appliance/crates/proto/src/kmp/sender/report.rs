@@ -1,5 +1,6 @@
 //! What a sender asks of its owner, and what it tells of itself.
 
+use super::arrears::Owed;
 use super::upstream::{Fate, Totals, UpstreamKey, UpstreamSpec};
 use crate::kmp::packet::{PacketKind, Wire};
 
@@ -64,6 +65,8 @@ pub enum Output {
         /// The frame.
         from_id: u64,
     },
+    /// These frames are not sent on this connection any more, and their fate is open; see [`super::Settings::live_within`].
+    Left(Owed),
     /// The fate of some frames is known; told once for each frame and upstream, in order.
     Settled {
         /// Whose.
@@ -118,6 +121,10 @@ pub struct UpstreamView<'a> {
     pub phase: Phase,
     /// Id of the first frame that is not released.
     pub acked_id: u64,
+    /// Id of the first frame whose fate is open.
+    pub told_id: u64,
+    /// Of those, frames below this id were handed to a socket.
+    pub handed_id: u64,
     /// Place in the track's queue up to which bytes were written.
     pub position: u64,
     /// Bytes written on this connection, `cnct` included.
@@ -127,7 +134,7 @@ pub struct UpstreamView<'a> {
 }
 
 /// A packet that the owner has kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// `MediaInfo` or `Frame`.
     pub kind: PacketKind,

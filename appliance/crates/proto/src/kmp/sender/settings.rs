@@ -80,6 +80,10 @@ pub struct Settings {
     pub timeout: Duration,
     /// Where packets are kept.
     pub keep: Keep,
+    /// What is live goes first: a connection that comes after a longer outage, or that falls behind by more, begins with the
+    /// newest keyframe, and what stands before it is left to the owner ([`super::Output::Left`]). Only with
+    /// [`Keep::Backlog`]. `None`: the oldest goes first.
+    pub live_within: Option<Duration>,
     /// What happens when a connection is lost.
     pub reconnect: Reconnect,
     /// A `null` is sent on a connection on which nothing was sent for so long.
@@ -107,6 +111,7 @@ impl Settings {
             block_bytes: 64 << 10,
             timeout: Duration::from_secs(10),
             keep: Keep::Memory(Memory::of(48 << 20)),
+            live_within: None,
             reconnect: Reconnect::Ask { interval: Duration::from_secs(1), max: 15 },
             keepalive: None,
             end_grace: None,

@@ -1,5 +1,6 @@
 mod golden;
 mod harness;
+mod live_first;
 mod random;
 mod rules;
 

@@ -57,12 +57,24 @@ pub enum Fate {
     Acknowledged,
     /// They were handed to the socket, and this upstream counts that as delivered.
     Sent,
+    /// They were handed to a socket, whole, and will not be sent again; the receiver has not acknowledged them. It may
+    /// have them.
+    Unconfirmed(Cause),
+    /// None of them was ever handed to a socket whole, and none will be: the receiver does not have them.
+    Lost(Cause),
+}
+
+/// Why frames are not sent any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
     /// All was sent with `eost`, and the peer closed without acknowledging them.
-    Unconfirmed,
+    Unacknowledged,
     /// Let go to keep within the memory limit.
     Memory,
     /// Let go by the backlog to keep within its budget, or damaged there.
     Backlog,
+    /// What the backlog has let go of stands before them, and with it the keyframe that they need.
+    Headless,
     /// They came while there was no connection, and this upstream skips what it missed.
     Skipped,
     /// The upstream was given up or removed.
@@ -80,6 +92,8 @@ pub(super) enum Link {
     Asking,
     /// Connecting since then.
     Connecting { since: Instant },
+    /// Up, with nothing to begin with: a keyframe has to come first.
+    Open,
     /// Up.
     Up(Box<Connection>),
 }
@@ -107,10 +121,16 @@ pub(super) struct Upstream {
     pub(super) spec: UpstreamSpec,
     /// The first packet that is not released.
     pub(super) seq: u64,
+    /// Where the GOP begins in whose middle that is, its header included.
+    pub(super) head_seq: u64,
     /// Id of the first frame that is not released.
     pub(super) acked_id: u64,
     /// Id up to which the fate of frames has been told.
     pub(super) told_id: u64,
+    /// From the told position up to this id frames were handed to a socket whole.
+    pub(super) handed_id: u64,
+    /// What it has next does not begin with a keyframe: that is left out, for this cause, until one comes.
+    pub(super) waits: Option<Cause>,
     /// The last header before the released position.
     pub(super) info: Option<Wire>,
     upstream_frame_id: u64,
@@ -130,8 +150,11 @@ impl Upstream {
             key,
             spec,
             seq,
+            head_seq: seq,
             acked_id: id,
             told_id: id,
+            handed_id: id,
+            waits: None,
             info: None,
             upstream_frame_id: 0,
             offset: 0,
@@ -190,6 +213,11 @@ impl Upstream {
     /// Releases one packet; whether there was one.
     pub(super) fn release_one(&mut self, window: &Window) -> bool {
         let Some(packet) = window.get(self.seq) else { return false };
+        if packet.keyframe {
+            let before = self.seq.checked_sub(1).and_then(|before| window.get(before));
+            let header = before.is_some_and(|before| before.kind == PacketKind::MediaInfo);
+            self.head_seq = self.seq.saturating_sub(u64::from(header));
+        }
         self.seq = self.seq.saturating_add(1);
         self.totals.acked_bytes = self.totals.acked_bytes.saturating_add(packet.len());
         match packet.kind {

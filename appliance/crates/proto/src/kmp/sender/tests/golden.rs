@@ -176,7 +176,10 @@ fn v15_unless_strict_the_wait_is_bounded() {
     case.play();
     case.run.pass(Duration::from_secs(60));
     assert_eq!(case.run.unpublished.map(|(_, reason)| reason), Some(Reason::Close));
-    assert_eq!(case.run.settled.last().map(|settled| settled.2), Some(Fate::Unconfirmed));
+    assert_eq!(
+        case.run.settled.last().map(|settled| settled.2),
+        Some(Fate::Unconfirmed(Cause::Unacknowledged))
+    );
 }
 
 #[test]
@@ -290,7 +293,8 @@ fn v23_last_written_skips_what_came_while_disconnected() {
         case.run.answer_waiting();
         case.play();
         case.assert_as_recorded(0, "main");
-        let skipped: u64 = case.run.settled.iter().filter(|s| s.2 == Fate::Skipped).map(|s| s.1 - s.0).sum();
+        let skipped: u64 =
+            case.run.settled.iter().filter(|s| s.2 == Fate::Lost(Cause::Skipped)).map(|s| s.1 - s.0).sum();
         assert_eq!(skipped as usize, gap);
     });
 }
@@ -329,8 +333,8 @@ fn v24_short_of_memory_the_sender_acknowledges_for_itself() {
         packets[packets.len() - same..] == theirs[theirs.len() - same..],
         "then the same frames and the end"
     );
-    let lost = case.run.settled.iter().find(|settled| settled.2 == Fate::Memory);
-    assert_eq!(lost, Some(&(case.recorded.first_id, begins, Fate::Memory)));
+    let lost = case.run.settled.iter().find(|settled| settled.2 == Fate::Unconfirmed(Cause::Memory));
+    assert_eq!(lost, Some(&(case.recorded.first_id, begins, Fate::Unconfirmed(Cause::Memory))));
 }
 
 #[test]

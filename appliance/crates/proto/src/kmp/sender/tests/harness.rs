@@ -243,7 +243,7 @@ impl Run {
             }
             Output::DropSession(reason) => self.session_dropped = Some(reason),
             Output::Settled { from_id, to_id, fate, .. } => self.settled.push((from_id, to_id, fate)),
-            Output::Fetch { .. } => panic!("nothing is kept elsewhere"),
+            Output::Fetch { .. } | Output::Left(_) => panic!("nothing is kept elsewhere"),
         }
     }
 

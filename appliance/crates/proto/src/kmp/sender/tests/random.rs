@@ -6,7 +6,7 @@ use super::harness::{cut, kind};
 use crate::kmp::packet::FrameHead;
 
 /// Small, seeded, ours.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     fn roll(&mut self) -> u64 {
@@ -17,17 +17,18 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.roll() % limit.max(1)
     }
 
-    fn one_in(&mut self, limit: u64) -> bool {
+    pub(super) fn one_in(&mut self, limit: u64) -> bool {
         self.below(limit) == 0
     }
 }
 
 const FIRST_ID: u64 = 1_000_000;
 const PATIENCE: usize = 60_000;
+const GOP: u64 = 10;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
@@ -44,6 +45,9 @@ enum Mode {
 /// One connection's way to the receiver and back.
 struct Pipe {
     to_receiver: Vec<u8>,
+    /// All that the socket took, for the count of what it took whole.
+    handed: Vec<u8>,
+    handed_id: Option<u64>,
     room: usize,
     acks: Vec<Ack>,
     /// The receiver's view.
@@ -64,9 +68,15 @@ struct World {
     dialling: Option<UpstreamKey>,
     asked: Option<UpstreamKey>,
     fetch: Option<u64>,
+    /// What was read for it, on its way.
+    answer: Option<Answer>,
     /// What the owner keeps: (id, packets).
     kept: VecDeque<(u64, Kept)>,
     kept_limit: usize,
+    /// The owner has dropped the head of a GOP: its rest is not kept either.
+    waits: bool,
+    /// The owner has dropped something that the sender was not told of.
+    has_news: bool,
     header_in_force: Option<Wire>,
     // The truth.
     pushed: u64,
@@ -76,12 +86,26 @@ struct World {
     wanted: u64,
     has_end: bool,
     highest_ack_read: u64,
+    /// Frames that some socket took whole.
+    handed: Vec<bool>,
+    /// Frames that the owner does not keep although they were not acknowledged...
+    dropped: Vec<bool>,
+    /// ... some of them because they cannot be read any more.
+    damaged: Vec<bool>,
     told: Vec<Option<Fate>>,
     over: bool,
     mild: bool,
 }
 
-fn info(version: u32) -> Wire {
+/// Packets that were read: from the frame asked for, what comes first, the header before it.
+struct Answer {
+    from_id: u64,
+    start_id: u64,
+    header: Option<Wire>,
+    packets: Vec<Kept>,
+}
+
+pub(super) fn info(version: u32) -> Wire {
     let mut head = vec![0; 48];
     head[..4].copy_from_slice(b"minf");
     head[4] = 48;
@@ -89,7 +113,7 @@ fn info(version: u32) -> Wire {
     Wire { head: head.into(), body: Bytes::new() }
 }
 
-fn frame(id: u64, keyframe: bool, filler: usize) -> Wire {
+pub(super) fn frame(id: u64, keyframe: bool, filler: usize) -> Wire {
     let mut body = id.to_le_bytes().to_vec();
     body.resize(8 + filler, 7);
     FrameHead { created: 0, dts: 0, keyframe, pts_delay: 0 }.encode(body.into())
@@ -120,6 +144,8 @@ impl World {
             ack_silence: Some(Duration::from_secs(3)),
             ..Settings::new()
         };
+        // From less than a GOP to several.
+        let kept_limit = if mode == Mode::KeptShort { 2 + dice.below(50) as usize } else { usize::MAX };
         World {
             dice,
             sender: Sender::new(settings, FIRST_ID),
@@ -129,8 +155,11 @@ impl World {
             dialling: None,
             asked: None,
             fetch: None,
+            answer: None,
             kept: VecDeque::new(),
-            kept_limit: if mode == Mode::KeptShort { 40 } else { usize::MAX },
+            kept_limit,
+            waits: false,
+            has_news: false,
             header_in_force: None,
             pushed: 0,
             header_of: Vec::new(),
@@ -138,6 +167,9 @@ impl World {
             wanted: FIRST_ID,
             has_end: false,
             highest_ack_read: FIRST_ID,
+            handed: Vec::new(),
+            dropped: Vec::new(),
+            damaged: Vec::new(),
             told: Vec::new(),
             over: false,
             mild: false,
@@ -146,37 +178,75 @@ impl World {
 
     fn push(&mut self) {
         let id = FIRST_ID + self.pushed;
-        let keyframe = self.pushed.is_multiple_of(10);
+        let keyframe = self.pushed.is_multiple_of(GOP);
         let version = self.header_of.last().copied().unwrap_or(0);
         let changes = self.pushed == 0 || (keyframe && self.dice.one_in(4));
         let version = version + u32::from(changes);
         let filler = self.dice.below(120) as usize;
         let (header, frame) = (changes.then(|| info(version)), frame(id, keyframe, filler));
-        if let Some(header) = &header {
-            let kept = Kept { kind: PacketKind::MediaInfo, keyframe: false, wire: header.clone() };
-            self.kept.push_back((id, kept));
-        }
-        self.kept.push_back((id, Kept { kind: PacketKind::Frame, keyframe, wire: frame.clone() }));
-        assert_eq!(self.sender.push(header, frame, keyframe, self.now), Some(id));
         self.pushed += 1;
         self.header_of.push(version);
         self.told.push(None);
-        self.keep_within_budget();
+        self.handed.push(false);
+        self.dropped.push(false);
+        self.damaged.push(false);
+        assert_eq!(self.sender.push(header.clone(), frame.clone(), keyframe, self.now), Some(id));
+        self.keep(id, header, frame, keyframe);
     }
 
-    fn keep_within_budget(&mut self) {
-        if self.kept.len() <= self.kept_limit {
-            return;
+    /// The owner keeps a frame, and what it can of those before; up to a keyframe goes at once.
+    fn keep(&mut self, id: u64, header: Option<Wire>, frame: Wire, keyframe: bool) {
+        self.waits &= !keyframe;
+        if let Some(header) = header {
+            let kept = Kept { kind: PacketKind::MediaInfo, keyframe: false, wire: header };
+            self.kept.push_back((id, kept));
         }
-        while self.kept.len() > self.kept_limit / 2 || self.kept.front().is_some_and(|kept| !is_border(kept))
-        {
-            let Some((_, gone)) = self.kept.pop_front() else { break };
-            if gone.kind == PacketKind::MediaInfo {
-                self.header_in_force = Some(gone.wire);
+        self.kept.push_back((id, Kept { kind: PacketKind::Frame, keyframe, wire: frame }));
+        if self.waits {
+            self.drop_kept(1);
+        }
+        while self.kept.len() > self.kept_limit {
+            let border = |(_, (id, kept)): &(usize, &(u64, Kept))| {
+                let first = self.kept.front().map_or(0, |(id, _)| *id);
+                kept.keyframe && *id > first
+            };
+            let next = self.kept.iter().enumerate().find(border).map(|(at, (id, _))| (at, *id));
+            self.waits |= next.is_none();
+            let headers = next
+                .map_or(0, |(at, id)| self.kept.iter().take(at).filter(|(before, _)| *before == id).count());
+            self.drop_kept(next.map_or(self.kept.len(), |(at, _)| at - headers));
+        }
+        if self.kept_limit < usize::MAX && self.dice.one_in(150) && self.kept.len() > 4 {
+            // Some of what is kept cannot be read any more.
+            let at = self.dice.below(self.kept.len() as u64 - 2) as usize;
+            let len = 1 + self.dice.below(3) as usize;
+            let damaged: Vec<_> = self.kept.iter().skip(at).take(len).cloned().collect();
+            if damaged.iter().all(|(_, kept)| kept.kind == PacketKind::Frame) {
+                for (id, _) in &damaged {
+                    self.dropped[(id - FIRST_ID) as usize] = true;
+                    self.damaged[(id - FIRST_ID) as usize] = true;
+                }
+                let is_damaged = |id: &u64| damaged.iter().any(|(gone, _)| gone == id);
+                self.kept.retain(|(id, kept)| kept.kind == PacketKind::MediaInfo || !is_damaged(id));
             }
         }
-        let from = self.kept.front().map_or(FIRST_ID + self.pushed, |(id, _)| *id);
-        self.sender.dropped(from, self.header_in_force.clone(), self.now);
+    }
+
+    fn drop_kept(&mut self, count: usize) {
+        self.has_news = true;
+        for (id, gone) in self.kept.drain(..count) {
+            match gone.kind {
+                PacketKind::MediaInfo => self.header_in_force = Some(gone.wire),
+                _ => self.dropped[(id - FIRST_ID) as usize] = true,
+            }
+        }
+    }
+
+    fn tell_news(&mut self) {
+        if std::mem::take(&mut self.has_news) {
+            let from = self.kept.front().map_or(FIRST_ID + self.pushed, |(id, _)| *id);
+            self.sender.dropped(from, self.header_in_force.clone(), self.now);
+        }
     }
 
     fn obey(&mut self) {
@@ -207,7 +277,7 @@ impl World {
                     }
                 }
                 Output::AskUnpublish(_) => self.over = true,
-                Output::DropSession(reason) => panic!("{reason:?}"),
+                other @ (Output::DropSession(_) | Output::Left(_)) => panic!("{other:?}"),
             }
         }
     }
@@ -224,6 +294,8 @@ impl World {
                 self.sender.connected(key, self.now);
                 self.pipe = Some(Pipe {
                     to_receiver: Vec::new(),
+                    handed: Vec::new(),
+                    handed_id: None,
                     room,
                     acks: Vec::new(),
                     unread: Vec::new(),
@@ -240,9 +312,17 @@ impl World {
             self.sender.republished(key, "again".into(), None, self.now);
             self.obey();
         }
+        if let Some(answer) = self.answer.take_if(|_| self.dice.one_in(2)) {
+            let Answer { from_id, start_id, header, packets } = answer;
+            self.sender.loaded(from_id, start_id, header, packets, self.now);
+            self.obey();
+        }
         if let Some(from_id) = self.fetch.filter(|_| self.dice.one_in(2)) {
             self.fetch = None;
             self.load(from_id);
+        }
+        if self.dice.one_in(4) {
+            self.tell_news();
             self.obey();
         }
         self.write();
@@ -263,19 +343,32 @@ impl World {
     }
 
     fn load(&mut self, from_id: u64) {
+        let first = self.kept.iter().find(|(id, kept)| *id >= from_id && kept.kind == PacketKind::Frame);
+        let first = first.map_or(u64::MAX, |(id, _)| *id);
         let mut header = self.header_in_force.clone();
         let mut skipped = 0;
-        for (_, kept) in self.kept.iter().take_while(|(id, _)| *id < from_id) {
+        for (_, kept) in self.kept.iter().take_while(|(id, _)| *id < first) {
             skipped += 1;
             if kept.kind == PacketKind::MediaInfo {
                 header = Some(kept.wire.clone());
             }
         }
         let count = 2 + self.dice.below(20) as usize;
-        let packets: Vec<_> = self.kept.iter().skip(skipped).take(count).cloned().collect();
-        let start_id = packets.first().map_or(FIRST_ID + self.pushed, |(id, _)| *id);
+        let mut next_id = None;
+        let mut packets: Vec<(u64, Kept)> = Vec::new();
+        for (id, kept) in self.kept.iter().skip(skipped).take(count) {
+            // Behind a gap comes the next read.
+            if *id != *next_id.get_or_insert(*id) {
+                break;
+            }
+            next_id = Some(id + u64::from(kept.kind == PacketKind::Frame));
+            packets.push((*id, kept.clone()));
+        }
+        let frames = packets.iter().rposition(|(_, kept)| kept.kind == PacketKind::Frame);
+        packets.truncate(frames.map_or(0, |last| last + 1));
+        let start_id = packets.first().map_or(from_id, |(id, _)| *id);
         let packets = packets.into_iter().map(|(_, kept)| kept).collect();
-        self.sender.loaded(from_id, start_id, header, packets, self.now);
+        self.answer = Some(Answer { from_id, start_id, header, packets });
     }
 
     fn write(&mut self) {
@@ -290,6 +383,20 @@ impl World {
         let bytes = slices[..used].iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>();
         let len = bytes.len().min(1 + self.dice.below(room as u64) as usize);
         pipe.to_receiver.extend_from_slice(&bytes[..len]);
+        pipe.handed.extend_from_slice(&bytes[..len]);
+        while let Some(size) = packet_len(&pipe.handed) {
+            let bytes: Vec<u8> = pipe.handed.drain(..size).collect();
+            let packet = cut(&bytes).remove(0);
+            match kind(&packet) {
+                PacketKind::Connect => pipe.handed_id = Some(super::harness::first_id(&packet)),
+                PacketKind::Frame => {
+                    let id = pipe.handed_id.unwrap();
+                    self.handed[(id - FIRST_ID) as usize] = true;
+                    pipe.handed_id = Some(id + 1);
+                }
+                _ => {}
+            }
+        }
         self.sender.written(key, len, self.now);
     }
 
@@ -411,24 +518,41 @@ impl World {
 
     fn check(&self, mode: Mode) {
         assert!(self.taken.windows(2).all(|pair| pair[0] < pair[1]), "in order, each once");
+        let is_keyframe = |id: u64| (id - FIRST_ID).is_multiple_of(GOP);
+        let gaps = self.taken.windows(2).filter(|pair| pair[0] + 1 != pair[1]);
+        let begins_well = |id: u64| is_keyframe(id) || self.damaged[(id - FIRST_ID) as usize - 1];
+        assert!(gaps.into_iter().all(|pair| begins_well(pair[1])), "it goes on at keyframes");
+        let mut gone_before = false;
         for (index, told) in self.told.iter().enumerate() {
             let id = FIRST_ID + index as u64;
             let told = told.unwrap_or_else(|| panic!("the fate of {id} was never told"));
             let taken = self.taken.binary_search(&id).is_ok();
-            match told {
+            let cause = match told {
                 Fate::Acknowledged => {
                     assert!(taken, "{id} is called delivered");
                     assert!(id < self.highest_ack_read, "{id}: no ack was read for it");
+                    assert!(!gone_before || begins_well(id), "what is lost ends before {id}, in a GOP");
+                    gone_before = false;
+                    continue;
                 }
-                Fate::Memory => assert!(mode == Mode::Short, "{id} lost"),
-                Fate::Backlog => assert!(mode == Mode::KeptShort, "{id} lost"),
-                // Before a gap: sent to a receiver that did not say so for long.
-                Fate::Unconfirmed if mode == Mode::KeptShort => {}
-                // The end was read and all was had, but the last acks were lost with the connection.
-                Fate::Unconfirmed => panic!("it tries until all is acknowledged"),
-                other => panic!("{id}: {other:?}"),
+                Fate::Unconfirmed(cause) => {
+                    assert!(self.handed[index], "{id} is called unconfirmed, but no socket had it");
+                    cause
+                }
+                Fate::Lost(cause) => {
+                    assert!(!self.handed[index] && !taken, "{id} is called lost, but a socket had it");
+                    cause
+                }
+                Fate::Sent => panic!("{id}: acks count here"),
+            };
+            gone_before = true;
+            match mode {
+                Mode::Short => assert_eq!(cause, Cause::Memory, "{id}"),
+                Mode::KeptShort => {
+                    self.check_given_up(index, cause);
+                }
+                Mode::Roomy | Mode::Kept => panic!("{id} was given up within the budget"),
             }
-            assert!(taken || told != Fate::Acknowledged);
         }
         let acknowledged = self.told.iter().filter(|told| **told == Some(Fate::Acknowledged)).count();
         if matches!(mode, Mode::Roomy | Mode::Kept) {
@@ -438,11 +562,22 @@ impl World {
     }
 }
 
-fn is_border((_, kept): &(u64, Kept)) -> bool {
-    kept.keyframe
+impl World {
+    /// The rule for what is given up although the owner has a budget: the owner dropped it; or it is the rest of a GOP
+    /// whose beginning is gone; or it stands right before something that is gone, was handed over, and its ack did not
+    /// come while that was waited for.
+    fn check_given_up(&self, index: usize, cause: Cause) {
+        let of_gop = index - index % GOP as usize..index;
+        let is_rest = cause == Cause::Headless && of_gop.into_iter().any(|before| self.dropped[before]);
+        assert!(cause == Cause::Backlog || is_rest, "{index}: {cause:?}");
+        let gone = |at: usize| !matches!(self.told[at], Some(Fate::Acknowledged));
+        let before_gap = self.handed[index]
+            && (index..self.told.len()).take_while(|at| gone(*at)).any(|at| self.dropped[at]);
+        assert!(self.dropped[index] || is_rest || before_gap, "{index} was given up, but it was kept");
+    }
 }
 
-fn packet_len(bytes: &[u8]) -> Option<usize> {
+pub(super) fn packet_len(bytes: &[u8]) -> Option<usize> {
     let size = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?) as usize);
     let len = size(4)? + size(8)?;
     (bytes.len() >= len).then_some(len)
