@@ -3,6 +3,7 @@
 //! Knows neither GStreamer nor the config's owner: what it needs is handed in as settings and `hub::Context`.
 
 mod dial;
+mod discovery;
 mod http_client;
 mod http_server;
 mod keys;
@@ -19,6 +20,10 @@ mod tls;
 mod wire;
 
 pub use dial::{DialError, DialOptions, Failures, Stage, Stream, Target, dial};
+pub use discovery::{
+    CameraClient, CameraClientError, CameraLogin, Finder, FinderError, FinderSettings, FinderState, Found,
+    FoundBy, Interface as NetworkInterface, MAX_NAMED, Refusals, StreamHint, may_be_camera,
+};
 pub use http_client::{HttpCall, HttpCallError, HttpReply};
 pub use http_server::{HttpAnswer, HttpHandler, HttpListener, HttpRequest, HttpServerSettings};
 pub use keys::KeyCheck;
