@@ -6,6 +6,7 @@ mod dial;
 mod discovery;
 mod http_client;
 mod http_server;
+mod jpeg_camera;
 mod keys;
 mod kmp_listen;
 mod kmp_push;
@@ -26,6 +27,7 @@ pub use discovery::{
 };
 pub use http_client::{HttpCall, HttpCallError, HttpReply};
 pub use http_server::{HttpAnswer, HttpHandler, HttpListener, HttpRequest, HttpServerSettings};
+pub use jpeg_camera::{JpegCamera, JpegCameraError, JpegFetch, PICTURE_MAX};
 pub use keys::KeyCheck;
 pub use kmp_listen::{
     KmpChannelSettings, KmpConnectionError, KmpDirectory, KmpListenCounters, KmpListener, KmpPlace,
