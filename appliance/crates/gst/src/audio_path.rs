@@ -29,7 +29,7 @@ struct Encoder {
 
 /// Best first.
 const AAC_ENCODERS: [Encoder; 3] = [
-    Encoder { name: "voaacenc", priming: 1024 },
+    Encoder { name: "voaacenc", priming: 1600 },
     Encoder { name: "fdkaacenc", priming: 2048 },
     Encoder { name: "avenc_aac", priming: 1024 },
 ];
@@ -110,9 +110,14 @@ fn encode(from: CodedSound, encode: &AudioEncode) -> Result<Vec<gst::Element>, W
     if encoder.find_property("tolerance").is_some() {
         encoder.set_property("tolerance", TOLERANCE_NS);
     }
-    account_for_priming(&encoder, found.priming);
+    account_for_priming(&encoder, found);
     all.push(encoder);
-    all.extend(pass(coded)?);
+    if coded == CodedSound::Opus {
+        // Whole frames already, and its parser would count their times anew.
+        all.push(filter(form(coded).1.parse()?)?);
+    } else {
+        all.extend(pass(coded)?);
+    }
     Ok(all)
 }
 
@@ -142,9 +147,19 @@ fn decoder(from: CodedSound) -> Result<Vec<gst::Element>, WorkError> {
 
 /// The encoder names a frame after the sound that went in; what comes out first is what it had to begin with. A player
 /// that does not know of that would hear all sound late.
-fn account_for_priming(encoder: &gst::Element, samples: u64) {
+fn account_for_priming(encoder: &gst::Element, found: &Encoder) {
     let Some(pad) = encoder.static_pad("src") else { return };
-    let early =
-        gst::ClockTime::from_nseconds(samples * 1_000_000_000 / u64::from(SAMPLE_RATE.unsigned_abs()));
-    pad.set_offset(-i64::try_from(early.nseconds()).unwrap_or(0));
+    let early = found.priming * 1_000_000_000 / u64::from(SAMPLE_RATE.unsigned_abs());
+    if found.name != "opusenc" {
+        pad.set_offset(-i64::try_from(early).unwrap_or(0));
+        return;
+    }
+    // It moves all frames but the first, which it marks for clipping instead.
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(gst::PadProbeData::Buffer(buffer)) = &mut info.data {
+            let pts = buffer.pts().map(|pts| pts.saturating_sub(gst::ClockTime::from_nseconds(early)));
+            buffer.make_mut().set_pts(pts);
+        }
+        gst::PadProbeReturn::Remove
+    });
 }

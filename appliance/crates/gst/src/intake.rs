@@ -4,14 +4,16 @@
 //! go and video starts again at its next keyframe.
 
 use bytes::Bytes;
-use fieldgate_media::{TrackKind, Tracks, UnitHead};
+use fieldgate_media::{Ticks, TrackKind, Tracks, UnitHead};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The most that may wait: some seconds of a 4K camera.
 const BYTES_MAX: usize = 8 << 20;
-const UNITS_MAX: usize = 256;
+const UNITS_MAX: usize = 1024;
+/// A stream that waits longer than this is late beyond use.
+const SPAN_MAX: Ticks = Ticks::from_millis(6_000);
 
 /// One piece of the stream.
 #[derive(Debug)]
@@ -51,7 +53,12 @@ impl Intake {
 
     pub(crate) fn unit(&self, head: UnitHead, payload: Bytes) {
         let mut state = self.lock();
-        if state.units >= UNITS_MAX || state.bytes + payload.len() > BYTES_MAX {
+        let oldest = state.queue.iter().find_map(|fed| match fed {
+            Fed::Unit(head, _) => Some(head.dts),
+            Fed::Tracks(_) => None,
+        });
+        let is_late = oldest.is_some_and(|oldest| head.dts - oldest > SPAN_MAX);
+        if is_late || state.units >= UNITS_MAX || state.bytes + payload.len() > BYTES_MAX {
             state.drop_units();
         }
         let is_video = state.tracks.get(head.track).is_some_and(|track| track.kind() == TrackKind::Video);
@@ -149,11 +156,15 @@ mod tests {
         for n in 0..UNITS_MAX as i64 + 10 {
             intake.unit(head(TrackId::VIDEO, n, n == 0), Bytes::from_static(b"p"));
         }
+        let late = SPAN_MAX.get() + 302;
         intake.unit(head(TrackId::AUDIO, 300, true), Bytes::from_static(b"a"));
         intake.unit(head(TrackId::VIDEO, 301, true), Bytes::from_static(b"k"));
         assert_eq!(intake.dropped_units(), UNITS_MAX as u64 + 10);
+        intake.unit(head(TrackId::VIDEO, late, true), Bytes::from_static(b"k"));
+        assert_eq!(intake.dropped_units(), UNITS_MAX as u64 + 12, "too late");
+        intake.unit(head(TrackId::AUDIO, late, true), Bytes::from_static(b"a"));
         let out = all(&intake);
-        assert!(matches!(&out[..], [Fed::Tracks(_), Fed::Unit(a, _), Fed::Unit(k, _)]
+        assert!(matches!(&out[..], [Fed::Tracks(_), Fed::Unit(k, _), Fed::Unit(a, _)]
             if a.track == TrackId::AUDIO && k.keyframe));
         intake.unit(head(TrackId::VIDEO, 302, true), Bytes::from(vec![0; BYTES_MAX]));
         intake.unit(head(TrackId::VIDEO, 303, true), Bytes::from_static(b"k"));

@@ -19,7 +19,7 @@ use crate::pipeline::{appsink, chain};
 use crate::video_path::{self, Coded};
 use bytes::Bytes;
 use fieldgate_media::{Codec, Track, TrackKind, Tracks, UnitHead};
-use fieldgate_model::job::{AudioTreatment, EncoderTrial, Transcode, VideoTreatment};
+use fieldgate_model::job::{AudioTreatment, EncoderTrial, Transcode};
 use gst::prelude::*;
 use output::{Output, to_clock_time};
 use std::time::Duration;
@@ -49,8 +49,8 @@ pub(crate) fn build(
     let mut ways = Vec::new();
     let mut described = Vec::new();
     if let (Some(track), Some(encode)) = (tracks.first(TrackKind::Video), &settings.video) {
-        let treat = VideoTreatment::Encode(Box::new(encode.clone()));
-        let elements = video_path::elements(coded(track.codec)?, &treat, pictures(track), &mut tell)?;
+        let elements =
+            video_path::elements_that_wait(coded(track.codec)?, encode, pictures(track), &mut tell)?;
         ways.push(way(&pipeline, track, elements, &output)?);
         described.push(format!("{:?} to H264", track.codec));
     }

@@ -56,7 +56,24 @@ pub(crate) fn elements(
             });
         }
     };
-    self::encode(from, encode, pictures, tell)
+    self::encode(from, encode, pictures, WhenSlow::DropOldest, tell)
+}
+
+/// The same for a stream that comes from the gateway: it waits, and what waits too long is dropped before it is decoded.
+pub(crate) fn elements_that_wait(
+    from: Coded,
+    encode: &VideoEncode,
+    pictures: Pictures,
+    tell: impl FnMut(&[EncoderTrial]),
+) -> Result<Vec<gst::Element>, WorkError> {
+    self::encode(from, encode, pictures, WhenSlow::Wait, tell)
+}
+
+/// What happens to pictures that an encoder is too slow for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WhenSlow {
+    DropOldest,
+    Wait,
 }
 
 /// The same treatment with its encoder proven, for sources whose elements are built while they play.
@@ -85,14 +102,16 @@ fn encode(
     from: Coded,
     encode: &VideoEncode,
     pictures: Pictures,
+    when_slow: WhenSlow,
     mut tell: impl FnMut(&[EncoderTrial]),
 ) -> Result<Vec<gst::Element>, WorkError> {
     elements::require(&["queue", "videoconvert", "capsfilter"])?;
     let mut all = decode(from, encode, &mut tell)?;
-    // A slow encoder must not hold the source: the oldest go.
-    let leaky =
-        [("max-size-buffers", "4"), ("max-size-bytes", "0"), ("max-size-time", "0"), ("leaky", "downstream")];
-    all.push(make("queue", &leaky)?);
+    // A slow encoder must not hold a live source: the oldest go.
+    let leaky = if when_slow == WhenSlow::DropOldest { "downstream" } else { "no" };
+    let short =
+        [("max-size-buffers", "4"), ("max-size-bytes", "0"), ("max-size-time", "0"), ("leaky", leaky)];
+    all.push(make("queue", &short)?);
     if let Some(rate) = encode.max_frame_rate {
         elements::require(&["videorate"])?;
         let rate = i32::try_from(rate).unwrap_or(i32::MAX).max(1);

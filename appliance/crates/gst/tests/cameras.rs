@@ -5,6 +5,8 @@
 mod common;
 #[path = "cameras/rtsp.rs"]
 mod rtsp;
+#[path = "cameras/transcode.rs"]
+mod transcode;
 
 use common::{Taken, run, run_with, spec};
 use fieldgate_media::{Codec, TrackId, TrackKind};
@@ -42,6 +44,9 @@ fn main() -> ExitCode {
         ("rtsp_session_that_goes_silent_is_noticed", rtsp::session_that_goes_silent_is_noticed),
         ("code_made_at_run_time_is_refused", code_made_at_run_time_is_refused),
         ("a_keyframe_comes_when_asked_for", a_keyframe_comes_when_asked_for),
+        ("transcode_hevc_becomes_h264_with_the_same_times", transcode::hevc_becomes_h264_with_the_same_times),
+        ("transcode_g711_becomes_aac_and_opus_in_step", transcode::g711_becomes_aac_and_opus_in_step),
+        ("transcode_no_picture_leaves_without_its_masks", transcode::no_picture_leaves_without_its_masks),
         ("measure_the_test_camera", measure_the_test_camera),
         ("a_missing_capture_device_is_named", a_missing_capture_device_is_named),
     ])

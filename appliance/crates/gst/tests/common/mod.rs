@@ -1,6 +1,6 @@
 //! A test binary that is its own worker: started as `BINARY worker` it enters the sandbox and does its job.
 
-use fieldgate_hub::link::Limits;
+use fieldgate_hub::link::{Feeder, Limits};
 use fieldgate_media::{Draft, TrackId, Tracks, UnitHead};
 use fieldgate_model::job::{Job, Sandbox, Work, WorkerCommand};
 use fieldgate_worker::{Deadlines, Deliver, Program, Report, Spawner, WorkerError, WorkerSource, WorkerSpec};
@@ -114,13 +114,31 @@ pub(crate) fn run_with(
     enough: impl Fn(&Taken) -> bool + 'static,
     ask: impl FnOnce(mpsc::Sender<WorkerCommand>),
 ) -> (Taken, Result<(), WorkerError>) {
+    run_all(spec, Feeder::default(), enough, ask)
+}
+
+/// The same for a worker that is fed.
+pub(crate) fn run_fed(
+    spec: WorkerSpec,
+    feeder: Feeder,
+    enough: impl Fn(&Taken) -> bool + 'static,
+) -> (Taken, Result<(), WorkerError>) {
+    run_all(spec, feeder, enough, |_| ())
+}
+
+fn run_all(
+    spec: WorkerSpec,
+    feeder: Feeder,
+    enough: impl Fn(&Taken) -> bool + 'static,
+    ask: impl FnOnce(mpsc::Sender<WorkerCommand>),
+) -> (Taken, Result<(), WorkerError>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let cancel = CancellationToken::new();
         let spawner = Spawner::start().unwrap();
         let (commands, inbox) = mpsc::channel(4);
         ask(commands.clone());
-        let source = WorkerSource::new(spec, spawner, inbox, cancel.clone());
+        let source = WorkerSource::new(spec, spawner, inbox, cancel.clone()).fed_by(feeder);
         let mut taken = Taken { enough: Some((Box::new(enough), cancel)), ..Taken::default() };
         let outcome = tokio::time::timeout(Duration::from_secs(60), source.run(&mut taken)).await;
         let outcome = outcome.unwrap_or_else(|_| panic!("not enough after 60 s: {:?}", taken.report));
