@@ -1,7 +1,7 @@
 //! The status as Prometheus text (exposition format 0.0.4).
 
 use fieldgate_model::Status;
-use fieldgate_model::status::{Activity, ConfigPhase, Counters, State};
+use fieldgate_model::status::{Activity, ConfigPhase, Counters, KmpTrackStatus, State};
 use std::fmt::{Display, Write as _};
 
 /// All that is counted.
@@ -52,7 +52,7 @@ impl Page {
         all: impl Iterator<Item = (Vec<(&'static str, &'a str)>, Counters)> + Clone,
     ) {
         type Pick = fn(&Counters) -> u64;
-        let picks: [(&str, &str, Pick); 6] = [
+        let picks: [(&str, &str, Pick); 7] = [
             ("units", "Access units", |counters| counters.units),
             ("bytes", "Bytes of access units", |counters| counters.bytes),
             ("dropped_units", "Access units that a slow subscriber missed", |counters| {
@@ -60,7 +60,9 @@ impl Page {
             }),
             ("jumps", "Jumps of slow subscribers to the newest keyframe", |counters| counters.jumps),
             ("malformed_units", "Access units that did not parse", |counters| counters.malformed_units),
-            ("clock_jumps", "Jumps of the source's clock that no output shows", |counters| counters.clock_jumps),
+            ("clock_jumps", "Jumps of the source's clock that no output shows", |counters| {
+                counters.clock_jumps
+            }),
             ("stalled_subscribers", "Subscribers closed as they took nothing", |counters| {
                 counters.stalled_subscribers
             }),
@@ -127,6 +129,48 @@ fn mountpoints(page: &mut Page, status: &Status) {
     let bitrate = all().filter_map(|(labels, it)| Some((labels, it.stream.as_ref()?.bitrate)));
     page.family("stream_bits_per_second", "gauge", "Bitrate over the last seconds.", bitrate);
     page.counters("mountpoint", "taken in", all().map(|(labels, it)| (labels, it.counters)));
+    kmp_in(page, status);
+}
+
+/// Tracks that come by KMP, over all their connections.
+fn kmp_in(page: &mut Page, status: &Status) {
+    let all = || {
+        status.mountpoints.iter().flat_map(|(name, mountpoint)| {
+            let tracks = mountpoint.source.kmp.iter();
+            tracks
+                .map(move |(track, it)| (vec![("mountpoint", name.as_str()), ("track", track.as_str())], it))
+        })
+    };
+    type Pick = fn(&KmpTrackStatus) -> u64;
+    let picks: [(&str, &str, Pick); 5] = [
+        ("connections", "Connections that brought the track by KMP", |it| it.connections),
+        ("resumed", "Connections among them that went on where the last ended", |it| it.resumed),
+        ("frames", "KMP frames taken in, each counted once", |it| it.received_frames),
+        ("keyframes", "Keyframes among them", |it| it.received_keyframes),
+        ("bytes", "Bytes of KMP frames taken in", |it| it.received_bytes),
+    ];
+    for (name, help, pick) in picks {
+        let samples = all().map(|(labels, it)| (labels, pick(it)));
+        page.family(&format!("kmp_in_{name}_total"), "counter", &format!("{help}."), samples);
+    }
+    let connected = all().map(|(labels, it)| (labels, u8::from(it.peer.is_some())));
+    page.family("kmp_in_connected", "gauge", "Whether somebody brings the track by KMP now.", connected);
+    let unacked = all().map(|(labels, it)| (labels, it.next_frame_id.saturating_sub(it.acked_frame_id)));
+    page.family("kmp_in_unacked_frames", "gauge", "KMP frames taken in and not acknowledged yet.", unacked);
+    let reasons: [(&str, Pick); 5] = [
+        ("duplicate", |it| it.duplicate_frames),
+        ("no_media_info", |it| it.no_media_info_frames),
+        ("empty", |it| it.empty_frames),
+        ("no_keyframe", |it| it.no_key_frames),
+        ("late", |it| it.late_frames),
+    ];
+    let left_out = all().flat_map(|(labels, it)| {
+        reasons.into_iter().map(move |(reason, pick)| {
+            let labels = labels.iter().copied().chain([("reason", reason)]).collect::<Vec<_>>();
+            (labels, pick(it))
+        })
+    });
+    page.family("kmp_in_left_out_frames_total", "counter", "KMP frames left out, by reason.", left_out);
 }
 
 fn pushes(page: &mut Page, status: &Status) {
@@ -167,6 +211,10 @@ fn pushes(page: &mut Page, status: &Status) {
     page.family("spool_trouble", "gauge", "Whether the disk can't take frames now.", trouble);
     let worn = spools().map(|(labels, it)| (labels, it.flash_bytes_per_day));
     page.family("spool_flash_bytes_per_day", "gauge", "Bytes written to flash in the last 24 hours.", worn);
+    let written = spools().map(|(labels, it)| (labels, it.written_bytes));
+    page.family("spool_written_bytes_total", "counter", "Bytes written to the spool's files.", written);
+    let appended = spools().map(|(labels, it)| (labels, it.appended_bytes));
+    page.family("spool_appended_bytes_total", "counter", "Bytes of frames handed to the spool.", appended);
 }
 
 fn workers(page: &mut Page, status: &Status) {
@@ -196,6 +244,17 @@ mod tests {
         push.spool
             .insert("v1".to_owned(), SpoolStatus { flash_bytes_per_day: 4096, ..SpoolStatus::default() });
         yard.pushes.insert("a\"b\\c\nd".to_owned(), push);
+        let video = KmpTrackStatus {
+            peer: Some("10.0.0.2:4000".to_owned()),
+            next_frame_id: 120,
+            acked_frame_id: 100,
+            connections: 3,
+            received_frames: 110,
+            received_bytes: 5_000,
+            duplicate_frames: 7,
+            ..KmpTrackStatus::default()
+        };
+        yard.source.kmp.insert("video".to_owned(), video);
         status.mountpoints.insert("yard".to_owned(), yard);
         status.mountpoints.insert("gate".to_owned(), MountpointStatus::default());
         status
@@ -222,6 +281,13 @@ mod tests {
             "fieldgate_push_starts_total{mountpoint=\"yard\",push=\"a\\\"b\\\\c\\nd\"} 4",
             "fieldgate_listener_connections{listener=\"rtmp\"} 5",
             "fieldgate_worker_up{worker=\"yard\"} 1",
+            "fieldgate_kmp_in_connections_total{mountpoint=\"yard\",track=\"video\"} 3",
+            "fieldgate_kmp_in_frames_total{mountpoint=\"yard\",track=\"video\"} 110",
+            "fieldgate_kmp_in_bytes_total{mountpoint=\"yard\",track=\"video\"} 5000",
+            "fieldgate_kmp_in_connected{mountpoint=\"yard\",track=\"video\"} 1",
+            "fieldgate_kmp_in_unacked_frames{mountpoint=\"yard\",track=\"video\"} 20",
+            "fieldgate_kmp_in_left_out_frames_total{mountpoint=\"yard\",track=\"video\",reason=\"duplicate\"} 7",
+            "fieldgate_spool_flash_bytes_per_day{mountpoint=\"yard\",push=\"a\\\"b\\\\c\\nd\",track=\"v1\"} 4096",
         ] {
             assert!(text.lines().any(|known| known == line), "{line} in\n{text}");
         }
