@@ -72,6 +72,20 @@ pub enum MountpointError {
         /// The one who has it.
         by: String,
     },
+    /// It has privacy masks, which nobody who publishes as it is can have burnt in.
+    #[error(
+        "mountpoint {name} has privacy masks, which are burnt in for cameras of the gateway alone: remove them, or take the camera in by itself"
+    )]
+    Masked {
+        /// The mountpoint.
+        name: String,
+    },
+    /// Its stream was cut since the publisher asked for its settings.
+    #[error("the settings of mountpoint {name} changed meanwhile")]
+    Cut {
+        /// The mountpoint.
+        name: String,
+    },
     /// It is being removed.
     #[error("mountpoint {name} has been removed from the config")]
     Closed {
@@ -86,6 +100,7 @@ struct Feed {
     kicked: CancellationToken,
     generation: u64,
     limits: Limits,
+    is_masked: bool,
 }
 
 /// The name under which one stream is published and watched.
@@ -115,6 +130,7 @@ impl Mountpoint {
                 kicked: CancellationToken::new(),
                 generation: 0,
                 limits,
+                is_masked: false,
             }),
             state: watch::Sender::new(StreamState::Idle),
             closed: CancellationToken::new(),
@@ -166,13 +182,30 @@ impl Mountpoint {
         self.lock().publisher.clone()
     }
 
-    /// Becomes its publisher. Must be called on its shard.
+    /// Becomes its publisher, with a stream as it comes from elsewhere. Must be called on its shard.
     pub fn claim(
         self: &Arc<Self>,
         shard: &LocalShard,
         info: PublisherInfo,
     ) -> Result<Publisher, MountpointError> {
+        if self.lock().is_masked {
+            return Err(MountpointError::Masked { name: self.name.clone() });
+        }
+        self.claim_in(self.epoch(), shard, info)
+    }
+
+    /// The same with a stream that has its masks burnt in as they were asked for in that epoch; refused if the stream
+    /// was cut since.
+    pub fn claim_in(
+        self: &Arc<Self>,
+        epoch: u64,
+        shard: &LocalShard,
+        info: PublisherInfo,
+    ) -> Result<Publisher, MountpointError> {
         let mut feed = self.lock();
+        if self.epoch() != epoch {
+            return Err(MountpointError::Cut { name: self.name.clone() });
+        }
         if self.closed.is_cancelled() {
             return Err(MountpointError::Closed { name: self.name.clone() });
         }
@@ -189,13 +222,33 @@ impl Mountpoint {
         self.tap.begin(Instant::now());
         drop(feed);
         self.state.send_replace(StreamState::Live(generation));
-        Ok(Publisher::new(self.clone(), shard.sinks(&self.name), timeline, kicked, generation))
+        Ok(Publisher::new(self.clone(), shard.sinks(&self.name), timeline, kicked, generation, epoch))
     }
 
     /// Adds a reader that starts at the newest keyframe, with the mountpoint's own `max_lag` unless told otherwise.
     pub fn subscribe(&self, max_lag: Option<Duration>) -> Subscriber {
         let max_lag = max_lag.unwrap_or(self.lock().limits.max_lag);
         self.ring.subscribe(Start::Keyframe, max_lag)
+    }
+
+    /// How often the stream was cut. Asked for before its masks are read, it proves to [`Mountpoint::claim_in`] that they
+    /// are still the same.
+    pub fn epoch(&self) -> u64 {
+        self.ring.epoch()
+    }
+
+    /// Whether streams as they come from elsewhere are refused. A change takes effect with [`Mountpoint::cut`].
+    pub fn set_masked(&self, is_masked: bool) {
+        self.lock().is_masked = is_masked;
+    }
+
+    /// Sends the present publisher away at once and drops all that is kept of its stream: when this returns nobody gets
+    /// any more of it, whatever is still on its way here.
+    pub fn cut(&self) {
+        let feed = self.lock();
+        self.ring.cut();
+        self.tap.end(Instant::now());
+        feed.kicked.cancel();
     }
 
     /// Sends the present publisher away (its source was replaced, an operator asked).

@@ -163,7 +163,27 @@ impl Ring {
 
     /// Appends a unit and returns its entry. Units of tracks that were never announced are refused (`None`).
     pub fn publish(&self, draft: Draft) -> Option<Arc<Entry>> {
+        let epoch = self.epoch();
+        self.publish_in(epoch, draft)
+    }
+
+    /// Drops all that is kept; subscribers go on at the next keyframe. Units of the epoch that ends by this are refused
+    /// from now on, however far on their way they are.
+    pub fn cut(&self) {
+        self.lock().cut();
+    }
+
+    /// How often it was cut.
+    pub fn epoch(&self) -> u64 {
+        self.lock().epoch
+    }
+
+    /// Like [`Ring::publish`]; refuses all units if the ring was cut since `epoch`.
+    pub(crate) fn publish_in(&self, epoch: u64, draft: Draft) -> Option<Arc<Entry>> {
         let mut state = self.lock();
+        if state.epoch != epoch {
+            return None;
+        }
         let track = state.tracks.get(draft.head.track)?;
         let (head, len, kind) = (draft.head, draft.payload().len(), track.kind());
         let (unit, wire) = draft.finish(|room| self.wire.write_head(room, &head, track, len));

@@ -108,6 +108,8 @@ pub struct Publisher {
     timeline: Timeline,
     kicked: CancellationToken,
     generation: u64,
+    /// The ring's epoch in which it may publish.
+    epoch: u64,
     /// Published since the last flush.
     turn: Vec<Arc<Entry>>,
 }
@@ -119,8 +121,9 @@ impl Publisher {
         timeline: Timeline,
         kicked: CancellationToken,
         generation: u64,
+        epoch: u64,
     ) -> Self {
-        Publisher { mountpoint, sinks, timeline, kicked, generation, turn: Vec::new() }
+        Publisher { mountpoint, sinks, timeline, kicked, generation, epoch, turn: Vec::new() }
     }
 
     /// What comes goes on where the publisher before has stopped, with the source's own times: the source has kept what
@@ -148,7 +151,7 @@ impl Publisher {
 
     /// Appends a unit; its times are put on the stream's clean timeline. Never waits.
     ///
-    /// Returns false, and drops it, if its track was not announced.
+    /// Returns false, and drops it, if its track was not announced or the stream was cut since.
     pub fn publish(&mut self, mut draft: Draft) -> bool {
         let (jumps, now) = (self.timeline.jumps(), Instant::now());
         self.timeline.clean(&mut draft.head, now);
@@ -156,10 +159,14 @@ impl Publisher {
         if jumped > 0 {
             self.mountpoint.count_clock_jumps(jumped);
         }
-        match self.mountpoint.ring().publish(draft) {
+        match self.mountpoint.ring().publish_in(self.epoch, draft) {
             Some(entry) => {
                 if let Item::Unit { unit, .. } = &entry.item {
                     self.mountpoint.tap().unit(unit, now);
+                    if self.mountpoint.epoch() != self.epoch {
+                        // Cut in between: nobody may look at it either.
+                        self.mountpoint.tap().end(now);
+                    }
                 }
                 self.turn.push(entry);
             }

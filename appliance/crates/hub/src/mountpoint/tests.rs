@@ -94,3 +94,31 @@ async fn a_publisher_that_stays_away_ends_the_stream() {
         })
         .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_ends_a_publisher_at_once_and_refuses_who_asked_before_it() {
+    let (shard, mountpoint) = (LocalShard::new(0), mountpoint(Duration::from_secs(5)));
+    let asked = mountpoint.epoch();
+    let mut first = mountpoint.claim(&shard, info("a")).unwrap();
+    announce(&mut first);
+    publish(&mut first, 0);
+    assert!(mountpoint.tap().newest_keyframe().is_some());
+    mountpoint.set_masked(true);
+    mountpoint.cut();
+    assert!(first.kicked().is_cancelled());
+    let head = UnitHead {
+        track: TrackId::VIDEO,
+        dts: Ticks::from_millis(40),
+        pts: Ticks::from_millis(40),
+        source_dts: Ticks::ZERO,
+        source_pts: Ticks::ZERO,
+        keyframe: true,
+        captured: None,
+    };
+    assert!(!first.publish(Draft::copied(head, b"bare")));
+    assert!(mountpoint.tap().newest_keyframe().is_none(), "no snapshot of it either");
+    drop(first);
+    assert!(matches!(mountpoint.claim_in(asked, &shard, info("a")), Err(MountpointError::Cut { .. })));
+    assert!(matches!(mountpoint.claim(&shard, info("b")), Err(MountpointError::Masked { .. })));
+    assert!(mountpoint.claim_in(mountpoint.epoch(), &shard, info("c")).is_ok());
+}

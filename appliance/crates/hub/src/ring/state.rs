@@ -70,6 +70,8 @@ pub(super) struct State {
     totals: Counters,
     /// Units published.
     units: Units,
+    /// How often the stream was cut; units of before are refused.
+    pub(super) epoch: u64,
 }
 
 impl State {
@@ -86,6 +88,20 @@ impl State {
             cursors: Vec::new(),
             totals: Counters::default(),
             units: Units::default(),
+            epoch: 0,
+        }
+    }
+
+    /// Drops all that is kept: every cursor waits for the next keyframe.
+    pub(super) fn cut(&mut self) {
+        self.epoch += 1;
+        self.gop = None;
+        self.gop_cut = true;
+        while self.pop_oldest() {}
+        for cursor in self.cursors.iter_mut().flatten() {
+            let missed = cursor.jump(self.head, self.units);
+            self.totals.count(missed);
+            cursor.awaits_keyframe = true;
         }
     }
 

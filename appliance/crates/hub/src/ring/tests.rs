@@ -279,3 +279,52 @@ fn missed_sound_is_counted_apart() {
     assert_eq!((taken.dropped_units, taken.dropped_audio), (18, 10));
     assert_eq!(slow.take(&mut out, 1, 1 << 20).dropped_units, 0);
 }
+
+#[test]
+fn after_a_cut_nothing_of_before_can_be_had() {
+    let ring = ring(1 << 20);
+    publish_gop(&ring, 0, 10);
+    let (mut slow, mut quick) = (ring.subscribe(Start::Keyframe, LAG), ring.subscribe(Start::Keyframe, LAG));
+    assert_eq!(times(&take_all(&mut quick).0).len(), 10);
+    let before = ring.epoch();
+    ring.cut();
+    let mut late = ring.subscribe(Start::Keyframe, LAG);
+    for reader in [&mut slow, &mut quick, &mut late] {
+        assert!(times(&take_all(reader).0).is_empty());
+    }
+    assert!(ring.publish_in(before, draft(TrackId::VIDEO, 1000, true, 10)).is_none());
+    assert!(ring.publish(draft(TrackId::VIDEO, 1100, false, 10)).is_some(), "is no start for anybody");
+    publish_gop(&ring, 2 * SECOND, 2);
+    for reader in [&mut slow, &mut quick, &mut late] {
+        assert_eq!(times(&take_all(reader).0), [2000, 2100]);
+    }
+}
+
+/// However a publisher, readers and cuts meet: what a reader gets after a cut was published in the epoch that it began.
+#[test]
+fn no_unit_slips_through_a_cut() {
+    for round in 0..200 {
+        let ring = ring(1 << 20);
+        let writer = ring.clone();
+        let epoch = ring.epoch();
+        let old = std::thread::spawn(move || {
+            let mut at = 0;
+            // Ends when it is refused.
+            while writer.publish_in(epoch, draft(TrackId::VIDEO, at, true, 10)).is_some() {
+                at += 1;
+            }
+            at
+        });
+        let mut early = ring.subscribe(Start::Keyframe, LAG);
+        while ring.counters().units < 1 + round % 7 {
+            std::thread::yield_now();
+        }
+        ring.cut();
+        let mut late = ring.subscribe(Start::Keyframe, LAG);
+        for reader in [&mut early, &mut late] {
+            assert!(times(&take_all(reader).0).is_empty(), "round {round}");
+        }
+        assert!(old.join().unwrap() > 0);
+        assert!(times(&take_all(&mut late).0).is_empty());
+    }
+}
