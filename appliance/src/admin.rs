@@ -19,6 +19,7 @@ mod keeper;
 mod ledger;
 mod metrics;
 mod page;
+mod plan;
 mod relay;
 mod reply;
 mod routes;

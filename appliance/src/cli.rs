@@ -5,13 +5,17 @@ use crate::devices;
 use crate::logging::{self, LogFormat};
 use crate::plan::Plan;
 use crate::unbuilt;
+use crate::wiring::encoders::Encoders;
 use clap::{Args, Parser, Subcommand};
 use fieldgate_model::Config;
 use fieldgate_model::config::{Path as ConfigPath, Problem, Span, validate_on};
+use fieldgate_model::plan::Known;
+use fieldgate_worker::Spawner;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use tokio_util::sync::CancellationToken;
 
 /// What only `main` knows.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +46,7 @@ enum Command {
     /// Say everything that is wrong with a config; exit code 1 if anything is
     Check(Inspect),
     /// Say what a config would run: sources, what is encoded and why, outputs, memory
-    Plan(Inspect),
+    Plan(Measured),
     /// List local cameras with the names that stay the same
     Devices {
         /// As JSON
@@ -93,6 +97,15 @@ struct Inspect {
     json: bool,
 }
 
+#[derive(Args, Debug)]
+struct Measured {
+    #[command(flatten)]
+    inspect: Inspect,
+    /// Try the encoders of this machine, so that costs are told; takes some seconds
+    #[arg(long)]
+    measure: bool,
+}
+
 /// Reads the command line and does what it says.
 pub fn main(surroundings: Surroundings) -> ExitCode {
     let outcome = match Cli::parse().command {
@@ -102,7 +115,7 @@ pub fn main(surroundings: Surroundings) -> ExitCode {
             None => return complain("this build has no cameras (feature gst)"),
         },
         Command::Check(inspect) => check(&inspect, &mut io::stdout()),
-        Command::Plan(inspect) => plan(&inspect, &mut io::stdout()),
+        Command::Plan(Measured { inspect, measure }) => plan(&inspect, measure, &mut io::stdout()),
         Command::Devices { json } => list_devices(json, &mut io::stdout()),
         Command::Version => {
             version(surroundings.worker.is_some(), &mut io::stdout()).map(|()| ExitCode::SUCCESS)
@@ -183,10 +196,11 @@ fn check(inspect: &Inspect, out: &mut dyn Write) -> io::Result<ExitCode> {
     }
 }
 
-fn plan(inspect: &Inspect, out: &mut dyn Write) -> io::Result<ExitCode> {
+fn plan(inspect: &Inspect, measure: bool, out: &mut dyn Write) -> io::Result<ExitCode> {
     match load(&inspect.config)? {
         Ok(config) => {
-            let plan = Plan::of(&config, machine_memory_bytes());
+            let encoding = fieldgate_model::plan::plan(&config, &known_here(measure)?);
+            let plan = Plan::of(&config, machine_memory_bytes(), encoding);
             if inspect.json {
                 serde_json::to_writer_pretty(&mut *out, &plan)?;
                 writeln!(out)?;
@@ -197,6 +211,21 @@ fn plan(inspect: &Inspect, out: &mut dyn Write) -> io::Result<ExitCode> {
         }
         Err(problems) => report(&problems, inspect.json, out),
     }
+}
+
+/// What can be known of this machine without a gateway that runs.
+fn known_here(measure: bool) -> io::Result<Known> {
+    let cores =
+        std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+    let facts = if measure {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let encoders = Encoders::new(Spawner::start()?);
+        runtime.block_on(encoders.measure(&CancellationToken::new()));
+        encoders.facts()
+    } else {
+        Known::default()
+    };
+    Ok(Known { cores, ..facts })
 }
 
 fn report(problems: &[Problem], json: bool, out: &mut dyn Write) -> io::Result<ExitCode> {

@@ -2,7 +2,8 @@
 
 use crate::unbuilt;
 use fieldgate_model::Config;
-use fieldgate_model::config::{Mountpoint, Source, V4l2Format};
+use fieldgate_model::config::{Mountpoint, Problem, Source};
+use fieldgate_model::plan::{self as model, Load, Overload, Summary};
 use serde::Serialize;
 use std::fmt;
 
@@ -11,12 +12,26 @@ use std::fmt;
 pub struct Plan {
     /// Addresses by kind.
     pub listen: Vec<(String, String)>,
-    /// In the order of their names.
+    /// In the order of their names; streams that exist under templates are among them.
     pub mountpoints: Vec<MountpointPlan>,
+    /// What encoding takes, against what there is.
+    pub load: Load,
+    /// What does not fit, the least important first.
+    pub over: Vec<Overload>,
     /// Bytes of all rings, each template counted with as many streams as it permits.
     pub ring_bytes: u64,
     /// Bytes that all rings may take together, where known.
     pub memory_budget: Option<u64>,
+}
+
+/// A plan, and why a change to its config would be refused.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Answer {
+    /// The plan.
+    #[serde(flatten)]
+    pub plan: Plan,
+    /// Empty when it would be admitted.
+    pub problems: Vec<Problem>,
 }
 
 /// One mountpoint.
@@ -25,45 +40,25 @@ pub struct MountpointPlan {
     /// Its name.
     pub name: String,
     /// Where its stream comes from, secrets masked.
-    pub source: String,
+    pub from: String,
     /// Why that would not work, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hindrance: Option<&'static str>,
-    /// What happens to its pictures.
-    pub video: Handling,
     /// Who may publish; only for `publish`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub publish: Option<String>,
     /// Who may play.
     pub play: String,
-    /// The upstreams.
-    pub pushes: Vec<PushPlan>,
     /// Streams that may exist at once: more than one only for templates.
     pub streams: u32,
-}
-
-/// One push.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct PushPlan {
-    /// Its effective id.
-    pub id: String,
-    /// Its URL, secrets masked.
-    pub url: String,
-    /// Whether it would run.
-    pub enabled: bool,
-}
-
-/// Passed on or encoded, and why.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Handling {
-    /// `pass`, `encode`, or `device decides`.
-    pub action: &'static str,
-    /// Why.
-    pub reason: &'static str,
+    /// What happens to pictures and sound, on the way to each output.
+    #[serde(flatten)]
+    pub treatment: model::MountpointPlan,
 }
 
 impl Plan {
-    /// Of a config that is valid.
-    pub fn of(config: &Config, machine_memory_bytes: Option<u64>) -> Plan {
+    /// Of a config that is valid, with the plan of what is encoded.
+    pub fn of(config: &Config, machine_memory_bytes: Option<u64>, encoding: model::Plan) -> Plan {
         let tls = config.rtmp.tls.iter().flat_map(|tls| tls.listen.iter().map(|address| ("rtmps", address)));
         let listen = config.rtmp.listen.iter().map(|address| ("rtmp", address)).chain(tls);
         let kmps = config.kmp.tls.iter().flat_map(|tls| tls.listen.iter().map(|address| ("kmps", address)));
@@ -75,11 +70,19 @@ impl Plan {
         });
         Plan {
             listen: listen.map(|(kind, address)| (kind.to_owned(), address.to_string())).collect(),
-            mountpoints: config
+            mountpoints: encoding
                 .mountpoints
-                .iter()
-                .map(|(name, mountpoint)| plan_mountpoint(name, mountpoint))
+                .into_iter()
+                .filter_map(|(name, treatment)| {
+                    let (_, settings) = config.mountpoints.get_key_value(&name).or_else(|| {
+                        let (template, _) = config.mountpoint_for(&name)?;
+                        config.mountpoints.get_key_value(template)
+                    })?;
+                    Some(plan_mountpoint(&name, settings, treatment))
+                })
                 .collect(),
+            load: encoding.load,
+            over: encoding.over,
             ring_bytes,
             memory_budget: config.memory_budget(machine_memory_bytes),
         }
@@ -90,8 +93,8 @@ fn streams(name: &str, mountpoint: &Mountpoint) -> u32 {
     if name.ends_with('*') { mountpoint.max.unwrap_or(Mountpoint::DEFAULT_MAX) } else { 1 }
 }
 
-fn plan_mountpoint(name: &str, mountpoint: &Mountpoint) -> MountpointPlan {
-    let source = match &mountpoint.source {
+fn plan_mountpoint(name: &str, mountpoint: &Mountpoint, treatment: model::MountpointPlan) -> MountpointPlan {
+    let from = match &mountpoint.source {
         Source::Publish(_) => format!("published to rtmp://HOST/live/{name}"),
         Source::Rtsp(rtsp) => format!("camera {}", rtsp.url),
         Source::V4l2(v4l2) => format!("device {}", v4l2.device.display()),
@@ -103,38 +106,15 @@ fn plan_mountpoint(name: &str, mountpoint: &Mountpoint) -> MountpointPlan {
         Source::Publish(publish) => Some(who(publish.key.is_some(), &publish.allow)),
         _ => None,
     };
-    let push = |push: &fieldgate_model::config::Push| PushPlan {
-        id: push.effective_id(),
-        url: push.url.redacted(),
-        enabled: push.enabled,
-    };
     MountpointPlan {
         name: name.to_owned(),
-        source,
+        from,
         hindrance: unbuilt::source(&mountpoint.source),
-        video: handling(&mountpoint.source),
         publish,
         play: who(mountpoint.play.key.is_some(), &mountpoint.play.allow),
-        pushes: mountpoint.push.iter().map(push).collect(),
         streams: streams(name, mountpoint),
+        treatment,
     }
-}
-
-fn handling(source: &Source) -> Handling {
-    let (action, reason) = match source {
-        Source::Publish(_) => ("pass", "the encoder's pictures are handed on as they are"),
-        Source::Rtsp(_) => ("pass", "the camera's H.264 or HEVC is handed on as it is"),
-        Source::Pull(_) => ("pass", "the server's pictures are handed on as they are"),
-        Source::Kmp(_) => ("pass", "the sender's pictures are handed on as they are"),
-        Source::Test(_) => ("encode", "the test picture is drawn here"),
-        Source::V4l2(v4l2) => match v4l2.format {
-            V4l2Format::H264 => ("pass", "the device gives H.264"),
-            V4l2Format::Mjpeg => ("encode", "Motion JPEG is no format for an upstream"),
-            V4l2Format::Raw => ("encode", "raw pictures are too large to send"),
-            V4l2Format::Auto => ("device decides", "passed on if the device gives H.264, else encoded"),
-        },
-    };
-    Handling { action, reason }
 }
 
 fn who(has_key: bool, allow: &[fieldgate_model::config::Network]) -> String {
@@ -161,25 +141,17 @@ impl fmt::Display for Plan {
             if mountpoint.streams > 1 {
                 writeln!(f, "  template for up to {} streams", mountpoint.streams)?;
             }
-            writeln!(f, "  source   {}", mountpoint.source)?;
+            writeln!(f, "  source   {}", mountpoint.from)?;
             tell_hindrance(f, mountpoint.hindrance)?;
-            writeln!(f, "  video    {}: {}", mountpoint.video.action, mountpoint.video.reason)?;
             if let Some(publish) = &mountpoint.publish {
                 writeln!(f, "  publish  {publish}")?;
             }
             writeln!(f, "  play     {}", mountpoint.play)?;
-            for push in &mountpoint.pushes {
-                writeln!(
-                    f,
-                    "  push     {} ({}{})",
-                    push.url,
-                    push.id,
-                    if push.enabled { "" } else { ", off" }
-                )?;
-            }
+            write!(f, "{}", mountpoint.treatment)?;
         }
+        write!(f, "\n{}", Summary { load: &self.load, over: &self.over })?;
         let mib = |bytes: u64| bytes / (1 << 20);
-        write!(f, "\nmemory   rings take up to {} MiB", mib(self.ring_bytes))?;
+        write!(f, "memory   rings take up to {} MiB", mib(self.ring_bytes))?;
         match self.memory_budget {
             Some(budget) if self.ring_bytes > budget => {
                 writeln!(
@@ -197,6 +169,7 @@ impl fmt::Display for Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fieldgate_model::plan::Known;
 
     #[test]
     fn a_plan_tells_sources_handling_outputs_and_memory_without_secrets() {
@@ -209,16 +182,22 @@ mod tests {
                 "s*": {"source": {"kind": "publish", "allow": ["10.0.0.0/8"]}, "max": 64,
                        "push": [{"url": "rtmp://up/live/{name}", "id": "p", "enabled": false}]}
             }}"#;
-        let plan = Plan::of(&Config::parse(text).unwrap(), Some(1 << 30)).to_string();
-        let expected = "listen rtmp on 127.0.0.1:1935\n\
-            \nbay\n  source   device /dev/video0\n  video    encode: raw pictures are too large to send\n  \
-            play     this machine alone\n\
-            \ngate\n  source   camera rtsp://user:***@cam/main\n  video    pass: the camera's H.264 or HEVC is handed on \
-            as it is\n  play     anybody with the key\n  push     kmp://up:6543 (k)\n\
-            \ns*\n  template for up to 64 streams\n  source   published to rtmp://HOST/live/s*\n  video    pass: the \
-            encoder's pictures are handed on as they are\n  publish  this machine and 10.0.0.0/8\n  play     this \
-            machine alone\n  push     rtmp://up/live/{name} (p, off)\n\
-            \nmemory   rings take up to 528 MiB; the budget is 256 MiB, so not all streams of the templates fit at once\n";
-        assert_eq!(plan, expected);
+        let config = Config::parse(text).unwrap();
+        let plan = Plan::of(&config, Some(1 << 30), model::plan(&config, &Known::default())).to_string();
+        assert!(!plan.contains("SECRET"), "{plan}");
+        for part in [
+            "listen rtmp on 127.0.0.1:1935\n\nbay\n  source   device /dev/video0\n  play     this machine alone\n",
+            "  video    transcode raw -> h264: raw pictures are too large to send",
+            "\n\ngate\n  source   camera rtsp://user:***@cam/main\n  play     anybody with the key\n",
+            "  to kmp://up:6543 (k)\n",
+            "\n\ns*\n  template for up to 64 streams\n  source   published to rtmp://HOST/live/s*\n  publish  this machine \
+             and 10.0.0.0/8\n",
+            "  to rtmp://up/live/{name} (p, off)\n",
+            "\nencoding costs are not known here",
+            "\nmemory   rings take up to 528 MiB; the budget is 256 MiB, so not all streams of the templates fit at \
+             once\n",
+        ] {
+            assert!(plan.contains(part), "{part:?} is missing in\n{plan}");
+        }
     }
 }

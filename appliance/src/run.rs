@@ -6,13 +6,14 @@
 //!  spawner, sd-notify, admin-*     one thread each for what blocks
 //! ```
 
-use crate::admin::api::{AdminApi, Gateway};
+use crate::admin::api::{AdminApi, Gateway, Planner};
 use crate::boot::{BootError, Booted, Overrides, RunOptions, boot, machine_memory_bytes};
 use crate::clock::{timestamp, wall_clock};
 use crate::health::{Notifier, Watch, status_line, watchdog_from_env};
 use crate::status::{Meter, StatusBoard};
-use crate::steward::{Reconcile, Steward, StewardHandle};
+use crate::steward::{Admitting, Reconcile, Steward, StewardHandle};
 use crate::supervisor::{ChildKey, Supervised, Supervisor, SupervisorHandle, random_jitter};
+use crate::wiring::capacity::{Capacity, Sensors};
 use crate::wiring::encoders::Encoders;
 use crate::wiring::{Admission, Board, KmpControl, KmpIn, Wiring, keep_configured};
 use fieldgate_hub::{Context, Pulses, Registry, Shard, ShardError, StreamState};
@@ -100,6 +101,7 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
         running: Overridden {
             inner: Supervised::new(supervisor.clone(), delivers(&wiring)),
             overrides: options.overrides.clone(),
+            capacity: wiring.capacity.clone(),
         },
         pulse: pulses.watch("steward", OWNER_SILENCE),
         confirm_within: options.confirm_within,
@@ -118,8 +120,13 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     });
     let status = status_source(board, steward.clone(), supervisor.clone());
     let keeping = keep_configured(wiring.spool.clone(), steward.watch(), cancel.clone());
-    let api: Arc<dyn AdminApi> =
-        Arc::new(Gateway::new(steward, pulses.clone(), status.clone(), wiring.spool.ledger().clone()));
+    let api: Arc<dyn AdminApi> = Arc::new(Gateway::new(
+        steward,
+        pulses.clone(),
+        status.clone(),
+        wiring.spool.ledger().clone(),
+        Planner { capacity: wiring.capacity.clone(), machine_memory_bytes: memory },
+    ));
     wiring.admin_api.set(api).ok();
 
     let mut critical: JoinSet<&'static str> = JoinSet::new();
@@ -138,6 +145,9 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     let metering = cancel.clone();
     critical
         .spawn(named("the meter", Box::new(Box::pin(async move { meter.run(registry, metering).await }))));
+    let (capacity, following, keeping_room) = (wiring.capacity.clone(), supervisor.clone(), cancel.clone());
+    let capable = async move { capacity.run(following, keeping_room).await };
+    critical.spawn(named("the capacity keeper", Box::new(Box::pin(capable))));
     let (kmp_control, controlling) = (wiring.kmp_control.clone(), cancel.clone());
     let controlled = async move { kmp_control.run(controlling).await };
     critical.spawn(named("KMP control", Box::new(Box::pin(controlled))));
@@ -238,21 +248,29 @@ fn wire(
     let spawner = Spawner::start()?;
     let spool = Arc::new(Spool::start(options.state.join("spool"), context.clock.clone())?);
     let rtmp_counters = Arc::new(RtmpServerCounters::default());
+    let (encoders, board) = (Arc::new(Encoders::new(spawner.clone())), Arc::new(Board::default()));
     let wiring = Wiring {
+        capacity: Arc::new(Capacity::new(
+            encoders.clone(),
+            context.registry.clone(),
+            board.clone(),
+            context.clock.clone(),
+            Sensors::new("/"),
+        )),
         kmp_control: Arc::new(KmpControl::new(
             &context,
             rtmp_counters.connections.clone(),
             spool.ledger().clone(),
         )),
         context,
-        encoders: Arc::new(Encoders::new(spawner.clone())),
+        encoders,
         transports: Arc::default(),
         spawner,
         limits: ConnectionLimits::new(total, per_address),
         rtmp_counters,
         rtmp_settings,
         kmp_in: KmpIn::new(config),
-        board: Arc::new(Board::default()),
+        board,
         spool,
         admission,
         admin_api: Arc::new(OnceLock::new()),
@@ -332,12 +350,18 @@ fn status_source(
 struct Overridden<R> {
     inner: R,
     overrides: Overrides,
+    capacity: Arc<Capacity>,
 }
 
 impl<R: Reconcile + Sync> Reconcile for Overridden<R> {
     async fn reconcile(&mut self, from: &Config, to: &Config) -> Result<(), Vec<Problem>> {
         let (from, to) = (self.overrides.apply(from), self.overrides.apply(to));
         self.inner.reconcile(&from, &to).await
+    }
+
+    fn admit(&self, from: &Config, to: &Config) -> Admitting {
+        let (capacity, from, to) = (self.capacity.clone(), from.clone(), to.clone());
+        Box::pin(async move { capacity.refusals(&from, &to).await })
     }
 
     fn healthy(&self) -> BTreeSet<Part> {

@@ -61,6 +61,7 @@ impl StatusBoard {
             listeners: self.listeners(snapshot),
             mountpoints: self.mountpoints(&view.running, snapshot),
             encoder: encoders.found().map(|found| found.status()),
+            capacity: self.wiring.capacity.status(),
             workers: self.workers(snapshot),
             notices,
         }
@@ -179,13 +180,24 @@ impl StatusBoard {
         SourceStatus {
             kind: source.kind().to_owned(),
             from: mountpoint.and_then(Mountpoint::publisher).map(|publisher| publisher.from),
-            activity: snapshot.children.get(&ChildKey::Source(name.to_owned())).cloned(),
+            activity: self.source_activity(name, snapshot),
             encoder: worker.and_then(|worker| self.encoder(&worker)),
             kmp: match source {
                 Source::Kmp(_) => self.wiring.kmp_in.tracks(name),
                 _ => BTreeMap::new(),
             },
         }
+    }
+
+    /// One that is left out is ready and does nothing; why is its cause.
+    fn source_activity(&self, name: &str, snapshot: &Snapshot) -> Option<Activity> {
+        let mut activity = snapshot.children.get(&ChildKey::Source(name.to_owned())).cloned()?;
+        let standing = self.wiring.capacity.standing().borrow().clone();
+        if let Some(shed) = standing.shed_reason(name, None) {
+            activity.state = State::Waiting;
+            activity.cause = Some(format!("left out: {}", shed.reason));
+        }
+        Some(activity)
     }
 
     /// The encoder that a worker uses, with what was seen when it was found.

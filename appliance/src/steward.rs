@@ -29,6 +29,7 @@ use handle::Ask;
 use pending::Pending;
 use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -45,6 +46,9 @@ const IDLE_BEAT: Duration = Duration::from_secs(2);
 /// How often the health of a provisional change is looked at.
 const HEALTH_POLL: Duration = Duration::from_millis(500);
 
+/// What becomes of a question whether a change is admitted: all that speaks against it.
+pub type Admitting = Pin<Box<dyn Future<Output = Vec<Problem>> + Send>>;
+
 /// The running side, as the steward sees it.
 pub trait Reconcile: Send + 'static {
     /// Makes the running side fit `to`; what both configs have in common goes on undisturbed. Ends within a bounded
@@ -54,6 +58,11 @@ pub trait Reconcile: Send + 'static {
         from: &Config,
         to: &Config,
     ) -> impl Future<Output = Result<(), Vec<Problem>>> + Send;
+
+    /// Why this machine is not up to a change, if so. Ends within a bounded time.
+    fn admit(&self, _from: &Config, _to: &Config) -> Admitting {
+        Box::pin(std::future::ready(Vec::new()))
+    }
 
     /// The parts of the config that deliver at this moment.
     fn healthy(&self) -> BTreeSet<Part>;
@@ -102,6 +111,11 @@ impl<R: Reconcile> Steward<R> {
         };
         (StewardHandle::new(inbox, view), desk.run(asks, cancel))
     }
+}
+
+async fn admitted(admitting: Admitting) -> Result<(), ChangeError> {
+    let problems = admitting.await;
+    if problems.is_empty() { Ok(()) } else { Err(ChangeError::Invalid(problems)) }
 }
 
 type Reply = oneshot::Sender<Result<Applied, ChangeError>>;
@@ -195,6 +209,7 @@ impl<R: Reconcile> Desk<R> {
             _ => {}
         }
         let candidate = self.checked(request.edit, &confirmed.config)?;
+        admitted(self.running.admit(&confirmed.config, &candidate)).await?;
         let changes = diff(&confirmed.config, &candidate);
         if request.dry_run {
             return Ok(Applied::WouldApply { needs_confirm: changes.is_provisional(), changes });
@@ -230,6 +245,7 @@ impl<R: Reconcile> Desk<R> {
         if candidate == before.config {
             return Ok(Applied::Confirmed { revision: before.meta.revision });
         }
+        admitted(self.running.admit(&before.config, &candidate)).await?;
         self.write_candidate(candidate.clone(), by).await?;
         let outcome = self.promote(candidate.clone()).await;
         match &outcome {

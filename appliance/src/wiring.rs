@@ -2,6 +2,7 @@
 
 mod admission;
 mod board;
+pub mod capacity;
 pub mod encoders;
 mod kmp_control;
 mod kmp_listen;
@@ -24,6 +25,7 @@ pub use transports::Transports;
 use crate::admin::api::AdminApi;
 use crate::admin::{Admin, Settings as AdminSettings};
 use crate::supervisor::{ChildContext, ChildError, ChildFuture, ChildKey, ChildSettings, Start};
+use capacity::Capacity;
 use encoders::Encoders;
 use fieldgate_hub::{Context, Mountpoint, Retry, Shard};
 use fieldgate_net::{ConnectionLimits, RtmpServerCounters, RtmpServerSettings};
@@ -42,6 +44,8 @@ pub struct Wiring {
     pub spawner: Spawner,
     /// What is known about the machine's encoders.
     pub encoders: Arc<Encoders>,
+    /// What the machine can encode, and what is left out.
+    pub capacity: Arc<Capacity>,
     /// How RTSP cameras are asked next.
     pub transports: Arc<Transports>,
     /// Connections over all RTMP listeners.
@@ -103,7 +107,7 @@ impl Start for Wiring {
             }
             (ChildKey::Source(name), ChildSettings::Source(source, _)) => {
                 let (name, source) = (name.clone(), source.as_ref().clone());
-                Box::pin(async move { wiring.source(name, source, context).await })
+                Box::pin(async move { wiring.admitted_source(name, source, context).await })
             }
             (ChildKey::Push { mountpoint, .. }, ChildSettings::Push(push, _)) => {
                 let (key, name, push) = (key.clone(), mountpoint.clone(), push.as_ref().clone());

@@ -3,9 +3,11 @@
 //! All methods are called on the admin plane's own threads. Changes may wait there, within [`PATIENCE`]; all else must
 //! not wait at all, as a stuck read counts as a stuck HTTP server.
 
+pub use super::plan::Planner;
+use crate::plan::Answer as PlanAnswer;
 use crate::steward::{Answer, Applied, ChangeError, Edit, Proof, Request, StewardHandle};
 use fieldgate_hub::Pulses;
-use fieldgate_model::config::{Problem, schema};
+use fieldgate_model::config::{Problem, schema, validate_on};
 use fieldgate_model::{Config, Status};
 use fieldgate_spool::{Answer as LedgerAnswer, Ledger, Query as LedgerQuery};
 use serde::Serialize;
@@ -80,6 +82,8 @@ pub trait AdminApi: Send + Sync + 'static {
     fn status(&self) -> Status;
     /// Signs of life.
     fn health(&self) -> Health;
+    /// What happens to every stream: of the config that runs, or of a config sent as JSON, which is not applied.
+    fn plan(&self, candidate: Option<&[u8]>) -> Result<PlanAnswer, PutError>;
     /// What became of what was sent to upstreams.
     fn ledger(&self, query: &LedgerQuery) -> LedgerAnswer;
 }
@@ -90,6 +94,7 @@ pub struct Gateway<S> {
     pulses: Pulses,
     status: S,
     ledger: Arc<Ledger>,
+    planner: Planner,
     runtime: Handle,
 }
 
@@ -98,8 +103,14 @@ where
     S: Fn() -> Status + Send + Sync + 'static,
 {
     /// `status` gives the current status without waiting. To be called inside the runtime that the steward runs on.
-    pub fn new(steward: StewardHandle, pulses: Pulses, status: S, ledger: Arc<Ledger>) -> Self {
-        Gateway { steward, pulses, status, ledger, runtime: Handle::current() }
+    pub fn new(
+        steward: StewardHandle,
+        pulses: Pulses,
+        status: S,
+        ledger: Arc<Ledger>,
+        planner: Planner,
+    ) -> Self {
+        Gateway { steward, pulses, status, ledger, planner, runtime: Handle::current() }
     }
 
     fn settle(&self, answer: Answer) -> Result<Outcome, PutError> {
@@ -154,6 +165,20 @@ where
             )
         };
         Health { silent: silent.into_iter().map(tell).collect() }
+    }
+
+    fn plan(&self, candidate: Option<&[u8]>) -> Result<PlanAnswer, PutError> {
+        let view = self.steward.view();
+        let Some(json) = candidate else { return Ok(self.planner.running(&view.running)) };
+        let mut config = read_config(json).map_err(PutError::Unreadable)?;
+        let mut problems = config.keep_secrets(&view.confirmed.config);
+        if problems.is_empty() {
+            problems = validate_on(&config, self.planner.machine_memory_bytes);
+        }
+        if !problems.is_empty() {
+            return Err(ChangeError::Invalid(problems).into());
+        }
+        Ok(self.runtime.block_on(self.planner.candidate(&view.running, &config)))
     }
 
     fn ledger(&self, query: &LedgerQuery) -> LedgerAnswer {

@@ -3,7 +3,7 @@
 use super::api::{AdminApi, Outcome, Put, PutError, config_schema};
 use super::head::Method;
 use super::reply::Reply;
-use super::{ledger, metrics, page};
+use super::{ledger, metrics, page, plan};
 use crate::steward::{Applied, ChangeError};
 use serde_json::json;
 use tokio::time::Instant;
@@ -27,6 +27,13 @@ pub(super) struct Request {
     pub(super) body: Vec<u8>,
 }
 
+impl Request {
+    /// Whether it brings something.
+    pub(super) fn is_post(&self) -> bool {
+        self.method == Method::Post
+    }
+}
+
 /// One path and what may be done with it.
 struct Route {
     path: &'static str,
@@ -43,7 +50,7 @@ const fn read_only(path: &'static str) -> Route {
     Route { path, methods: READ, max_body_len: 0, waits: false }
 }
 
-const ROUTES: [Route; 9] = [
+const ROUTES: [Route; 10] = [
     read_only("/"),
     read_only("/page.css"),
     read_only("/healthz"),
@@ -55,6 +62,12 @@ const ROUTES: [Route; 9] = [
         path: "/api/v1/config",
         methods: &[Method::Get, Method::Head, Method::Options, Method::Put],
         // A thousand mountpoints with ten pushes each fit.
+        max_body_len: 4 << 20,
+        waits: true,
+    },
+    Route {
+        path: "/api/v1/plan",
+        methods: &[Method::Get, Method::Head, Method::Options, Method::Post],
         max_body_len: 4 << 20,
         waits: true,
     },
@@ -106,6 +119,7 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi) -> Reply {
     match (request.method, path) {
         (Method::Options, _) => Reply::empty(204).with("allow", allow(route)),
         (Method::Put, _) => put_config(request, api),
+        (_, "/api/v1/plan") => plan::respond(request, api),
         (Method::Post, _) => applied(api.confirm(request.opened)),
         (_, "/") => Reply::new(
             200,
@@ -160,10 +174,15 @@ fn get_config(request: &Request, api: &dyn AdminApi) -> Reply {
     Reply::new(200, "application/json", view.json).with("etag", tag)
 }
 
-fn put_config(request: &Request, api: &dyn AdminApi) -> Reply {
+/// Whether its body is said to be JSON.
+pub(super) fn is_json(request: &Request) -> bool {
     let content_type = header(request, "content-type").unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    if !media_type.eq_ignore_ascii_case("application/json") {
+    media_type.eq_ignore_ascii_case("application/json")
+}
+
+fn put_config(request: &Request, api: &dyn AdminApi) -> Reply {
+    if !is_json(request) {
         // Also what keeps a foreign page's plain form from being taken for a config.
         return Reply::problem(415, "send the config with Content-Type: application/json", &[]);
     }
@@ -229,7 +248,7 @@ fn applied(outcome: Result<Outcome, PutError>) -> Reply {
     }
 }
 
-fn refused(error: &PutError) -> Reply {
+pub(super) fn refused(error: &PutError) -> Reply {
     let detail = error.to_string();
     let error = match error {
         PutError::Unreadable(problems) => return Reply::problem(400, &detail, problems),

@@ -53,6 +53,13 @@ impl AdminApi for Fake {
     fn health(&self) -> Health {
         Health::default()
     }
+    fn plan(&self, candidate: Option<&[u8]>) -> Result<crate::plan::Answer, PutError> {
+        let config = candidate
+            .map_or(Ok(Config::default()), |json| api::read_config(json).map_err(PutError::Unreadable))?;
+        let plan =
+            crate::plan::Plan::of(&config, None, fieldgate_model::plan::plan(&config, &Default::default()));
+        Ok(crate::plan::Answer { plan, problems: Vec::new() })
+    }
     fn ledger(&self, _: &fieldgate_spool::Query) -> fieldgate_spool::Answer {
         fieldgate_spool::Answer::default()
     }

@@ -111,12 +111,12 @@ fn check_and_plan_take_a_good_config() {
     let file = File::new("good", r#"{"mountpoints": {"demo": {"source": {"kind": "test"}}}}"#);
     let (text, ok) = shown(|out| check(&file.inspect(false), out));
     assert!(ok && text.ends_with("no problems, 1 mountpoints\n"), "{text}");
-    let (text, ok) = shown(|out| plan(&file.inspect(false), out));
-    assert!(ok && text.contains("video    encode: the test picture is drawn here"), "{text}");
-    let (json, _) = shown(|out| plan(&file.inspect(true), out));
+    let (text, ok) = shown(|out| plan(&file.inspect(false), false, out));
+    assert!(ok && text.contains("video    transcode raw -> h264: the test picture is drawn here"), "{text}");
+    let (json, _) = shown(|out| plan(&file.inspect(true), false, out));
     assert_eq!(
-        serde_json::from_str::<serde_json::Value>(&json).unwrap()["mountpoints"][0]["video"]["action"],
-        "encode"
+        serde_json::from_str::<serde_json::Value>(&json).unwrap()["mountpoints"][0]["source"]["video"]["action"],
+        "transcode"
     );
 }
 
@@ -148,7 +148,7 @@ fn the_example_is_good_and_what_it_asks_for_in_vain_is_said() {
     let (json, _) = shown(|out| check(&file.inspect(true), out));
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["notices"][0]["path"], "mountpoints.gate.source");
-    let (text, ok) = shown(|out| plan(&file.inspect(false), out));
+    let (text, ok) = shown(|out| plan(&file.inspect(false), false, out));
     assert!(ok && text.contains("would fail: rtsps:// cameras"), "{text}");
     assert!(!["s3cret", "v1ew", ":pass@"].iter().any(|secret| text.contains(secret)), "{text}");
 }

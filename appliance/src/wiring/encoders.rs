@@ -1,4 +1,4 @@
-//! Which encoder works on this machine: found once, when the first camera needs one, and kept.
+//! Which encoders work on this machine, and what they take of it: found once, when the first camera needs one, and kept.
 //!
 //! ```text
 //!  unknown --first camera that encodes--> found --a worker dies by it--> unknown, with one more left out
@@ -7,7 +7,9 @@
 //! Cameras whose pictures pass as they are never ask.
 
 use crate::steward::chain;
-use fieldgate_model::job::{EncoderTrial, EncoderWish};
+use fieldgate_media::Codec;
+use fieldgate_model::job::{EncoderTrial, EncoderWish, PictureCodec};
+use fieldgate_model::plan::{Known as Facts, KnownDecoder, KnownEncoder};
 use fieldgate_model::status::{EncoderStatus, Notice};
 use fieldgate_worker::{Deadlines, Exit, Probed, Program, Spawner, WorkerError, probe_encoders};
 use rustix::process::Signal;
@@ -82,6 +84,8 @@ pub struct Encoders {
 struct Known {
     found: Option<Found>,
     fallen: BTreeMap<String, Fallen>,
+    /// What the trials in a worker of their own measured, encoders and decoders; none before those.
+    measured: Option<(Vec<EncoderTrial>, Vec<EncoderTrial>)>,
 }
 
 /// An encoder that took a camera's worker down.
@@ -104,7 +108,7 @@ impl Encoders {
         }))
     }
 
-    fn with_prover(prover: Prover) -> Self {
+    pub(super) fn with_prover(prover: Prover) -> Self {
         Encoders { prover, trying: tokio::sync::Mutex::default(), known: Mutex::default() }
     }
 
@@ -114,10 +118,26 @@ impl Encoders {
         if let Some(found) = self.found() {
             return Ok(found);
         }
+        self.probe(cancel).await
+    }
+
+    /// Makes sure that they were measured, as far as that can be.
+    pub async fn measure(&self, cancel: &CancellationToken) {
+        let _turn = self.trying.lock().await;
+        let is_known = self.known().measured.is_some();
+        if !is_known && let Err(error) = self.probe(cancel).await {
+            warn!(error = chain(&error), "encoders were tried");
+        }
+    }
+
+    async fn probe(&self, cancel: &CancellationToken) -> Result<Found, EncoderError> {
         loop {
             let left_out = self.left_out();
             let wish = EncoderWish { skip: left_out.clone(), ..EncoderWish::default() };
             let probed = (self.prover)(wish, cancel.child_token()).await;
+            if !probed.trials.is_empty() {
+                self.known().measured = Some((probed.trials.clone(), probed.decoders.clone()));
+            }
             if let Some(found) = Found::among(&probed.trials) {
                 self.keep(&found);
                 return Ok(found);
@@ -139,6 +159,25 @@ impl Encoders {
     /// The encoder that works, if that is known already.
     pub fn found(&self) -> Option<Found> {
         self.known().found.clone()
+    }
+
+    /// What a plan can rest on; nothing before they were measured.
+    pub fn facts(&self) -> Facts {
+        let left_out = self.left_out();
+        let known = self.known();
+        let Some((encoders, decoders)) = &known.measured else { return Facts::default() };
+        let usable = |trial: &&EncoderTrial| trial.works && !left_out.contains(&trial.name);
+        Facts {
+            is_measured: true,
+            encoders: encoders.iter().filter(usable).filter_map(known_encoder).collect(),
+            decoders: decoders.iter().filter(usable).map(known_decoder).chain([jpeg_decoder()]).collect(),
+            ..Facts::default()
+        }
+    }
+
+    /// Whether it was seen to work, and has not failed since.
+    pub fn is_usable(&self, name: &str) -> bool {
+        self.facts().encoders.iter().any(|encoder| encoder.name == name)
     }
 
     /// Encoders that a worker must not try.
@@ -169,7 +208,8 @@ impl Encoders {
         let Some(suspect) = suspect(trials) else {
             if !trials.is_empty() {
                 // What was found is not there any more.
-                self.known().found = None;
+                let mut known = self.known();
+                (known.found, known.measured) = (None, None);
             }
             return false;
         };
@@ -212,6 +252,32 @@ impl Encoders {
     }
 }
 
+fn known_encoder(trial: &EncoderTrial) -> Option<KnownEncoder> {
+    let measured = trial.measured.as_ref()?;
+    Some(KnownEncoder {
+        name: trial.name.clone(),
+        codec: match measured.codec {
+            PictureCodec::H264 => Codec::H264,
+            PictureCodec::Hevc => Codec::Hevc,
+        },
+        hardware: trial.hardware,
+        sessions: trial.hardware.then_some(measured.sessions),
+        cpu_us_per_megapixel: measured.cpu_us_per_megapixel,
+        kilopixels_per_second: trial.hardware.then_some(measured.kilopixels_per_second),
+    })
+}
+
+fn known_decoder(trial: &EncoderTrial) -> KnownDecoder {
+    let codec = if trial.name.contains("265") { Codec::Hevc } else { Codec::H264 };
+    let hardware = trial.hardware;
+    KnownDecoder { name: trial.name.clone(), codec: Some(codec), hardware, cpu_us_per_megapixel: 0 }
+}
+
+/// Comes with every GStreamer that has cameras.
+fn jpeg_decoder() -> KnownDecoder {
+    KnownDecoder { name: "jpegdec".to_owned(), codec: None, hardware: false, cpu_us_per_megapixel: 0 }
+}
+
 fn told(trials: &[EncoderTrial]) -> String {
     let each: Vec<String> = trials.iter().map(|trial| format!("{}: {}", trial.name, trial.reason)).collect();
     each.join("; ")
@@ -244,8 +310,9 @@ fn is_to_blame(encoder: &EncoderTrial, error: &WorkerError) -> bool {
 /// The device files below `root` that this encoder needs.
 pub fn devices_of(encoder: &str, root: &Path) -> Vec<PathBuf> {
     match encoder {
-        "v4l2h264enc" => numbered(&root.join("dev"), "video"),
+        name if name.starts_with("v4l2") => numbered(&root.join("dev"), "video"),
         name if name.starts_with("va") => numbered(&root.join("dev/dri"), "renderD"),
+        name if MAKERS.iter().any(|maker| name.starts_with(maker)) => makers_devices(root),
         _ => Vec::new(),
     }
 }
@@ -254,7 +321,30 @@ pub fn devices_of(encoder: &str, root: &Path) -> Vec<PathBuf> {
 pub fn encoder_devices(root: &Path) -> Vec<PathBuf> {
     let mut devices = numbered(&root.join("dev"), "video");
     devices.extend(numbered(&root.join("dev/dri"), "renderD"));
+    devices.extend(makers_devices(root));
     devices
+}
+
+/// How the names of makers' own encoders begin: Rockchip, Jetson, i.MX.
+const MAKERS: [&str; 3] = ["mpp", "nvv4l2", "vpuenc"];
+
+/// The device files below `root` that makers' own encoders open.
+fn makers_devices(root: &Path) -> Vec<PathBuf> {
+    const NAMES: [&str; 12] = [
+        "mpp_service",
+        "rga",
+        "dma_heap/system",
+        "dma_heap/linux,cma",
+        "nvmap",
+        "nvhost-ctrl",
+        "nvhost-msenc",
+        "v4l2-nvenc",
+        "nvhost-vic",
+        "mxc_hantro_vc8000e",
+        "mxc_hantro",
+        "ion",
+    ];
+    NAMES.iter().map(|name| root.join("dev").join(name)).filter(|file| file.exists()).collect()
 }
 
 /// Files of a folder named `PREFIX` and a number, in the order of their numbers.

@@ -106,7 +106,7 @@ impl Wiring {
         let masks = Masks::none();
         match source {
             Source::Test(test) => {
-                let (encoder, devices) = self.proven(cancel).await?;
+                let (encoder, devices) = self.proven(name, cancel).await?;
                 let encoder = wish(encoder, test.bitrate, test.keyframe_interval);
                 Ok(test_picture::test_job(name, test, Treatments::encode(encoder, masks), devices))
             }
@@ -115,7 +115,7 @@ impl Wiring {
                     V4l2Format::H264 => (EncoderWish::default(), Vec::new()),
                     // The device may encode by itself, so it does not wait for what it may not need.
                     V4l2Format::Auto => self.known_or_untried(),
-                    V4l2Format::Mjpeg | V4l2Format::Raw => self.proven(cancel).await?,
+                    V4l2Format::Mjpeg | V4l2Format::Raw => self.proven(name, cancel).await?,
                 };
                 let encoder = wish(encoder, v4l2.bitrate, v4l2.keyframe_interval);
                 Ok(v4l2::v4l2_job(name, v4l2, Treatments::pass_or(encoder, masks), devices))
@@ -133,8 +133,12 @@ impl Wiring {
         }
     }
 
-    /// The encoder that works, and its device files.
-    async fn proven(&self, cancel: &CancellationToken) -> Result<(EncoderWish, Vec<PathBuf>), ChildError> {
+    /// The encoder that works, or that the plan has for this mountpoint, and its device files.
+    async fn proven(
+        &self,
+        name: &str,
+        cancel: &CancellationToken,
+    ) -> Result<(EncoderWish, Vec<PathBuf>), ChildError> {
         let found = self.encoders.find(cancel).await.map_err(|error| {
             let retry = match &error {
                 EncoderError::Worker(error) => error.retry(),
@@ -143,8 +147,10 @@ impl Wiring {
             };
             ChildError::of(retry, &error)
         })?;
-        let devices = devices_of(&found.name, Path::new("/"));
-        Ok((EncoderWish { name: found.name, ..EncoderWish::default() }, devices))
+        let planned = self.capacity.encoder_for(name).filter(|planned| self.encoders.is_usable(planned));
+        let name = planned.unwrap_or(found.name);
+        let devices = devices_of(&name, Path::new("/"));
+        Ok((EncoderWish { name, ..EncoderWish::default() }, devices))
     }
 
     /// The encoder that works; if that is not known the worker tries them itself, with the device files of all.

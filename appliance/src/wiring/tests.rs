@@ -41,17 +41,25 @@ impl Bench {
             pulses: pulses.clone(),
             cancel: CancellationToken::new(),
         };
+        let (encoders, board) = (Arc::new(Encoders::new(spawner.clone())), Arc::new(Board::default()));
         let wiring = Wiring {
+            capacity: Arc::new(Capacity::new(
+                encoders.clone(),
+                context.registry.clone(),
+                board.clone(),
+                clock.clone(),
+                capacity::Sensors::new("/"),
+            )),
             kmp_control: Arc::new(KmpControl::new(&context, Default::default(), Arc::new(()))),
             context,
-            encoders: Arc::new(Encoders::new(spawner.clone())),
+            encoders,
             transports: Arc::default(),
             spawner,
             limits: ConnectionLimits::new(64, 64),
             rtmp_counters: Arc::default(),
             rtmp_settings,
             kmp_in: KmpIn::new(&Config::default()),
-            board: Arc::default(),
+            board,
             spool: Arc::new(Spool::start(spool_folder(), clock.clone()).unwrap()),
             admission,
             admin_api: Arc::default(),
@@ -66,7 +74,9 @@ impl Bench {
         };
         let (supervisor, running) = supervisor.run(cancel.clone());
         wiring.admission.decide_by(supervisor.clone(), wiring.context.registry.clone());
-        let running = [running].into_iter().collect();
+        let mut running: tokio::task::JoinSet<()> = [running].into_iter().collect();
+        let (capacity, following, keeping) = (wiring.capacity.clone(), supervisor.clone(), cancel.clone());
+        running.spawn(async move { capacity.run(following, keeping).await });
         Bench { wiring, supervisor, cancel, running }
     }
 

@@ -5,6 +5,7 @@ mod trial;
 
 pub(crate) use settings::{encoder, raw_caps, set_bitrate};
 
+use crate::decoders::{self, Picture};
 use crate::elements;
 use crate::error::WorkError;
 use fieldgate_model::job::{EncoderTrial, EncoderWish, PictureCodec};
@@ -117,6 +118,15 @@ pub(crate) fn measure(wish: &EncoderWish, mut tell: impl FnMut(&[EncoderTrial]))
         }
     }
     tell(&trials.0);
+    let mut decoders: Vec<EncoderTrial> = Vec::new();
+    for codec in [Picture::H264, Picture::Hevc] {
+        let before = decoders.clone();
+        // That none works is told by the trials.
+        let _ = decoders::prove(codec, &wish.skip, |trials| {
+            decoders = before.iter().chain(trials).cloned().collect();
+            tell(&decoders);
+        });
+    }
     if is_chosen { Ok(()) } else { Err(WorkError::NoEncoder(trials.reasons())) }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::Timestamp;
 use crate::config::Problem;
+use crate::plan::Shed;
 use serde::{Deserialize, Serialize};
 
 /// One thing that happened. Ids rise by one, so that who missed some knows how many.
@@ -69,6 +70,10 @@ pub enum EventKind {
         /// When it is tried again; never, if only other settings help.
         next_attempt: Option<Timestamp>,
     },
+    /// Something is not encoded any more, for want of capacity, for heat or load.
+    LoadShed(Shed),
+    /// What was left out is encoded again.
+    LoadTakenBack(Shed),
     /// A part did not stop when told to and was left behind.
     ChildStuck {
         /// Which.

@@ -22,6 +22,7 @@ mod wishes;
 pub use fit::{admit, plan};
 pub use known::{Known, KnownDecoder, KnownEncoder, Profile, Seen, SeenAudio, SeenVideo};
 pub use shedding::{Cause, Readings, Shed, Shedder, Turn};
+pub use text::Summary;
 
 use fieldgate_media::Codec;
 use serde::{Serialize, Serializer};
@@ -37,6 +38,16 @@ pub struct Plan {
     pub load: Load,
     /// What does not fit on this machine, the least important first; empty when all does.
     pub over: Vec<Overload>,
+}
+
+impl Plan {
+    /// Whether pictures are encoded anywhere.
+    pub fn encodes(&self) -> bool {
+        self.mountpoints.values().any(|mountpoint| {
+            let renditions = mountpoint.renditions.iter().map(|rendition| &rendition.video);
+            std::iter::once(&mountpoint.source.video).chain(renditions).any(Step::encodes)
+        })
+    }
 }
 
 /// One mountpoint.
@@ -140,6 +151,13 @@ pub struct Step {
     /// What is to be encoded; for choosing the encoder.
     #[serde(skip)]
     work: Option<Work>,
+}
+
+impl Step {
+    /// Whether pictures are encoded at this place.
+    pub fn encodes(&self) -> bool {
+        self.work.is_some()
+    }
 }
 
 /// What happens.

@@ -1,5 +1,9 @@
 //! What the gateway shows of itself: one snapshot, without secrets.
 
+mod capacity;
+
+pub use capacity::{CapacityStatus, ShedStatus};
+
 use crate::Timestamp;
 use crate::config::{Problem, Span};
 use serde::{Deserialize, Serialize};
@@ -24,6 +28,8 @@ pub struct Status {
     /// The encoder that works on this machine, once a camera has needed one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoder: Option<EncoderStatus>,
+    /// What encoding may take of the machine, what it takes, and what was left out.
+    pub capacity: CapacityStatus,
     /// The worker processes by name.
     pub workers: BTreeMap<String, WorkerStatus>,
     /// What somebody should know and do: a stuck worker, a config file that could not be read.

@@ -18,13 +18,15 @@ const WORKERS_MAX: usize = 8;
 pub struct Probed {
     /// Every candidate with what was seen, best first.
     pub trials: Vec<EncoderTrial>,
+    /// Every decoder that was tried.
+    pub decoders: Vec<EncoderTrial>,
     /// The wish with the proven encoder's name, ready for cameras; `None` when none works.
     pub wish: Option<EncoderWish>,
     /// How the last worker ended, if not well.
     pub error: Option<WorkerError>,
 }
 
-/// Proves encoders until one works. `devices` are the encoders' device files (`/dev/video*`, `/dev/dri/*`) that exist.
+/// Proves and measures encoders and decoders. `devices` are the encoders' device files (`/dev/video*`, `/dev/dri/*`) that exist.
 pub async fn probe_encoders(
     spawner: &Spawner,
     program: Program,
@@ -45,6 +47,7 @@ pub async fn probe_encoders(
         let (_commands, inbox) = mpsc::channel(1);
         let mut seen = LastReport::default();
         let outcome = WorkerSource::new(spec, spawner.clone(), inbox, cancel.clone()).run(&mut seen).await;
+        let decoders = seen.0.status.decoders;
         let mut trials = seen.0.status.encoders;
         let error = outcome.err();
         let culprit = trials.iter_mut().find(|trial| trial.reason == EncoderTrial::UNDER_WAY);
@@ -62,7 +65,7 @@ pub async fn probe_encoders(
             }
         }
         let chosen = trials.iter().find(|trial| trial.chosen).map(|trial| trial.name.clone());
-        return Probed { wish: chosen.map(|name| EncoderWish { name, ..wish }), trials, error };
+        return Probed { wish: chosen.map(|name| EncoderWish { name, ..wish }), trials, decoders, error };
     }
 }
 

@@ -27,6 +27,12 @@ impl Reconcile for Willing {
     }
 }
 
+/// On a machine with a software encoder that takes a lot.
+fn planner() -> Planner {
+    let capacity = Arc::new(crate::wiring::capacity::tests::capacity(200_000));
+    Planner { capacity, machine_memory_bytes: None }
+}
+
 struct Running {
     address: SocketAddr,
     folder: PathBuf,
@@ -71,7 +77,7 @@ impl Running {
                 };
                 let admin = Admin::bind(
                     &settings,
-                    Arc::new(Gateway::new(steward, pulses, Status::default, Arc::default())),
+                    Arc::new(Gateway::new(steward, pulses, Status::default, Arc::default(), planner())),
                 )
                 .unwrap();
                 tell.send(admin.addresses()[0]).unwrap();
@@ -265,4 +271,33 @@ fn any_bytes_sent_as_a_config_are_survived() {
         taken += usize::from(read_config(&bytes).is_ok());
     }
     assert!(taken > 100, "mutations must not all be refused at once: {taken}");
+}
+
+#[test]
+fn a_plan_is_told_for_what_runs_and_for_what_might() {
+    let running = Running::start();
+    let (status, _, plan) = running.ask("GET /api/v1/plan", "", "");
+    assert_eq!((status, plan["mountpoints"][0]["name"].as_str()), (200, Some("yard")));
+    assert_eq!(plan["mountpoints"][0]["legs"][0]["output"], "players");
+    let two = json!({"limits": {"cpu_percent": 1}, "mountpoints": {
+        "a": {"source": {"kind": "test"}, "priority": 10}, "b": {"source": {"kind": "test"}}}});
+    let (status, _, plan) =
+        running.ask("POST /api/v1/plan", "Content-Type: application/json\r\n", &two.to_string());
+    assert_eq!(status, 200, "{plan}");
+    assert_eq!(plan["load"]["measured"], true);
+    assert_eq!(plan["over"][0]["mountpoint"], "a");
+    assert_eq!(plan["problems"][0]["path"], "mountpoints.a.source");
+    // Nothing was applied.
+    let (_, _, config) = running.ask("GET /api/v1/config", "", "");
+    assert!(config["mountpoints"]["a"].is_null());
+    let (status, _, problem) = running.ask(
+        "POST /api/v1/plan",
+        "Content-Type: application/json\r\n",
+        r#"{"mountpoints": {"a b": {}}}"#,
+    );
+    assert_eq!((status, problem["problems"][0]["path"].is_string()), (400, true), "{problem}");
+    let (status, ..) = running.ask("POST /api/v1/plan", "", "{}");
+    assert_eq!(status, 415);
+    let (status, ..) = running.ask("GET /api/v1/plan?format=yaml", "", "");
+    assert_eq!(status, 400);
 }

@@ -36,6 +36,14 @@ impl AdminApi for Fake {
     fn health(&self) -> Health {
         self.health.clone()
     }
+    fn plan(&self, candidate: Option<&[u8]>) -> Result<crate::plan::Answer, PutError> {
+        let config = candidate.map_or(Ok(Config::default()), |json| {
+            super::super::api::read_config(json).map_err(PutError::Unreadable)
+        })?;
+        let plan =
+            crate::plan::Plan::of(&config, None, fieldgate_model::plan::plan(&config, &Default::default()));
+        Ok(crate::plan::Answer { plan, problems: Vec::new() })
+    }
     fn ledger(&self, query: &fieldgate_spool::Query) -> fieldgate_spool::Answer {
         self.ledger.query(query)
     }

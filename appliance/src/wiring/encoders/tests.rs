@@ -24,7 +24,7 @@ fn machine(works: &'static [(&'static str, bool)]) -> (Arc<Encoders>, Arc<Mutex<
                     break;
                 }
             }
-            Probed { trials, wish: None, error: None }
+            Probed { trials, decoders: Vec::new(), wish: None, error: None }
         })
     }));
     (Arc::new(encoders), wishes)

@@ -218,7 +218,7 @@ fn candidates(plan: &Plan) -> Vec<Candidate<'_>> {
     for (name, mountpoint) in &plan.mountpoints {
         let of =
             |rendition, cost| Candidate { mountpoint: name, rendition, priority: mountpoint.priority, cost };
-        let encodes = |step: &super::Step| step.work.is_some() && step.encoder.is_some();
+        let encodes = |step: &super::Step| step.encodes() && step.encoder.is_some();
         if encodes(&mountpoint.source.video) {
             all.push(of(None, mountpoint.source.video.cost));
         }

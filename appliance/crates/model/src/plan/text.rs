@@ -99,19 +99,19 @@ impl fmt::Display for Overload {
     }
 }
 
-impl Plan {
-    /// The last lines of a plan: what it costs and what does not fit.
-    pub fn summary(&self) -> impl fmt::Display + '_ {
-        Summary(self)
-    }
+/// The last lines of a plan: what it costs and what does not fit.
+#[derive(Clone, Copy, Debug)]
+pub struct Summary<'a> {
+    /// What it costs.
+    pub load: &'a Load,
+    /// What does not fit.
+    pub over: &'a [Overload],
 }
-
-struct Summary<'a>(&'a Plan);
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "encoding {}", self.0.load)?;
-        for over in &self.0.over {
+        writeln!(f, "encoding {}", self.load)?;
+        for over in self.over {
             writeln!(f, "  too much: {over}")?;
         }
         Ok(())
@@ -123,6 +123,6 @@ impl fmt::Display for Plan {
         for (name, mountpoint) in &self.mountpoints {
             writeln!(f, "{name}\n{mountpoint}")?;
         }
-        write!(f, "{}", self.summary())
+        write!(f, "{}", Summary { load: &self.load, over: &self.over })
     }
 }
