@@ -1,5 +1,6 @@
 //! One pipeline per kind of camera.
 
+mod file;
 mod rtsp;
 mod test;
 mod v4l2;
@@ -25,6 +26,7 @@ pub(crate) fn build(
     tell: impl FnMut(&[EncoderTrial]),
 ) -> Result<Option<Camera>, WorkError> {
     match work {
+        Work::File(settings) => file::build(settings, outlet, tell).map(Some),
         Work::Test(settings) => test::build(settings, outlet, tell).map(Some),
         Work::ProbeEncoders(wish) => {
             crate::encoders::measure(wish, tell)?;

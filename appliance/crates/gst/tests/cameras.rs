@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test with a main of its own")]
 
 mod common;
+#[path = "cameras/file.rs"]
+mod file;
 #[path = "cameras/rtsp.rs"]
 mod rtsp;
 #[path = "cameras/transcode.rs"]
@@ -42,6 +44,11 @@ fn main() -> ExitCode {
         ("rtsp_hevc_passes_unchanged", rtsp::hevc_passes_unchanged),
         ("rtsp_refusals_are_named", rtsp::refusals_are_named),
         ("rtsp_session_that_goes_silent_is_noticed", rtsp::session_that_goes_silent_is_noticed),
+        (
+            "every_container_is_played_at_the_speed_of_life",
+            file::every_container_is_played_at_the_speed_of_life,
+        ),
+        ("a_file_that_repeats_is_one_stream", file::a_file_that_repeats_is_one_stream),
         ("code_made_at_run_time_is_refused", code_made_at_run_time_is_refused),
         ("a_keyframe_comes_when_asked_for", a_keyframe_comes_when_asked_for),
         ("transcode_hevc_becomes_h264_with_the_same_times", transcode::hevc_becomes_h264_with_the_same_times),

@@ -54,6 +54,8 @@ pub enum Work {
     V4l2(V4l2Camera),
     /// A network camera; its media passes unchanged.
     Rtsp(RtspCamera),
+    /// A recorded file, played at the speed of life.
+    File(FileCamera),
     /// Decode and encode again the stream that the gateway sends.
     Transcode(Box<Transcode>),
     /// Really encode a few frames with each candidate, of whatever codec, measure those that work, report, end.
@@ -195,6 +197,20 @@ pub struct RtspCamera {
 
 fn default_latency_ms() -> u32 {
     200
+}
+
+/// Settings of a file that is played.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileCamera {
+    /// The file; the sandbox lets it be read.
+    pub path: PathBuf,
+    /// Whether it begins anew when it ends.
+    pub repeat: bool,
+    /// What happens to its pictures.
+    pub video: VideoTreatment,
+    /// What happens to its sound.
+    pub audio: AudioTreatment,
 }
 
 /// How RTP travels from a network camera.
