@@ -425,6 +425,59 @@ async fn a_source_that_starts_anew_knows_what_it_had() {
     assert!(watcher.payloads(TrackId::AUDIO) == expected);
 }
 
+/// Reads acks up to one of at least this id; that one.
+async fn acked_at_least(stream: &mut TcpStream, frame_id: u64) -> u64 {
+    let mut reader = PacketReader::new(Direction::ToSender, ReadLimits::default());
+    let mut unread = BytesMut::new();
+    loop {
+        let mut input = &unread[..];
+        while let Some(packet) = reader.read(&mut input).unwrap() {
+            match packet {
+                Packet::Ack(ack) if ack.frame_id >= frame_id => return ack.frame_id,
+                Packet::Ack(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        let used = unread.len() - input.len();
+        drop(unread.split_to(used));
+        let read = tokio::time::timeout(SOON, stream.read_buf(&mut unread)).await.expect("an ack comes");
+        assert!(read.unwrap() > 0, "the receiver closed");
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_forgot_everything_publishes_again_only_what_it_was_not_heard_to_acknowledge() {
+    let audio = recording("29_long_for_receiver/a1.main.1.kmp");
+    let (expected, first_id) = (payloads(&audio), first_id(&audio));
+    // By number: everything before `heard` is acknowledged, everything before `published` was in some ring.
+    let (mut heard, mut published, mut doubled) = (0, 0, 0);
+    for sent in [200, 450, 451, 700, 900] {
+        // A new process: nothing is left of the old one's memory.
+        let bench = Bench::new();
+        let mut watcher = bench.watch();
+        let mut sender = bench.connect().await;
+        sender.write_all(&part(&audio, heard..sent)).await.unwrap();
+        let some = heard + (sent - heard) / 2;
+        let acked = acked_at_least(&mut sender, first_id + some as u64).await;
+        drop(sender);
+        drop(bench);
+        watcher.take();
+        let came = watcher.payloads(TrackId::AUDIO);
+        assert!(came == expected[heard..heard + came.len()], "from the first unacknowledged one, in order");
+        doubled += published - heard;
+        (heard, published) = ((acked - first_id) as usize, heard + came.len());
+        assert!(heard <= published, "what is acknowledged was published");
+        assert!(published <= sent);
+    }
+    let bench = Bench::new();
+    let mut watcher = bench.watch();
+    let mut sender = bench.connect().await;
+    sender.write_all(&part(&audio, heard..expected.len())).await.unwrap();
+    watcher.see(0, expected.len() - heard).await;
+    assert!(watcher.payloads(TrackId::AUDIO) == expected[heard..]);
+    println!("{} frames, {doubled} of them twice", expected.len());
+}
+
 #[tokio::test]
 async fn a_new_connection_takes_the_place_of_the_old_one_of_its_track() {
     let bench = Bench::new();
