@@ -1,7 +1,8 @@
 //! What KMP pushes deliver when receivers, links, disks and processes fail: real sockets, real files, real time.
 //!
 //! Every frame carries its number, and the far end keeps its own books: what the ledger says is held against them.
-//! Started as `BINARY sender ...` this binary is a sender that its parent kills.
+//! Started as `BINARY sender ...` this binary is a sender that its parent kills, as `BINARY filler ...` one that fills a
+//! spool and is killed too.
 //!
 //! `--ignored` runs the cases that take long (`scripts/slow kmp`).
 
@@ -28,6 +29,9 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if args.first().is_some_and(|arg| arg == "sender") {
         return killed::sender(&args[1..]);
+    }
+    if args.first().is_some_and(|arg| arg == "filler") {
+        return damage::filler(&args[1..]);
     }
     let test = |name, run, slow| Test { name, run, slow };
     let tests = [
