@@ -1,11 +1,11 @@
 //! The command line.
 
 use crate::boot::{Overrides, RunOptions, machine_memory_bytes};
-use crate::devices;
 use crate::logging::{self, LogFormat};
 use crate::plan::Plan;
 use crate::unbuilt;
 use crate::wiring::encoders::Encoders;
+use crate::wiring::list_now;
 use clap::{Args, Parser, Subcommand};
 use fieldgate_model::Config;
 use fieldgate_model::config::{Path as ConfigPath, Problem, Span, validate_on};
@@ -47,7 +47,7 @@ enum Command {
     Check(Inspect),
     /// Say what a config would run: sources, what is encoded and why, outputs, memory
     Plan(Measured),
-    /// List local cameras with the names that stay the same
+    /// List local cameras: names that stay the same, formats, sizes, rates, controls
     Devices {
         /// As JSON
         #[arg(long)]
@@ -116,7 +116,7 @@ pub fn main(surroundings: Surroundings) -> ExitCode {
         },
         Command::Check(inspect) => check(&inspect, &mut io::stdout()),
         Command::Plan(Measured { inspect, measure }) => plan(&inspect, measure, &mut io::stdout()),
-        Command::Devices { json } => list_devices(json, &mut io::stdout()),
+        Command::Devices { json } => list_devices(surroundings.worker.is_some(), json, &mut io::stdout()),
         Command::Version => {
             version(surroundings.worker.is_some(), &mut io::stdout()).map(|()| ExitCode::SUCCESS)
         }
@@ -249,18 +249,17 @@ fn in_file(problem: &Problem) -> String {
     }
 }
 
-fn list_devices(json: bool, out: &mut dyn Write) -> io::Result<ExitCode> {
-    let devices = devices::list()?;
+fn list_devices(can_ask: bool, json: bool, out: &mut dyn Write) -> io::Result<ExitCode> {
+    let spawner = if can_ask { Some(Spawner::start()?) } else { None };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let devices = runtime.block_on(list_now(spawner.as_ref()))?;
     if json {
         serde_json::to_writer_pretty(&mut *out, &devices)?;
         writeln!(out)?;
     } else if devices.is_empty() {
         writeln!(out, "no cameras: there is no /dev/videoN")?;
-    }
-    if !json {
-        for device in &devices {
-            writeln!(out, "{device}")?;
-        }
+    } else {
+        devices.iter().try_for_each(|device| writeln!(out, "{device}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -15,7 +15,7 @@ use crate::steward::{Admitting, Reconcile, Steward, StewardHandle};
 use crate::supervisor::{ChildKey, Supervised, Supervisor, SupervisorHandle, random_jitter};
 use crate::wiring::capacity::{Capacity, Sensors};
 use crate::wiring::encoders::Encoders;
-use crate::wiring::{Admission, Board, KmpControl, KmpIn, Wiring, keep_configured};
+use crate::wiring::{Admission, Board, Devices, KmpControl, KmpIn, Wiring, keep_configured};
 use fieldgate_hub::{Context, Pulses, Registry, Shard, ShardError, StreamState};
 use fieldgate_model::Config;
 use fieldgate_model::config::{Part, Problem};
@@ -96,6 +96,7 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     wiring.admission.decide_by(supervisor.clone(), wiring.context.registry.clone());
     wiring.admission.ask_controllers(wiring.kmp_control.clone());
     wiring.kmp_control.decide_by(supervisor.config());
+    wiring.devices.follow(supervisor.config());
     let steward = Steward {
         store,
         running: Overridden {
@@ -126,6 +127,7 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
         status.clone(),
         wiring.spool.ledger().clone(),
         Planner { capacity: wiring.capacity.clone(), machine_memory_bytes: memory },
+        wiring.devices.clone(),
     ));
     wiring.admin_api.set(api).ok();
 
@@ -151,6 +153,9 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     let (kmp_control, controlling) = (wiring.kmp_control.clone(), cancel.clone());
     let controlled = async move { kmp_control.run(controlling).await };
     critical.spawn(named("KMP control", Box::new(Box::pin(controlled))));
+    let (devices, spawner, watching) = (wiring.devices.clone(), wiring.spawner.clone(), cancel.clone());
+    let watched = async move { devices.run(spawner, watching).await };
+    critical.spawn(named("the watch over devices", Box::new(Box::pin(watched))));
     let follow = follow_settings(supervisor.clone(), wiring.clone(), settings_feed, cancel.clone());
     critical.spawn(named("the settings", Box::new(Box::pin(follow))));
     critical.spawn(named("the keeper of spools", Box::new(Box::pin(keeping))));
@@ -264,6 +269,7 @@ fn wire(
         )),
         context,
         encoders,
+        devices: Arc::new(Devices::start()),
         transports: Arc::default(),
         spawner,
         limits: ConnectionLimits::new(total, per_address),

@@ -181,6 +181,7 @@ impl StatusBoard {
             kind: source.kind().to_owned(),
             from: mountpoint.and_then(Mountpoint::publisher).map(|publisher| publisher.from),
             activity: self.source_activity(name, snapshot),
+            refused: worker.as_ref().and_then(|worker| worker.report.status.refused.clone()),
             encoder: worker.and_then(|worker| self.encoder(&worker)),
             kmp: match source {
                 Source::Kmp(_) => self.wiring.kmp_in.tracks(name),
@@ -196,6 +197,10 @@ impl StatusBoard {
         if let Some(shed) = standing.shed_reason(name, None) {
             activity.state = State::Waiting;
             activity.cause = Some(format!("left out: {}", shed.reason));
+        }
+        if let Some(missing) = self.wiring.board.missing(name) {
+            activity.state = State::Waiting;
+            activity.cause = Some(missing);
         }
         Some(activity)
     }

@@ -3,6 +3,7 @@
 mod admission;
 mod board;
 pub mod capacity;
+mod devices;
 pub mod encoders;
 mod kmp_control;
 mod kmp_listen;
@@ -17,6 +18,7 @@ mod treatment;
 
 pub use admission::Admission;
 pub use board::{Board, WorkerView};
+pub use devices::{Devices, Listed, list_now};
 pub use kmp_control::KmpControl;
 pub use kmp_listen::KmpIn;
 pub use spools::keep_configured;
@@ -46,6 +48,8 @@ pub struct Wiring {
     pub encoders: Arc<Encoders>,
     /// What the machine can encode, and what is left out.
     pub capacity: Arc<Capacity>,
+    /// What is known about local capture devices.
+    pub devices: Arc<Devices>,
     /// How RTSP cameras are asked next.
     pub transports: Arc<Transports>,
     /// Connections over all RTMP listeners.

@@ -6,6 +6,7 @@
 pub use super::plan::Planner;
 use crate::plan::Answer as PlanAnswer;
 use crate::steward::{Answer, Applied, ChangeError, Edit, Proof, Request, StewardHandle};
+use crate::wiring::{Devices, Listed};
 use fieldgate_hub::Pulses;
 use fieldgate_model::config::{Problem, schema, validate_on};
 use fieldgate_model::{Config, Status};
@@ -86,6 +87,8 @@ pub trait AdminApi: Send + Sync + 'static {
     fn plan(&self, candidate: Option<&[u8]>) -> Result<PlanAnswer, PutError>;
     /// What became of what was sent to upstreams.
     fn ledger(&self, query: &LedgerQuery) -> LedgerAnswer;
+    /// The local capture devices.
+    fn devices(&self) -> Vec<Listed>;
 }
 
 /// The gateway itself.
@@ -95,6 +98,7 @@ pub struct Gateway<S> {
     status: S,
     ledger: Arc<Ledger>,
     planner: Planner,
+    devices: Arc<Devices>,
     runtime: Handle,
 }
 
@@ -109,8 +113,9 @@ where
         status: S,
         ledger: Arc<Ledger>,
         planner: Planner,
+        devices: Arc<Devices>,
     ) -> Self {
-        Gateway { steward, pulses, status, ledger, planner, runtime: Handle::current() }
+        Gateway { steward, pulses, status, ledger, planner, devices, runtime: Handle::current() }
     }
 
     fn settle(&self, answer: Answer) -> Result<Outcome, PutError> {
@@ -183,6 +188,10 @@ where
 
     fn ledger(&self, query: &LedgerQuery) -> LedgerAnswer {
         self.ledger.query(query)
+    }
+
+    fn devices(&self) -> Vec<Listed> {
+        self.devices.list()
     }
 }
 

@@ -50,7 +50,7 @@ const fn read_only(path: &'static str) -> Route {
     Route { path, methods: READ, max_body_len: 0, waits: false }
 }
 
-const ROUTES: [Route; 10] = [
+const ROUTES: [Route; 11] = [
     read_only("/"),
     read_only("/page.css"),
     read_only("/healthz"),
@@ -58,6 +58,7 @@ const ROUTES: [Route; 10] = [
     read_only("/api/v1/status"),
     read_only("/api/v1/config/schema"),
     read_only("/api/v1/ledger"),
+    read_only("/api/v1/devices"),
     Route {
         path: "/api/v1/config",
         methods: &[Method::Get, Method::Head, Method::Options, Method::Put],
@@ -132,6 +133,7 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi) -> Reply {
             Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", metrics::render(&api.status()))
         }
         (_, "/api/v1/status") => Reply::json(200, &json!(api.status())),
+        (_, "/api/v1/devices") => Reply::json(200, &json!({"devices": api.devices()})),
         (_, "/api/v1/ledger") => ledger::get(&request.target, api),
         (_, "/api/v1/config/schema") => Reply::new(200, "application/schema+json", config_schema()),
         _ => get_config(request, api),

@@ -63,6 +63,10 @@ impl AdminApi for Fake {
     fn ledger(&self, _: &fieldgate_spool::Query) -> fieldgate_spool::Answer {
         fieldgate_spool::Answer::default()
     }
+
+    fn devices(&self) -> Vec<crate::wiring::Listed> {
+        Vec::new()
+    }
 }
 
 type LoadWatch = Box<dyn Fn() -> Load + Send + Sync>;

@@ -275,7 +275,7 @@ pub fn stream_children_of(name: &str, mountpoint: &Mountpoint) -> BTreeMap<Child
     let mut children = BTreeMap::new();
     children.insert(ChildKey::Mountpoint(name.to_owned()), ChildSettings::Mountpoint(settings.clone()));
     if !settings.takes_publishers {
-        let source = Box::new(mountpoint.source.clone());
+        let source = Box::new(without_controls(&mountpoint.source));
         children.insert(ChildKey::Source(name.to_owned()), ChildSettings::Source(source, settings.clone()));
     }
     for push in mountpoint.push.iter().filter(|push| push.enabled) {
@@ -283,6 +283,15 @@ pub fn stream_children_of(name: &str, mountpoint: &Mountpoint) -> BTreeMap<Child
         children.insert(key, ChildSettings::Push(Box::new(named(push, name)), settings.clone()));
     }
     children
+}
+
+/// The source without what its task reads as it goes: a camera's controls are set while it runs.
+fn without_controls(source: &Source) -> Source {
+    let mut source = source.clone();
+    if let Source::V4l2(v4l2) = &mut source {
+        v4l2.controls.clear();
+    }
+    source
 }
 
 /// The push of one stream under a template. Its id stays that of the config.
@@ -361,6 +370,17 @@ mod tests {
             .map(|(key, _)| key.to_string())
             .collect();
         assert_eq!(differ, ["mountpoint a", "push a/p"]);
+    }
+
+    #[test]
+    fn a_cameras_controls_change_no_child_its_size_does() {
+        let with = |extra: serde_json::Value| {
+            let mut source = json!({"kind": "v4l2", "device": "/dev/video0"});
+            source.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            children_of(&config(json!({"mountpoints": {"a": {"source": source}}})))
+        };
+        assert_eq!(with(json!({})), with(json!({"controls": {"brightness": 3}})));
+        assert_ne!(with(json!({})), with(json!({"width": 640})));
     }
 
     #[test]

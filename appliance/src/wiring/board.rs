@@ -28,6 +28,7 @@ struct Notes {
     pushes: BTreeMap<ChildKey, Arc<PushReport>>,
     kmp_pushes: BTreeMap<ChildKey, KmpPushReport>,
     workers: BTreeMap<String, WorkerView>,
+    missing: BTreeMap<String, String>,
 }
 
 /// Notes of the children that run, by child.
@@ -77,6 +78,20 @@ impl Board {
     /// A worker has ended; what it was like at last.
     pub fn remove_worker(&self, mountpoint: &str) -> Option<WorkerView> {
         self.lock().workers.remove(mountpoint)
+    }
+
+    /// Why a source waits for its device; `None` when it is there.
+    pub fn set_missing(&self, mountpoint: &str, why: Option<String>) {
+        let mut notes = self.lock();
+        match why {
+            Some(why) => notes.missing.insert(mountpoint.to_owned(), why),
+            None => notes.missing.remove(mountpoint),
+        };
+    }
+
+    /// Why a source waits for its device, if it does.
+    pub fn missing(&self, mountpoint: &str) -> Option<String> {
+        self.lock().missing.get(mountpoint).cloned()
     }
 
     /// A child has ended for good.

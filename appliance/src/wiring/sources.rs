@@ -15,7 +15,7 @@ use fieldgate_hub::link::Limits as LinkLimits;
 use fieldgate_hub::{LocalShard, Mountpoint, Pace, Publisher, PublisherInfo, Retry};
 use fieldgate_media::{Draft, Tracks};
 use fieldgate_model::config::{self, Pull, Source, V4l2Format};
-use fieldgate_model::job::{EncoderWish, Job, Sandbox, Work};
+use fieldgate_model::job::{EncoderWish, Job, Sandbox, Work, WorkerCommand};
 use fieldgate_model::masks::Masks;
 use fieldgate_net::{RtmpEndpoint, RtmpPull};
 use fieldgate_proto::rtmp::{Limits, RtmpUrl};
@@ -47,6 +47,22 @@ impl Wiring {
         if let Source::Pull(pull) = &source {
             return self.pull(name, pull, child).await;
         }
+        if let Source::V4l2(v4l2) = &source {
+            return self.v4l2_source(name, v4l2, child).await;
+        }
+        // The sender stays here: a closed command channel is not the worker's concern.
+        let (_commands, inbox) = mpsc::channel(COMMANDS);
+        self.from_worker(name, source, inbox, child).await
+    }
+
+    /// One run of a worker that feeds this mountpoint; `commands` reach it while it runs.
+    async fn from_worker(
+        &self,
+        name: String,
+        source: Source,
+        commands: mpsc::Receiver<WorkerCommand>,
+        child: ChildContext,
+    ) -> Result<(), ChildError> {
         let job = tokio::select! {
             job = self.job(&name, &source, &child.cancel) => job?,
             () = child.cancel.cancelled() => return Ok(()),
@@ -71,9 +87,7 @@ impl Wiring {
         };
         let learning = tries_encoders(&job.work).then(|| self.encoders.clone());
         let spec = WorkerSpec { program: Program::this_binary(), job, limits: LinkLimits::CAMERA, deadlines };
-        // The sender stays here: a closed command channel is not the worker's concern.
-        let (_commands, inbox) = mpsc::channel(COMMANDS);
-        let worker = WorkerSource::new(spec, self.spawner.clone(), inbox, child.cancel.clone());
+        let worker = WorkerSource::new(spec, self.spawner.clone(), commands, child.cancel.clone());
         let info = PublisherInfo {
             kind: source.kind(),
             from,
@@ -112,7 +126,7 @@ impl Wiring {
             }
             Source::V4l2(v4l2) => {
                 let (encoder, devices) = match v4l2.format {
-                    V4l2Format::H264 => (EncoderWish::default(), Vec::new()),
+                    V4l2Format::H264 | V4l2Format::Hevc => (EncoderWish::default(), Vec::new()),
                     // The device may encode by itself, so it does not wait for what it may not need.
                     V4l2Format::Auto => self.known_or_untried(),
                     V4l2Format::Mjpeg | V4l2Format::Raw => self.proven(name, cancel).await?,
@@ -291,7 +305,10 @@ fn tries_encoders(work: &Work) -> bool {
         Work::Test(camera) => &camera.video,
         Work::V4l2(camera) => &camera.video,
         Work::Rtsp(camera) => &camera.video,
-        Work::Transcode(_) | Work::Inspect(_) | Work::ProbeEncoders(_) => return false,
+        Work::File(camera) => &camera.video,
+        Work::Transcode(_) | Work::Inspect(_) | Work::ProbeEncoders(_) | Work::ProbeDevice(_) => {
+            return false;
+        }
     };
     video.encode().is_some_and(|encode| encode.encoder.name.is_empty())
 }

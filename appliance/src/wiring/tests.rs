@@ -50,6 +50,7 @@ impl Bench {
                 clock.clone(),
                 capacity::Sensors::new("/"),
             )),
+            devices: Arc::default(),
             kmp_control: Arc::new(KmpControl::new(&context, Default::default(), Arc::new(()))),
             context,
             encoders,

@@ -5,6 +5,8 @@ mod rtsp;
 mod test;
 mod v4l2;
 
+pub(crate) use v4l2::{Controls, probe as probe_device};
+
 use crate::error::WorkError;
 use crate::intake::Intake;
 use crate::outlet::Outlet;
@@ -35,6 +37,8 @@ pub(crate) fn build(
         // Has no pipeline of its own: the main thread answers as it is asked.
         Work::Inspect(_) => Ok(None),
         Work::Transcode(settings) => transcode::build(settings, outlet, intake, tell).map(Some),
+        // Its answer is no stream.
+        Work::ProbeDevice(_) => Ok(None),
         Work::V4l2(settings) => v4l2::build(settings, outlet, tell).map(Some),
         Work::Rtsp(settings) => rtsp::build(settings, outlet, tell).map(Some),
     }

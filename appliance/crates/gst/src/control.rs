@@ -1,6 +1,6 @@
 //! The main thread of a worker: sets up, then turns between the bus, the gateway's commands and the pulse.
 
-use crate::cameras::{self, Camera};
+use crate::cameras::{self, Camera, Controls};
 use crate::decoders;
 use crate::encoders;
 use crate::error::WorkError;
@@ -52,6 +52,7 @@ pub fn main(link: UnixStream, commands: Inbound, job: &Job, guards: Vec<Guard>, 
         dropped: 0,
         status: WorkerStatus { sandbox: guards, ..WorkerStatus::default() },
         warnings: 0,
+        controls: None,
     };
     worker.outlet.status(&worker.status);
     let outcome = worker.work(job);
@@ -81,6 +82,8 @@ struct Worker {
     dropped: u64,
     status: WorkerStatus,
     warnings: u32,
+    /// What was set on a capture device.
+    controls: Option<Controls>,
 }
 
 impl Worker {
@@ -89,6 +92,11 @@ impl Worker {
         if let Work::Inspect(settings) = &job.work {
             return self.inspect(settings);
         }
+        if let Work::ProbeDevice(device) = &job.work {
+            self.status.device = Some(cameras::probe_device(device)?);
+            return Ok(Phase::Done);
+        }
+        self.controls = Controls::of(&job.work);
         let (outlet, intake, status) = (&self.outlet, &self.intake, &mut self.status);
         let camera = cameras::build(&job.work, outlet, intake, |trials| {
             // Each trial may take seconds; it is progress all the same.
@@ -192,6 +200,11 @@ impl Worker {
                     if !set {
                         self.outlet.log(LogLevel::Warn, "no encoder whose rate can be changed");
                     }
+                }
+                Ok(WorkerCommand::Controls(wishes)) => {
+                    let changed = self.controls.as_mut().map(|controls| controls.change(&wishes));
+                    self.status.refused = changed.and_then(Result::err).map(|error| error.to_string());
+                    self.outlet.status(&self.status);
                 }
                 Ok(WorkerCommand::Start(_)) => {}
                 Err(TryRecvError::Empty) => return true,

@@ -19,6 +19,24 @@ pub enum WorkError {
         /// What to do.
         remedy: &'static str,
     },
+    /// A capture device has no such mode.
+    #[error("format is {wish}: the device has no such mode; it has {offered}")]
+    Mode {
+        /// What was asked for.
+        wish: String,
+        /// What there is.
+        offered: String,
+    },
+    /// A control of a capture device that it does not have or take.
+    #[error("controls.{name} is {got}: {problem}")]
+    Control {
+        /// Its name.
+        name: String,
+        /// The value that it should have.
+        got: i64,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
     /// No encoder works.
     #[error("cannot encode here: {0}")]
     NoEncoder(String),
@@ -47,6 +65,12 @@ pub enum WorkError {
 impl WorkError {
     /// Whether only other settings or software can help.
     pub fn is_permanent(&self) -> bool {
-        matches!(self, WorkError::Missing(_) | WorkError::Setting { .. })
+        matches!(
+            self,
+            WorkError::Missing(_)
+                | WorkError::Setting { .. }
+                | WorkError::Mode { .. }
+                | WorkError::Control { .. }
+        )
     }
 }

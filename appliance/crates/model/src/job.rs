@@ -10,8 +10,10 @@ pub use treatment::{
     AudioEncode, AudioTreatment, Overlay, SoundCodec, Transcode, VideoEncode, VideoTreatment,
 };
 
+use crate::device::DeviceAbilities;
 use crate::masks::Masks;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -62,6 +64,8 @@ pub enum Work {
     ProbeEncoders(EncoderWish),
     /// Decode single keyframes as they are asked for.
     Inspect(Inspector),
+    /// Ask a capture device what it offers, report, end.
+    ProbeDevice(PathBuf),
 }
 
 /// How pictures are encoded where that is needed.
@@ -148,6 +152,9 @@ pub struct V4l2Camera {
     /// Which of the device's formats to take.
     #[serde(default)]
     pub format: V4l2Format,
+    /// What is set on the device.
+    #[serde(default)]
+    pub controls: BTreeMap<String, i64>,
     /// What happens to its pictures.
     pub video: VideoTreatment,
     /// What happens to its sound, where it has any.
@@ -158,11 +165,13 @@ pub struct V4l2Camera {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum V4l2Format {
-    /// H.264 if the device has it, then raw, then MJPEG.
+    /// H.264 if the device has it, then HEVC, then raw, then MJPEG.
     #[default]
     Auto,
     /// H.264, passed on.
     H264,
+    /// HEVC, passed on.
+    Hevc,
     /// Raw pictures, encoded here.
     Raw,
     /// JPEG pictures, decoded and encoded here.
@@ -247,6 +256,8 @@ pub enum WorkerCommand {
     Keyframe,
     /// Change the encoder's rate, bits per second.
     Bitrate(u32),
+    /// Set these controls of a capture device; those set before and not named go back to their defaults.
+    Controls(BTreeMap<String, i64>),
 }
 
 /// What a worker says about itself; each one replaces the last.
@@ -263,6 +274,10 @@ pub struct WorkerStatus {
     pub decoders: Vec<EncoderTrial>,
     /// The source in a few words: format, size, server.
     pub source: String,
+    /// What a capture device offers, when that was the work.
+    pub device: Option<DeviceAbilities>,
+    /// Why the last change of controls was refused; what was set before it stays.
+    pub refused: Option<String>,
     /// Why it ended or is about to.
     pub failure: Option<Failure>,
 }

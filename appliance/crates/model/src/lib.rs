@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod config;
+pub mod device;
 pub mod event;
 pub mod job;
 pub mod masks;

@@ -197,6 +197,9 @@ pub struct SourceStatus {
     /// The encoder at work, where pictures are encoded here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoder: Option<EncoderStatus>,
+    /// `v4l2` only: why the last change of `controls` was refused. The stream goes on as it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     /// KMP only: the tracks that came, `video` and `audio`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub kmp: BTreeMap<String, KmpTrackStatus>,

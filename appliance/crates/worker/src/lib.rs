@@ -19,7 +19,7 @@ mod spawner;
 mod usage;
 
 pub use exit::Exit;
-pub use probe::{Probed, probe_encoders};
+pub use probe::{Probed, probe_device, probe_encoders};
 pub use source::{Deadlines, Deliver, Report, WorkerError, WorkerSource, WorkerSpec};
 pub use spawner::{Abandoned, Program, SpawnError, Spawner};
 pub use usage::Usage;

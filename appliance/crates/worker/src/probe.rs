@@ -1,17 +1,21 @@
-//! Finds out which encoder works, in workers of their own: a driver that hangs or crashes there costs one worker, is
+//! Finds out which encoder works and what a device offers, in workers of their own: a driver that hangs or crashes there costs one worker, is
 //! named, and left out of the next try.
 
 use crate::source::{Deadlines, Deliver, Report, WorkerError, WorkerSource, WorkerSpec};
 use crate::spawner::{Program, Spawner};
 use fieldgate_hub::link::Limits;
 use fieldgate_media::{Draft, Tracks};
+use fieldgate_model::device::DeviceAbilities;
 use fieldgate_model::job::{EncoderTrial, EncoderWish, Job, Sandbox, Work};
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// More encoders than this cannot each take a worker down.
 const WORKERS_MAX: usize = 8;
+/// How long a device may take to answer all questions.
+const DEVICE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What was found.
 #[derive(Debug)]
@@ -67,6 +71,27 @@ pub async fn probe_encoders(
         let chosen = trials.iter().find(|trial| trial.chosen).map(|trial| trial.name.clone());
         return Probed { wish: chosen.map(|name| EncoderWish { name, ..wish }), trials, decoders, error };
     }
+}
+
+/// Asks a capture device what it offers, in a worker of its own: a driver that hangs costs that worker alone.
+pub async fn probe_device(
+    spawner: &Spawner,
+    program: Program,
+    device: PathBuf,
+    cancel: CancellationToken,
+) -> Result<DeviceAbilities, WorkerError> {
+    let job = Job {
+        name: format!("ask {}", device.display()),
+        sandbox: Sandbox { devices: vec![device.clone()], ..Sandbox::default() },
+        work: Work::ProbeDevice(device),
+    };
+    // Trying out the formats of some cameras takes seconds, without a pulse between.
+    let deadlines = Deadlines { first_unit: None, pulse: DEVICE_PATIENCE, ..Deadlines::default() };
+    let spec = WorkerSpec { program, job, limits: Limits::CAMERA, deadlines };
+    let (_commands, inbox) = mpsc::channel(1);
+    let mut seen = LastReport::default();
+    WorkerSource::new(spec, spawner.clone(), inbox, cancel).run(&mut seen).await?;
+    Ok(seen.0.status.device.unwrap_or_default())
 }
 
 #[derive(Default)]

@@ -77,7 +77,14 @@ impl Running {
                 };
                 let admin = Admin::bind(
                     &settings,
-                    Arc::new(Gateway::new(steward, pulses, Status::default, Arc::default(), planner())),
+                    Arc::new(Gateway::new(
+                        steward,
+                        pulses,
+                        Status::default,
+                        Arc::default(),
+                        planner(),
+                        Arc::default(),
+                    )),
                 )
                 .unwrap();
                 tell.send(admin.addresses()[0]).unwrap();

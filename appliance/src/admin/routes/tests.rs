@@ -47,6 +47,10 @@ impl AdminApi for Fake {
     fn ledger(&self, query: &fieldgate_spool::Query) -> fieldgate_spool::Answer {
         self.ledger.query(query)
     }
+
+    fn devices(&self) -> Vec<crate::wiring::Listed> {
+        Vec::new()
+    }
 }
 
 fn fake(outcome: Result<Outcome, PutError>) -> Fake {

@@ -156,7 +156,9 @@ fn is_provisional(change: &Change) -> bool {
         Part::Source { .. } | Part::Push { .. } => change.action == Action::Changed,
         // What a controller is asked shows only with the next stream: nothing to confirm by.
         Part::KmpApplication { .. } | Part::KmpApi => false,
-        Part::RtmpLimits | Part::Discovery | Part::KmpLimits
+        Part::RtmpLimits
+        | Part::Discovery
+        | Part::KmpLimits
         | Part::Media
         | Part::Limits
         | Part::Mountpoint { .. }
@@ -173,7 +175,8 @@ pub fn diff(from: &Config, to: &Config) -> Changes {
         }
     };
     // Destructured, so that a new setting cannot be forgotten here.
-    let Config { schema: _, rtmp, kmp, admin, media, limits: use_limits, discovery, mountpoints, compat } = from;
+    let Config { schema: _, rtmp, kmp, admin, media, limits: use_limits, discovery, mountpoints, compat } =
+        from;
     changed(rtmp.listen != to.rtmp.listen, Part::RtmpListen);
     changed(rtmp.tls != to.rtmp.tls, Part::RtmpTls);
     let limits = super::Rtmp { listen: to.rtmp.listen.clone(), tls: to.rtmp.tls.clone(), ..rtmp.clone() };

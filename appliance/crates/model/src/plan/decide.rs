@@ -126,6 +126,7 @@ impl Stream<'_> {
             Source::Test(_) => Form::Raw,
             Source::V4l2(v4l2) => match v4l2.format {
                 V4l2Format::H264 => Form::Coded(Codec::H264),
+                V4l2Format::Hevc => Form::Coded(Codec::Hevc),
                 V4l2Format::Mjpeg => Form::Jpeg,
                 V4l2Format::Raw => Form::Raw,
                 V4l2Format::Auto => seen,

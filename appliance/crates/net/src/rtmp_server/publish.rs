@@ -56,7 +56,9 @@ pub(super) async fn run(
         Err(error) => {
             let refusal = match &error {
                 MountpointError::Busy { .. } => PublishRefusal::BadName,
-                MountpointError::Closed { .. } => PublishRefusal::Denied,
+                MountpointError::Closed { .. }
+                | MountpointError::Masked { .. }
+                | MountpointError::Cut { .. } => PublishRefusal::Denied,
             };
             info!(peer = %connection.peer, mountpoint = mountpoint.name(), %error, "publish refused");
             // Who has it is not the stranger's business.

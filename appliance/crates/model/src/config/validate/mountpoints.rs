@@ -1,7 +1,7 @@
 //! One mountpoint's name, source and outputs.
 
 use super::listeners::check_file;
-use crate::config::{Config, Mountpoint, Path, Problem, Push, Secret, SecretUrl, Source, UrlParts};
+use crate::config::{Config, Mountpoint, Path, Problem, Push, Secret, SecretUrl, Source, UrlParts, V4l2};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
 
@@ -106,16 +106,18 @@ impl Checker<'_> {
                 }
             }
             Source::V4l2(v4l2) => {
-                if !v4l2.device.starts_with("/dev")
-                    || v4l2.device.components().any(|part| part.as_os_str() == "..")
-                {
-                    let problem = Problem::new(&path.field("device"), "must be a device file under /dev");
+                if !v4l2.has_device_name() {
+                    let problem = Problem::new(
+                        &path.field("device"),
+                        "must be a device file under /dev, serial:... or usb:...",
+                    );
                     self.problems.push(
                         problem
                             .got(v4l2.device.display().to_string())
                             .remedy("`fieldgate devices` lists the cameras"),
                     );
                 }
+                self.controls(&path.field("controls"), &v4l2.controls);
                 self.even(&path.field("width"), v4l2.width);
                 self.even(&path.field("height"), v4l2.height);
             }
@@ -123,6 +125,17 @@ impl Checker<'_> {
                 self.even(&path.field("width"), Some(test.width));
                 self.even(&path.field("height"), Some(test.height));
             }
+        }
+    }
+
+    fn controls(&mut self, path: &Path, controls: &BTreeMap<String, i64>) {
+        if controls.len() > V4l2::CONTROLS_MAX {
+            let problem = format!("at most {} controls", V4l2::CONTROLS_MAX);
+            self.problems.push(Problem::new(path, problem).got(controls.len().to_string()));
+        }
+        for name in controls.keys().filter(|name| !V4l2::is_control_name(name)) {
+            let problem = Problem::new(path, "a name of a control is 1 to 32 of a-z 0-9 _");
+            self.problems.push(problem.got(name.as_str()).remedy("`fieldgate devices` lists the controls"));
         }
     }
 
