@@ -62,7 +62,12 @@ pub(super) async fn run(
             };
             info!(peer = %connection.peer, mountpoint = mountpoint.name(), %error, "publish refused");
             // Who has it is not the stranger's business.
-            let text = format!("{} is already being published", mountpoint.name());
+            let text = match &error {
+                MountpointError::Busy { .. } | MountpointError::Closed { .. } => {
+                    format!("{} is already being published", mountpoint.name())
+                }
+                MountpointError::Masked { .. } | MountpointError::Cut { .. } => error.to_string(),
+            };
             connection.session.reject_publish(stream_id, refusal, &text);
             connection.send_answers(outbox)?;
             return Ok(true);
