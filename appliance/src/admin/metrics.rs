@@ -12,6 +12,7 @@ pub(super) fn render(status: &Status) -> String {
     mountpoints(&mut page, status);
     pushes(&mut page, status);
     workers(&mut page, status);
+    capacity(&mut page, status);
     page.0
 }
 
@@ -97,6 +98,59 @@ fn gateway(page: &mut Page, status: &Status) {
     let waits = u8::from(status.config.phase == ConfigPhase::AwaitingConfirm);
     page.one("config_awaiting_confirm", "gauge", "Whether a change waits for its confirmation.", waits);
     page.one("notices", "gauge", "Things that somebody should know and do.", status.notices.len());
+}
+
+fn capacity(page: &mut Page, status: &Status) {
+    let capacity = &status.capacity;
+    let optional = |value: Option<i64>| value.into_iter().map(|value| (Vec::new(), value));
+    page.one(
+        "load_shed",
+        "gauge",
+        "What is not encoded for want of capacity, heat or load.",
+        capacity.shed.len(),
+    );
+    page.one(
+        "plan_cpu_percent",
+        "gauge",
+        "Processor time that encoding is planned to take, per cent of a core.",
+        capacity.planned_cpu_percent,
+    );
+    page.one(
+        "plan_cpu_limit_percent",
+        "gauge",
+        "Processor time that encoding may take, per cent of a core.",
+        capacity.cpu_limit_percent,
+    );
+    page.one(
+        "encoder_sessions",
+        "gauge",
+        "Sessions of hardware encoders in the plan.",
+        capacity.encoder_sessions,
+    );
+    page.one(
+        "encoder_sessions_limit",
+        "gauge",
+        "Sessions of hardware encoders that may be used.",
+        capacity.encoder_sessions_limit,
+    );
+    let used = optional(capacity.cpu_percent.map(i64::from));
+    page.family(
+        "cpu_percent",
+        "gauge",
+        "Processor time of the gateway and its workers, per cent of a core.",
+        used,
+    );
+    let temperature = optional(capacity.temperature_c.map(i64::from));
+    page.family(
+        "temperature_celsius",
+        "gauge",
+        "The thermal zone that is nearest to its limit.",
+        temperature,
+    );
+    let limit = optional(capacity.temperature_limit_c.map(i64::from));
+    page.family("temperature_limit_celsius", "gauge", "From where on encoding is left out.", limit);
+    let pressure = optional(capacity.pressure_percent.map(i64::from));
+    page.family("cpu_pressure_percent", "gauge", "Time in which some task waited for a processor.", pressure);
 }
 
 fn listeners(page: &mut Page, status: &Status) {

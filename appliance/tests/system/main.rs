@@ -9,6 +9,8 @@ mod common;
 mod admission;
 #[cfg(feature = "gst")]
 mod cameras;
+#[cfg(feature = "gst")]
+mod capacity;
 mod cli;
 mod config;
 mod continuity;
