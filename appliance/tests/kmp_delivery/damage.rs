@@ -4,7 +4,7 @@ use crate::camera::{Camera, Dice, TRACKS, UPSTREAM, local, mountpoint, settings,
 use crate::far_end::{FarEnd, Manners, PATIENCE};
 use crate::outages::folder;
 use bytes::Bytes;
-use fieldgate_hub::backlog::{Budget, LossCause, Stored, StoredKind};
+use fieldgate_hub::backlog::{Budget, Keeping, LossCause, Stored, StoredKind};
 use fieldgate_hub::ledger::{Fate, LedgerKeeper, Why};
 use fieldgate_hub::{Backlog, Clock};
 use fieldgate_media::TrackKind;
@@ -28,6 +28,92 @@ fn key() -> SpoolKey {
 fn spool_settings(bytes: u64) -> Settings {
     let budget = Budget { bytes, age: Duration::from_secs(24 * 3600) };
     Settings { budget, batch_interval: Duration::from_millis(20), ..Settings::default() }
+}
+
+/// A small disk of its own, as only root may have one; `None` for others.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mounted(name: &str, options: &str) -> Option<SmallDisk> {
+        let folder = folder(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "none"])
+            .arg(&folder)
+            .stderr(Stdio::null())
+            .status();
+        mount.is_ok_and(|status| status.success()).then_some(SmallDisk(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        std::process::Command::new("umount").arg(&self.0).status().ok();
+        std::fs::remove_dir(&self.0).ok();
+    }
+}
+
+/// Fills a spool on a disk that can't take it while nobody listens; all is delivered from disk and memory.
+fn from_a_disk_that_fails(disk: Option<SmallDisk>, cause: LossCause) {
+    let Some(disk) = disk else {
+        println!("skipped: only root may mount a disk");
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let far = FarEnd::new(Dice(1), Manners::Good, false, |_| 0);
+        far.shut(true);
+        let (local, mountpoint) = (local(), mountpoint("yard".to_owned()));
+        let spool = Spool::start(disk.0.clone(), Clock::default()).unwrap();
+        let backlog = Arc::new(spool.open(key(), spool_settings(8 << 20)).await.unwrap());
+        let ledger: Arc<dyn LedgerKeeper> = spool.ledger().clone();
+        let shared = shared(&mountpoint, ledger);
+        let cancel = shared.cancel.clone();
+        let (channel, track_id) = ((Name::new("yard").unwrap(), None), Name::new(TRACKS[0]).unwrap());
+        let kept = KmpBacklog { frames: backlog.clone(), percent: None, outlives: true };
+        let settings = settings(TrackKind::Video, 64 << 10);
+        let track = KmpTrack::fixed(shared, settings, channel, track_id, upstream(far.addr()), Some(kept));
+        let script = async {
+            let mut camera = Camera::new(&mountpoint, &local, 0, false);
+            while camera.next < PICTURES {
+                camera.shoot(100, || 1000);
+                sleep(Duration::from_millis(5)).await;
+            }
+            while backlog.keeping() != Keeping::MemoryInstead(cause) {
+                sleep(Duration::from_millis(5)).await;
+            }
+            far.shut(false);
+            while backlog.held().frames > 0 || far.with(TRACKS[0], |heard| heard.numbers().is_empty()) {
+                sleep(Duration::from_millis(5)).await;
+            }
+            cancel.cancel();
+            std::future::pending::<()>().await;
+        };
+        let all = async {
+            tokio::select! {
+                biased;
+                () = track.run(local.clone()) => {}
+                () = script => {}
+                () = far.run() => {}
+            }
+        };
+        timeout(PATIENCE * 2, all).await.unwrap_or_else(|_| panic!("{:?}", backlog.held()));
+        assert_eq!(far.faults(), Vec::<String>::new());
+        assert!(far.with(TRACKS[0], |heard| heard.numbers()).into_iter().eq(0..PICTURES));
+        let lines = spool.ledger().query(&Query { limit: 1000, ..Query::default() }).lines;
+        let delivered = lines.iter().filter(|line| line.state == State::Settled(Fate::Delivered));
+        assert_eq!(delivered.map(|line| line.stretch.frames).sum::<u64>(), u64::from(PICTURES), "{lines:?}");
+        drop(backlog);
+        spool.stop();
+    });
+}
+
+pub(crate) fn a_full_disk_costs_nothing_while_memory_has_room() {
+    from_a_disk_that_fails(SmallDisk::mounted("full", "size=1m"), LossCause::DiskFull);
+}
+
+pub(crate) fn a_read_only_disk_costs_nothing_while_memory_has_room() {
+    from_a_disk_that_fails(SmallDisk::mounted("read-only", "ro"), LossCause::DiskFailed);
 }
 
 /// The segment files, oldest first.

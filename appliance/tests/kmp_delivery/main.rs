@@ -54,6 +54,16 @@ fn main() -> ExitCode {
         test("hundreds_of_killed_processes_resume", killed::hundreds_of_killed_processes_resume, true),
         test("a_flipped_bit_costs_what_it_hit", damage::a_flipped_bit_costs_what_it_hit, false),
         test("a_torn_end_costs_the_end", damage::a_torn_end_costs_the_end, false),
+        test(
+            "a_full_disk_costs_nothing_while_memory_has_room",
+            damage::a_full_disk_costs_nothing_while_memory_has_room,
+            false,
+        ),
+        test(
+            "a_read_only_disk_costs_nothing_while_memory_has_room",
+            damage::a_read_only_disk_costs_nothing_while_memory_has_room,
+            false,
+        ),
         test("a_spool_of_64_mb_opens_at_once", damage::a_spool_of_64_mb_opens_at_once, false),
         test("a_spool_of_1_gb_opens_within_2_s", damage::a_spool_of_1_gb_opens_within_2_s, true),
     ];
