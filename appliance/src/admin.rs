@@ -12,6 +12,7 @@
 
 pub mod api;
 mod backend;
+pub mod discovery;
 mod front;
 mod guard;
 pub mod head;
