@@ -14,6 +14,7 @@ use crate::status::{Meter, StatusBoard};
 use crate::steward::{Admitting, Reconcile, Steward, StewardHandle};
 use crate::supervisor::{ChildKey, Supervised, Supervisor, SupervisorHandle, random_jitter};
 use crate::wiring::capacity::{Capacity, Sensors};
+use crate::wiring::discovery::Cameras;
 use crate::wiring::encoders::Encoders;
 use crate::wiring::{Admission, Board, Devices, KmpControl, KmpIn, Wiring, keep_configured};
 use fieldgate_hub::{Context, Pulses, Registry, Shard, ShardError, StreamState};
@@ -121,14 +122,15 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     });
     let status = status_source(board, steward.clone(), supervisor.clone());
     let keeping = keep_configured(wiring.spool.clone(), steward.watch(), cancel.clone());
-    let api: Arc<dyn AdminApi> = Arc::new(Gateway::new(
+    let gateway = Gateway::new(
         steward,
         pulses.clone(),
         status.clone(),
         wiring.spool.ledger().clone(),
         Planner { capacity: wiring.capacity.clone(), machine_memory_bytes: memory },
         wiring.devices.clone(),
-    ));
+    );
+    let api: Arc<dyn AdminApi> = Arc::new(gateway.with_cameras(wiring.cameras.clone()));
     wiring.admin_api.set(api).ok();
 
     let mut critical: JoinSet<&'static str> = JoinSet::new();
@@ -159,6 +161,10 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     let follow = follow_settings(supervisor.clone(), wiring.clone(), settings_feed, cancel.clone());
     critical.spawn(named("the settings", Box::new(Box::pin(follow))));
     critical.spawn(named("the keeper of spools", Box::new(Box::pin(keeping))));
+
+    let (cameras, config, looking) = (wiring.cameras.clone(), supervisor.config(), cancel.clone());
+    let searching = async move { cameras.run(config, looking).await };
+    critical.spawn(named("the search for cameras", Box::new(Box::pin(searching))));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -267,6 +273,7 @@ fn wire(
             rtmp_counters.connections.clone(),
             spool.ledger().clone(),
         )),
+        cameras: Arc::new(Cameras::new(context.clock.clone())),
         context,
         encoders,
         devices: Arc::new(Devices::start()),

@@ -3,6 +3,7 @@
 mod admission;
 mod board;
 pub mod capacity;
+pub mod discovery;
 mod devices;
 pub mod encoders;
 mod kmp_control;
@@ -28,6 +29,7 @@ use crate::admin::api::AdminApi;
 use crate::admin::{Admin, Settings as AdminSettings};
 use crate::supervisor::{ChildContext, ChildError, ChildFuture, ChildKey, ChildSettings, Start};
 use capacity::Capacity;
+use discovery::Cameras;
 use encoders::Encoders;
 use fieldgate_hub::{Context, Mountpoint, Retry, Shard};
 use fieldgate_net::{ConnectionLimits, RtmpServerCounters, RtmpServerSettings};
@@ -42,6 +44,8 @@ use tokio::sync::watch;
 pub struct Wiring {
     /// The hub and its shards.
     pub context: Context,
+    /// Cameras on the network, and who may log in to them.
+    pub cameras: Arc<Cameras>,
     /// Starts worker processes.
     pub spawner: Spawner,
     /// What is known about the machine's encoders.

@@ -5,6 +5,7 @@
 
 pub use super::plan::Planner;
 use crate::plan::Answer as PlanAnswer;
+use super::discovery::CameraApi;
 use crate::steward::{Answer, Applied, ChangeError, Edit, Proof, Request, StewardHandle};
 use crate::wiring::{Devices, Listed};
 use fieldgate_hub::Pulses;
@@ -87,6 +88,10 @@ pub trait AdminApi: Send + Sync + 'static {
     fn plan(&self, candidate: Option<&[u8]>) -> Result<PlanAnswer, PutError>;
     /// What became of what was sent to upstreams.
     fn ledger(&self, query: &LedgerQuery) -> LedgerAnswer;
+    /// Cameras on the network, where they are looked for.
+    fn cameras(&self) -> Option<&dyn CameraApi> {
+        None
+    }
     /// The local capture devices.
     fn devices(&self) -> Vec<Listed>;
 }
@@ -98,6 +103,7 @@ pub struct Gateway<S> {
     status: S,
     ledger: Arc<Ledger>,
     planner: Planner,
+    cameras: Option<Arc<dyn CameraApi>>,
     devices: Arc<Devices>,
     runtime: Handle,
 }
@@ -115,7 +121,14 @@ where
         planner: Planner,
         devices: Arc<Devices>,
     ) -> Self {
-        Gateway { steward, pulses, status, ledger, planner, devices, runtime: Handle::current() }
+        Gateway { steward, pulses, status, ledger, planner, devices, cameras: None, runtime: Handle::current() }
+    }
+
+    /// With cameras on the network to look for.
+    #[must_use]
+    pub fn with_cameras(mut self, cameras: Arc<dyn CameraApi>) -> Self {
+        self.cameras = Some(cameras);
+        self
     }
 
     fn settle(&self, answer: Answer) -> Result<Outcome, PutError> {
@@ -188,6 +201,10 @@ where
 
     fn ledger(&self, query: &LedgerQuery) -> LedgerAnswer {
         self.ledger.query(query)
+    }
+
+    fn cameras(&self) -> Option<&dyn CameraApi> {
+        self.cameras.as_deref()
     }
 
     fn devices(&self) -> Vec<Listed> {

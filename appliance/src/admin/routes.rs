@@ -3,7 +3,7 @@
 use super::api::{AdminApi, Outcome, Put, PutError, config_schema};
 use super::head::Method;
 use super::reply::Reply;
-use super::{ledger, metrics, page, plan};
+use super::{discovery, ledger, metrics, page, plan};
 use crate::steward::{Applied, ChangeError};
 use serde_json::json;
 use tokio::time::Instant;
@@ -35,13 +35,13 @@ impl Request {
 }
 
 /// One path and what may be done with it.
-struct Route {
-    path: &'static str,
-    methods: &'static [Method],
+pub(super) struct Route {
+    pub(super) path: &'static str,
+    pub(super) methods: &'static [Method],
     /// Longest body, in bytes.
-    max_body_len: u64,
+    pub(super) max_body_len: u64,
     /// Changes wait for the steward; only some of the threads may do so at once.
-    waits: bool,
+    pub(super) waits: bool,
 }
 
 const READ: &[Method] = &[Method::Get, Method::Head, Method::Options];
@@ -81,7 +81,7 @@ const ROUTES: [Route; 11] = [
 ];
 
 fn route(path: &str) -> Option<&'static Route> {
-    ROUTES.iter().find(|route| route.path == path)
+    ROUTES.iter().find(|route| route.path == path).or_else(|| discovery::find_route(path))
 }
 
 /// What the front must know of a request before its body comes.
@@ -119,6 +119,7 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi) -> Reply {
     }
     match (request.method, path) {
         (Method::Options, _) => Reply::empty(204).with("allow", allow(route)),
+        _ if discovery::find_route(path).is_some() => discovery::respond(request, path, api.cameras()),
         (Method::Put, _) => put_config(request, api),
         (_, "/api/v1/plan") => plan::respond(request, api),
         (Method::Post, _) => applied(api.confirm(request.opened)),

@@ -55,6 +55,7 @@ impl Bench {
             context,
             encoders,
             transports: Arc::default(),
+            cameras: Arc::new(Cameras::new(clock.clone())),
             spawner,
             limits: ConnectionLimits::new(64, 64),
             rtmp_counters: Arc::default(),
