@@ -65,7 +65,11 @@ fn test_camera_plays_with_keyframes_and_sound() {
     assert!(!take.audio.headers.is_empty(), "there is sound");
     assert_steady(&take, "own player");
     assert_steady(&ffmpeg.finish(), "ffmpeg");
-    take.assert_overlaps(&nginx.recorded("demo"), "the push");
+    let mut pushed = nginx.recorded("demo");
+    // A push that was there before the camera gets its first picture first, and then sound that is a little older;
+    // nginx writes 0 for times before the first that it got.
+    pushed.audio.frames.retain(|frame| frame.dts > 0);
+    take.assert_overlaps(&pushed, "the push");
 }
 
 /// What a camera sends by RTSP is what a player gets by RTMP.
