@@ -53,17 +53,24 @@ const INBOX: usize = 64;
 pub struct ChildError {
     retry: Retry,
     text: String,
+    not_before: Duration,
 }
 
 impl ChildError {
     /// With the whole chain of causes in `text`; never a secret.
     pub fn new(retry: Retry, text: impl Into<String>) -> Self {
-        ChildError { retry, text: text.into() }
+        ChildError { retry, text: text.into(), not_before: Duration::ZERO }
     }
 
     /// From an error of a library, with its causes.
     pub fn of(retry: Retry, error: &dyn std::error::Error) -> Self {
-        ChildError { retry, text: crate::steward::chain(error) }
+        ChildError::new(retry, crate::steward::chain(error))
+    }
+
+    /// The next try comes after this at the earliest.
+    pub fn not_before(mut self, wait: Duration) -> Self {
+        self.not_before = wait;
+        self
     }
 
     /// What to do about it.

@@ -229,6 +229,7 @@ impl ChildSettings {
             ChildSettings::Push(push, _) => push.backoff_cap.get(),
             ChildSettings::Source(source, _) => match source.as_ref() {
                 Source::Pull(pull) => pull.backoff_cap.get(),
+                Source::Rtsp(rtsp) => rtsp.backoff_cap.get(),
                 _ => Backoff::CAP,
             },
             _ => Backoff::CAP,

@@ -402,6 +402,7 @@ impl Desk {
             child.activity.attempts = child.backoff.attempts() + 1;
         } else {
             let wait = if at_once { Duration::ZERO } else { child.backoff.next(ran, jitter) };
+            let wait = wait.max(error.not_before);
             let attempt = child.backoff.attempts();
             child.complain(key, error, attempt, wait, now);
             child.phase = Phase::Waiting(now + wait);

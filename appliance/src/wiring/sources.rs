@@ -63,28 +63,33 @@ impl Wiring {
         commands: mpsc::Receiver<WorkerCommand>,
         child: ChildContext,
     ) -> Result<(), ChildError> {
+        let mut rtsp = None;
+        let prepare = async {
+            Ok(match &source {
+                Source::Rtsp(settings) => {
+                    let attempt = self.rtsp(&name, settings, Masks::none(), &child.cancel).await?;
+                    let job = attempt.job.clone();
+                    rtsp = Some(attempt);
+                    job
+                }
+                _ => self.job(&name, &source, &child.cancel).await?,
+            })
+        };
         let job = tokio::select! {
-            job = self.job(&name, &source, &child.cancel) => job?,
+            job = prepare => job?,
             () = child.cancel.cancelled() => return Ok(()),
         };
-        let (from, silence) = match &source {
-            Source::Test(_) => ("test picture".to_owned(), None),
-            Source::V4l2(v4l2) => (v4l2.device.display().to_string(), None),
-            Source::Rtsp(rtsp) => (rtsp.url.redacted(), Some(rtsp.stall_timeout.get())),
+        let from = match &source {
+            Source::Test(_) => "test picture".to_owned(),
+            Source::V4l2(v4l2) => v4l2.device.display().to_string(),
+            Source::Rtsp(rtsp) => rtsp.taken_url().redacted(),
             Source::Publish(_) | Source::Pull(_) | Source::Kmp(_) => {
                 return Err(ChildError::new(Retry::Never, "publishers feed it, no source of ours"));
             }
         };
         let mountpoint = self.existing(&name)?;
         let shard = self.shard_of(&mountpoint)?;
-        let mut deadlines = Deadlines::default();
-        if let Some(silence) = silence {
-            deadlines.between_units = silence;
-        }
-        let transport = match &job.work {
-            Work::Rtsp(camera) if rtsp::is_auto(&source) => Some(camera.transport),
-            _ => None,
-        };
+        let deadlines = rtsp.as_ref().map_or_else(Deadlines::default, |rtsp| rtsp.deadlines);
         let learning = tries_encoders(&job.work).then(|| self.encoders.clone());
         let spec = WorkerSpec { program: Program::this_binary(), job, limits: LinkLimits::CAMERA, deadlines };
         let worker = WorkerSource::new(spec, self.spawner.clone(), commands, child.cancel.clone());
@@ -94,8 +99,13 @@ impl Wiring {
             since_unix_micros: self.context.clock.unix_micros(),
             rtmp: None,
         };
-        let notes = Notes { board: self.board.clone(), ready: child.ready.clone(), learning };
-        let ended = shard.run(move |local| feed_from_worker(worker, mountpoint, info, notes, local)).await;
+        let login = rtsp.as_ref().map(|rtsp| rtsp.login.clone()).unwrap_or_default();
+        let notes = Notes { board: self.board.clone(), ready: child.ready.clone(), learning, login };
+        let run = shard.run(move |local| feed_from_worker(worker, mountpoint, info, notes, local));
+        let ended = match rtsp.as_mut().and_then(|rtsp| rtsp.relay.take()) {
+            Some(relay) => rtsp::relayed(relay, run).await,
+            None => run.await,
+        };
         let last = self.board.remove_worker(&name).map(|worker| worker.report).unwrap_or_default();
         if child.cancel.is_cancelled() {
             self.transports.forget(&name);
@@ -103,8 +113,8 @@ impl Wiring {
         match ended {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
-                if let Some(used) = transport {
-                    self.transports.note_end(&name, used, last.units, &error);
+                if let Some(refused) = rtsp.and_then(|rtsp| self.note_rtsp_end(&name, &rtsp, &last, &error)) {
+                    return Err(refused);
                 }
                 let is_next_encoder = self.encoders.note_end(&last.status.encoders, &error);
                 // What was wrong with the one that is left out says nothing about the next.
@@ -134,14 +144,7 @@ impl Wiring {
                 let encoder = wish(encoder, v4l2.bitrate, v4l2.keyframe_interval);
                 Ok(v4l2::v4l2_job(name, v4l2, Treatments::pass_or(encoder, masks), devices))
             }
-            Source::Rtsp(rtsp) => {
-                let transport = self.transports.next(name, rtsp.transport);
-                let unmasked = masks.unmasked().ok_or_else(|| {
-                    ChildError::new(Retry::Never, "it has masks: they cannot be burnt in without an encoder")
-                })?;
-                rtsp::rtsp_job(name, rtsp, transport, Treatments::pass(unmasked)).await
-            }
-            Source::Publish(_) | Source::Pull(_) | Source::Kmp(_) => {
+            Source::Rtsp(_) | Source::Publish(_) | Source::Pull(_) | Source::Kmp(_) => {
                 Err(ChildError::new(Retry::Never, "this source needs no worker"))
             }
         }
@@ -233,6 +236,8 @@ struct Notes {
     ready: Ready,
     /// Given when the worker tries encoders by itself.
     learning: Option<Arc<Encoders>>,
+    /// Settled by the first tracks.
+    login: rtsp::Login,
 }
 
 /// Hands a worker's units to its mountpoint.
@@ -262,6 +267,7 @@ impl Deliver for Feed {
                 }
             }
             self.notes.ready.ready();
+            self.notes.login.accepted();
         }
         if let Some(publisher) = &mut self.publisher {
             publisher.announce(tracks);

@@ -1,16 +1,26 @@
-//! How an RTSP camera with `transport: auto` is asked next: UDP first, TCP if nothing arrives, and so on in turn.
+//! How an RTSP camera is asked next. With `transport: auto`: UDP first, TCP if nothing arrives, and so on in turn. Where
+//! its name has several addresses, and the one that was asked sent nothing: the next.
 
 use fieldgate_model::config::RtspTransport as Wanted;
 use fieldgate_model::job::RtspTransport;
 use fieldgate_worker::WorkerError;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tracing::info;
 
 /// What is remembered of each source, by mountpoint.
 #[derive(Debug, Default)]
 pub struct Transports {
-    next: Mutex<BTreeMap<String, RtspTransport>>,
+    next: Mutex<BTreeMap<String, Next>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Next {
+    transport: Option<RtspTransport>,
+    /// Addresses that sent nothing so far.
+    silent_addresses: usize,
+    needs_encoder: bool,
 }
 
 impl Transports {
@@ -19,8 +29,14 @@ impl Transports {
         match wanted {
             Wanted::Tcp => RtspTransport::Tcp,
             Wanted::Udp => RtspTransport::Udp,
-            Wanted::Auto => self.lock().get(mountpoint).copied().unwrap_or(RtspTransport::Udp),
+            Wanted::Auto => self.remembered(mountpoint).transport.unwrap_or(RtspTransport::Udp),
         }
+    }
+
+    /// Whom to ask now, of the addresses that the camera's name has at present.
+    pub fn address(&self, mountpoint: &str, found: &[SocketAddr]) -> Option<SocketAddr> {
+        let nth = self.remembered(mountpoint).silent_addresses;
+        found.get(nth.checked_rem(found.len())?).copied()
     }
 
     /// A camera that was asked in this way has gone, having sent this many units. One that sent nothing, or fell
@@ -35,7 +51,24 @@ impl Transports {
         if next != used {
             info!(mountpoint, ?used, ?next, "nothing arrived; the camera is asked in the other way next");
         }
-        self.lock().insert(mountpoint.to_owned(), next);
+        self.lock().entry(mountpoint.to_owned()).or_default().transport = Some(next);
+    }
+
+    /// The address that was asked sent nothing at all.
+    pub fn note_silent_address(&self, mountpoint: &str) {
+        let mut next = self.lock();
+        let next = next.entry(mountpoint.to_owned()).or_default();
+        next.silent_addresses = next.silent_addresses.wrapping_add(1);
+    }
+
+    /// It sends what no output carries.
+    pub fn note_needs_encoder(&self, mountpoint: &str) {
+        self.lock().entry(mountpoint.to_owned()).or_default().needs_encoder = true;
+    }
+
+    /// Whether it was seen to send what no output carries.
+    pub fn needs_encoder(&self, mountpoint: &str) -> bool {
+        self.remembered(mountpoint).needs_encoder
     }
 
     /// The source is gone, or has other settings.
@@ -43,7 +76,11 @@ impl Transports {
         self.lock().remove(mountpoint);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, RtspTransport>> {
+    fn remembered(&self, mountpoint: &str) -> Next {
+        self.lock().get(mountpoint).copied().unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Next>> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -81,5 +118,19 @@ mod tests {
         assert_eq!(transports.next("gate", Wanted::Tcp), RtspTransport::Tcp);
         transports.note_end("gate", RtspTransport::Udp, 0, &WorkerError::Silent { limit });
         assert_eq!(transports.next("gate", Wanted::Udp), RtspTransport::Udp);
+    }
+
+    #[test]
+    fn addresses_take_turns_only_while_they_send_nothing() {
+        let transports = Transports::default();
+        let found: Vec<SocketAddr> = ["[::1]:554", "10.0.0.7:554"].map(|at| at.parse().unwrap()).to_vec();
+        assert_eq!(transports.address("gate", &found), Some(found[0]));
+        transports.note_silent_address("gate");
+        assert_eq!(transports.address("gate", &found), Some(found[1]));
+        assert_eq!(transports.address("gate", &found), Some(found[1]), "it is kept while it works");
+        assert_eq!(transports.address("gate", &found[..1]), Some(found[0]), "the name has changed");
+        transports.note_silent_address("gate");
+        assert_eq!(transports.address("gate", &found), Some(found[0]));
+        assert_eq!(transports.address("gate", &[]), None);
     }
 }

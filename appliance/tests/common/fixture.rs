@@ -130,7 +130,7 @@ fn make(name: &str, picture: &str, audio: &[&str], sound: &str, seconds: u32) ->
 }
 
 /// Makes a file once for all tests and runs; a half-made one never gets its name.
-fn cached(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
+pub(crate) fn cached(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));

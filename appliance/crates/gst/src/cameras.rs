@@ -1,7 +1,7 @@
 //! One pipeline per kind of camera.
 
 mod file;
-mod rtsp;
+pub(crate) mod rtsp;
 mod test;
 mod v4l2;
 
@@ -20,26 +20,30 @@ pub(crate) struct Camera {
     pub(crate) source: String,
 }
 
-/// Builds the pipeline for this work; `tell` gets the encoder trials as they go. `None` for work without a stream.
+/// Builds the pipeline for this work, with the session beside it where there is one; `tell` gets the encoder trials as
+/// they go. `None` for work without a stream.
 pub(crate) fn build(
     work: &Work,
     outlet: &Outlet,
     intake: &Intake,
     tell: impl FnMut(&[EncoderTrial]),
-) -> Result<Option<Camera>, WorkError> {
+) -> Result<Option<(Camera, Option<rtsp::Session>)>, WorkError> {
+    let alone = |camera| Some((camera, None));
     match work {
-        Work::File(settings) => file::build(settings, outlet, tell).map(Some),
-        Work::Test(settings) => test::build(settings, outlet, tell).map(Some),
+        Work::File(settings) => file::build(settings, outlet, tell).map(alone),
+        Work::Test(settings) => test::build(settings, outlet, tell).map(alone),
         Work::ProbeEncoders(wish) => {
             crate::encoders::measure(wish, tell)?;
             Ok(None)
         }
         // Has no pipeline of its own: the main thread answers as it is asked.
         Work::Inspect(_) => Ok(None),
-        Work::Transcode(settings) => transcode::build(settings, outlet, intake, tell).map(Some),
+        Work::Transcode(settings) => transcode::build(settings, outlet, intake, tell).map(alone),
         // Its answer is no stream.
         Work::ProbeDevice(_) => Ok(None),
-        Work::V4l2(settings) => v4l2::build(settings, outlet, tell).map(Some),
-        Work::Rtsp(settings) => rtsp::build(settings, outlet, tell).map(Some),
+        Work::V4l2(settings) => v4l2::build(settings, outlet, tell).map(alone),
+        Work::Rtsp(settings) => {
+            rtsp::build(settings, outlet, tell).map(|(camera, session)| Some((camera, Some(session))))
+        }
     }
 }

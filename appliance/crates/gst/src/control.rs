@@ -1,5 +1,6 @@
 //! The main thread of a worker: sets up, then turns between the bus, the gateway's commands and the pulse.
 
+use crate::cameras::rtsp::{Notice, Session};
 use crate::cameras::{self, Camera, Controls};
 use crate::decoders;
 use crate::encoders;
@@ -63,7 +64,12 @@ pub fn main(link: UnixStream, commands: Inbound, job: &Job, guards: Vec<Guard>, 
         }
         Err(error) => {
             worker.status.phase = Phase::Failed;
-            let failure = Failure { cause: error.to_string(), permanent: error.is_permanent() };
+            let failure = Failure {
+                cause: error.to_string(),
+                permanent: error.is_permanent(),
+                login_refused: error.is_login_refused(),
+                needs_encoder: error.needs_encoder(),
+            };
             worker.status.failure = Some(failure);
             ExitCode::from(2)
         }
@@ -106,9 +112,10 @@ impl Worker {
             *list = trials.to_vec();
             outlet.status(status);
         })?;
-        let Some(camera) = camera else { return Ok(Phase::Done) };
+        let Some((camera, mut session)) = camera else { return Ok(Phase::Done) };
         self.status.source.clone_from(&camera.source);
-        let played = self.play(&camera);
+        let played = self.play(&camera, session.as_mut());
+        drop(session);
         let _ = camera.pipeline.set_state(gst::State::Null);
         played
     }
@@ -138,7 +145,7 @@ impl Worker {
         }
     }
 
-    fn play(&mut self, camera: &Camera) -> Result<Phase, WorkError> {
+    fn play(&mut self, camera: &Camera, mut session: Option<&mut Session>) -> Result<Phase, WorkError> {
         let bus = camera.pipeline.bus().ok_or(WorkError::Ended)?;
         if camera.pipeline.set_state(gst::State::Playing).is_err() {
             // The reason is on the bus.
@@ -164,10 +171,28 @@ impl Worker {
             if self.outlet.is_closed() || !self.obey(Some(&camera.pipeline)) {
                 return Ok(Phase::Done);
             }
+            if let Some(session) = session.as_deref_mut() {
+                self.heed(session, &camera.pipeline)?;
+            }
             if let Some(message) = bus.timed_pop(TURN) {
                 self.listen(&message)?;
             }
         }
+    }
+
+    /// Handles what the session has told.
+    fn heed(&mut self, session: &mut Session, pipeline: &gst::Pipeline) -> Result<(), WorkError> {
+        while let Ok(notice) = session.notices.try_recv() {
+            match notice {
+                Notice::Source(source) => {
+                    self.status.source = source;
+                    self.outlet.status(&self.status);
+                }
+                Notice::UseElements => session.use_elements(pipeline)?,
+                Notice::Failed(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn listen(&mut self, message: &gst::Message) -> Result<(), WorkError> {

@@ -57,6 +57,8 @@ const ALL: &[Element] = &[
     element("udpsink", "udp", GOOD),
     element("rtph264depay", "rtp", GOOD),
     element("rtph265depay", "rtp", GOOD),
+    element("rtpjpegdepay", "rtp", GOOD),
+    element("rtpL16depay", "rtp", GOOD),
     element("rtpmp4gdepay", "rtp", GOOD),
     element("rtppcmadepay", "rtp", GOOD),
     element("rtppcmudepay", "rtp", GOOD),

@@ -57,6 +57,28 @@ pub enum WorkError {
         /// What it said.
         text: String,
     },
+    /// A camera, in words.
+    #[error("{0}")]
+    Camera(String),
+    /// A camera does not let us in.
+    #[error("{}", if *.had_login {
+        "user name or password refused"
+    } else {
+        "the camera asks for a user name and password, and none is set"
+    })]
+    LoginRefused {
+        /// Whether one was shown.
+        had_login: bool,
+    },
+    /// A camera sends what no output carries, and this worker may not encode.
+    #[error("the camera sends JPEG pictures: they have to be encoded")]
+    NeedsEncoder,
+    /// What comes is not what the camera described.
+    #[error("the camera no longer sends {was}: its codec was changed, so it is asked anew")]
+    OtherCodec {
+        /// What it had described.
+        was: String,
+    },
     /// The source ended by itself.
     #[error("the source ended its stream")]
     Ended,
@@ -72,5 +94,15 @@ impl WorkError {
                 | WorkError::Mode { .. }
                 | WorkError::Control { .. }
         )
+    }
+
+    /// Whether the same with an encoder will do.
+    pub fn needs_encoder(&self) -> bool {
+        matches!(self, WorkError::NeedsEncoder)
+    }
+
+    /// Whether a user name and password were refused, or are missing: trying them again may lock the account.
+    pub fn is_login_refused(&self) -> bool {
+        matches!(self, WorkError::LoginRefused { .. })
     }
 }

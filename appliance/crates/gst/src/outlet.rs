@@ -12,7 +12,27 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-type Mapped = gst::MappedBuffer<gst::buffer::Readable>;
+/// A unit's bytes: where GStreamer has them, or our own.
+#[derive(Debug)]
+pub(crate) enum Payload {
+    Mapped(gst::MappedBuffer<gst::buffer::Readable>),
+    Owned(Bytes),
+}
+
+impl From<gst::MappedBuffer<gst::buffer::Readable>> for Payload {
+    fn from(mapped: gst::MappedBuffer<gst::buffer::Readable>) -> Self {
+        Payload::Mapped(mapped)
+    }
+}
+
+impl AsRef<[u8]> for Payload {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Payload::Mapped(mapped) => mapped.as_ref(),
+            Payload::Owned(bytes) => bytes.as_ref(),
+        }
+    }
+}
 
 /// Sends frames to the gateway. Cheap to clone; every method returns at once.
 #[derive(Clone, Debug)]
@@ -21,7 +41,7 @@ pub(crate) struct Outlet(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     link: UnixStream,
-    outbox: Mutex<Outbox<Mapped>>,
+    outbox: Mutex<Outbox<Payload>>,
     waiting: Condvar,
     closed: AtomicBool,
 }
@@ -49,8 +69,8 @@ impl Outlet {
     }
 
     /// One unit; `false` when it was dropped and a keyframe would help.
-    pub(crate) fn unit(&self, head: &UnitHead, payload: Mapped) -> bool {
-        self.0.push(|outbox| outbox.push_unit(head, payload))
+    pub(crate) fn unit(&self, head: &UnitHead, payload: impl Into<Payload>) -> bool {
+        self.0.push(|outbox| outbox.push_unit(head, payload.into()))
     }
 
     pub(crate) fn tracks(&self, tracks: &Tracks) {
@@ -96,11 +116,11 @@ impl Outlet {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Outbox<Mapped>> {
+    fn lock(&self) -> MutexGuard<'_, Outbox<Payload>> {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push<T>(&self, what: impl FnOnce(&mut Outbox<Mapped>) -> T) -> T {
+    fn push<T>(&self, what: impl FnOnce(&mut Outbox<Payload>) -> T) -> T {
         let mut outbox = self.lock();
         let was_idle = outbox.sending().is_none();
         let taken = what(&mut outbox);
@@ -112,7 +132,7 @@ impl Shared {
     }
 
     /// Sends as much as the socket takes; `false` when something is left.
-    fn send(&self, outbox: &mut Outbox<Mapped>) -> bool {
+    fn send(&self, outbox: &mut Outbox<Payload>) -> bool {
         while let Some(sending) = outbox.sending() {
             let pieces = [IoSlice::new(sending.head), IoSlice::new(sending.body)];
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -132,7 +152,7 @@ impl Shared {
     fn serve(&self) {
         while !self.closed.load(Ordering::Relaxed) {
             let outbox = self.lock();
-            let idle = |outbox: &mut Outbox<Mapped>| outbox.sending().is_none();
+            let idle = |outbox: &mut Outbox<Payload>| outbox.sending().is_none();
             drop(self.waiting.wait_while(outbox, idle).unwrap_or_else(PoisonError::into_inner));
             self.wait_writable();
             self.send(&mut self.lock());

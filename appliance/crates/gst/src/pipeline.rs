@@ -46,7 +46,7 @@ pub(crate) fn element_error(message: &gst::message::Error) -> WorkError {
     let element = message.src().map(|source| source.name().to_string()).unwrap_or_default();
     let error = message.error();
     let text = match error.kind::<gst::ResourceError>() {
-        Some(gst::ResourceError::NotAuthorized) => "user name or password refused".to_owned(),
+        Some(gst::ResourceError::NotAuthorized) => return WorkError::LoginRefused { had_login: true },
         Some(gst::ResourceError::OpenReadWrite | gst::ResourceError::OpenRead)
             if message
                 .src()

@@ -1,12 +1,12 @@
-//! From the appsinks of one pipeline to the link: tracks first, then units, in order.
+//! From the appsinks of one pipeline, or a session of our own, to the link: tracks first, then units, in order.
 //!
 //! Units that come before all expected tracks are known wait for a moment, so that the first tracks frame is complete
 //! and the first keyframe is not lost.
 
-use crate::outlet::Outlet;
+use crate::outlet::{Outlet, Payload};
 use crate::timeline::{DecodeTimes, Timeline};
 use crate::track;
-use fieldgate_media::{Captured, ClockSource, TrackId, Tracks, UnitHead};
+use fieldgate_media::{Captured, ClockSource, Track, TrackId, Tracks, UnitHead};
 use gst::prelude::*;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,7 +42,7 @@ struct State {
     end_ns: i64,
 }
 
-type Waiting = (UnitHead, gst::MappedBuffer<gst::buffer::Readable>);
+type Waiting = (UnitHead, Payload);
 
 impl Stream {
     pub(crate) fn new(outlet: Outlet) -> Stream {
@@ -71,23 +71,32 @@ impl Stream {
     /// Sends what arrives at `sink` as the units of track `id`.
     pub(crate) fn attach(&self, sink: &gst_app::AppSink, id: TrackId, times: DecodeTimes) {
         let stream = self.clone();
-        // Sound is never reordered.
-        let learning = times == DecodeTimes::Made && id == TrackId::VIDEO;
-        let held = learning.then(Vec::new);
-        let mut feed = Feed { id, times, timeline: Timeline::new(times), caps: None, held };
+        let (mut feed, mut caps) = (Feed::new(id, times), None);
         let new_sample = move |sink: &gst_app::AppSink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             // A panic must not unwind into C code. Whatever broke is ours: end the stream, the gateway starts anew.
-            let taken = catch_unwind(AssertUnwindSafe(|| stream.sample(&mut feed, sink, sample)));
+            let taken = catch_unwind(AssertUnwindSafe(|| stream.sample(&mut feed, &mut caps, sink, sample)));
             taken.map_err(|_| gst::FlowError::Error)?;
             if stream.0.outlet.is_closed() { Err(gst::FlowError::Eos) } else { Ok(gst::FlowSuccess::Ok) }
         };
         sink.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(new_sample).build());
     }
 
-    fn sample(&self, feed: &mut Feed, sink: &gst_app::AppSink, mut sample: gst::Sample) {
+    fn sample(
+        &self,
+        feed: &mut Feed,
+        caps: &mut Option<gst::Caps>,
+        sink: &gst_app::AppSink,
+        mut sample: gst::Sample,
+    ) {
         let outlet = &self.0.outlet;
-        self.new_caps(feed, &sample);
+        let new_caps = sample.caps_owned();
+        if new_caps != *caps {
+            *caps = new_caps;
+            if let Some(track) = caps.as_ref().and_then(|caps| track::from_caps(feed.id, caps)) {
+                self.describe(track);
+            }
+        }
         let segment = sample.segment().and_then(|segment| segment.downcast_ref::<gst::ClockTime>()).cloned();
         // Taken out of the sample, so that this is the only reference and mapping it copies nothing.
         let buffer = sample.buffer_owned();
@@ -107,67 +116,19 @@ impl Stream {
         });
         let (pts, dts) = (pts.map(|pts| pts + shift), dts.map(|dts| dts + shift));
         let captured = captured(&buffer, sink, pts.or(dts).filter(|_| feed.times == DecodeTimes::Given));
-        let timed = Timed { pts, dts, captured, buffer };
-        let Some(held) = &mut feed.held else { return self.forward(feed, sink, timed) };
-        held.push(timed);
-        let times: Vec<i64> = held.iter().filter_map(|timed| timed.pts).collect();
-        let span = times.iter().max().zip(times.iter().min()).map_or(0, |(max, min)| max - min);
-        if held.len() < HELD_UNITS && span < HELD_NS {
-            return;
-        }
-        feed.timeline.learn(&times);
-        for timed in feed.held.take().unwrap_or_default() {
-            self.forward(feed, sink, timed);
+        let parser_says_keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        let Ok(payload) = buffer.into_mapped_buffer_readable() else { return outlet.count_unusable() };
+        let payload = Payload::Mapped(payload);
+        let wants_keyframe = self.take(feed, Timed { pts, dts, captured, parser_says_keyframe, payload });
+        if wants_keyframe {
+            ask_for_keyframe(sink);
         }
     }
 
-    fn forward(&self, feed: &mut Feed, sink: &gst_app::AppSink, timed: Timed) {
-        let outlet = &self.0.outlet;
-        let Timed { pts, dts, captured, buffer } = timed;
-        let parser_says = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
-        let (Some(placed), Ok(payload)) =
-            (feed.timeline.place(pts, dts), buffer.into_mapped_buffer_readable())
-        else {
-            return outlet.count_unusable();
-        };
+    /// A track's codec and shape, from here on.
+    pub(crate) fn describe(&self, track: Track) {
         self.with(|state| {
-            let Some(codec) = state.tracks.get(feed.id).map(|track| track.codec) else {
-                return outlet.count_unusable();
-            };
-            let head = UnitHead {
-                track: feed.id,
-                dts: placed.dts,
-                pts: placed.pts,
-                source_dts: placed.source_dts,
-                source_pts: placed.pts,
-                keyframe: track::is_keyframe(codec, parser_says, &payload),
-                captured,
-            };
-            let now_ns = pts.or(dts).unwrap_or(0);
-            let first_ns = *state.first_ns.get_or_insert(now_ns);
-            if !state.announced {
-                let late = now_ns.saturating_sub(first_ns) > WAIT_FOR_TRACKS_NS;
-                if !state.is_complete() && !late && state.waiting.len() < WAITING_MAX {
-                    state.waiting.push_back((head, payload));
-                    return;
-                }
-                state.announce(outlet);
-            }
-            if !outlet.unit(&head, payload) && !head.keyframe {
-                ask_for_keyframe(sink);
-            }
-        });
-    }
-
-    fn new_caps(&self, feed: &mut Feed, sample: &gst::Sample) {
-        let caps = sample.caps_owned();
-        if caps == feed.caps {
-            return;
-        }
-        feed.caps = caps;
-        let Some(track) = feed.caps.as_ref().and_then(|caps| track::from_caps(feed.id, caps)) else { return };
-        self.with(|state| {
-            if state.tracks.get(feed.id) == Some(&track) {
+            if state.tracks.get(track.id) == Some(&track) {
                 return;
             }
             state.tracks = state.tracks.with(track);
@@ -177,6 +138,55 @@ impl Stream {
                 state.announce(&self.0.outlet);
             }
         });
+    }
+
+    /// Places a unit of the feed's track and sends it; `true` when one was dropped and a keyframe would help.
+    pub(crate) fn take(&self, feed: &mut Feed, timed: Timed) -> bool {
+        let Some(held) = &mut feed.held else { return self.forward(feed, timed) };
+        held.push(timed);
+        let times: Vec<i64> = held.iter().filter_map(|timed| timed.pts).collect();
+        let span = times.iter().max().zip(times.iter().min()).map_or(0, |(max, min)| max - min);
+        if held.len() < HELD_UNITS && span < HELD_NS {
+            return false;
+        }
+        feed.timeline.learn(&times);
+        let held = feed.held.take().unwrap_or_default();
+        held.into_iter().fold(false, |wants, timed| self.forward(feed, timed) || wants)
+    }
+
+    fn forward(&self, feed: &mut Feed, timed: Timed) -> bool {
+        let outlet = &self.0.outlet;
+        let Timed { pts, dts, captured, parser_says_keyframe, payload } = timed;
+        let Some(placed) = feed.timeline.place(pts, dts) else {
+            outlet.count_unusable();
+            return false;
+        };
+        self.with(|state| {
+            let Some(codec) = state.tracks.get(feed.id).map(|track| track.codec) else {
+                outlet.count_unusable();
+                return false;
+            };
+            let head = UnitHead {
+                track: feed.id,
+                dts: placed.dts,
+                pts: placed.pts,
+                source_dts: placed.source_dts,
+                source_pts: placed.pts,
+                keyframe: track::is_keyframe(codec, parser_says_keyframe, payload.as_ref()),
+                captured,
+            };
+            let now_ns = pts.or(dts).unwrap_or(0);
+            let first_ns = *state.first_ns.get_or_insert(now_ns);
+            if !state.announced {
+                let late = now_ns.saturating_sub(first_ns) > WAIT_FOR_TRACKS_NS;
+                if !state.is_complete() && !late && state.waiting.len() < WAITING_MAX {
+                    state.waiting.push_back((head, payload));
+                    return false;
+                }
+                state.announce(outlet);
+            }
+            !outlet.unit(&head, payload) && !head.keyframe
+        })
     }
 
     fn with<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
@@ -198,22 +208,34 @@ impl State {
     }
 }
 
-/// What one appsink remembers.
-struct Feed {
+/// What is remembered of one track's source.
+pub(crate) struct Feed {
     id: TrackId,
     times: DecodeTimes,
     timeline: Timeline,
-    caps: Option<gst::Caps>,
     /// The first units, until their order has shown how decode times are to be made.
     held: Option<Vec<Timed>>,
 }
 
-/// A buffer with its running times in nanoseconds.
-struct Timed {
-    pts: Option<i64>,
-    dts: Option<i64>,
-    captured: Option<Captured>,
-    buffer: gst::Buffer,
+impl Feed {
+    pub(crate) fn new(id: TrackId, times: DecodeTimes) -> Feed {
+        // Sound is never reordered.
+        let learning = times == DecodeTimes::Made && id == TrackId::VIDEO;
+        Feed { id, times, timeline: Timeline::new(times), held: learning.then(Vec::new) }
+    }
+
+    pub(crate) fn id(&self) -> TrackId {
+        self.id
+    }
+}
+
+/// A unit with its running times in nanoseconds.
+pub(crate) struct Timed {
+    pub(crate) pts: Option<i64>,
+    pub(crate) dts: Option<i64>,
+    pub(crate) captured: Option<Captured>,
+    pub(crate) parser_says_keyframe: bool,
+    pub(crate) payload: Payload,
 }
 
 fn signed_nanos(time: gst::Signed<gst::ClockTime>) -> i64 {

@@ -34,7 +34,7 @@ pub use backlog::{Backlog, RamBacklog};
 pub use clock::Clock;
 pub use context::Context;
 pub use ledger::{LedgerHandle, LedgerKeeper};
-pub use logins::{CameraKey, LoginTry, LoginWait, Logins};
+pub use logins::{CameraKey, LoginTry, LoginWait, Logins, REST as LOGIN_REST};
 pub use mountpoint::{Limits, Mountpoint, MountpointError, PublisherInfo, StreamState};
 pub use pulse::{Pulse, Pulses, Silence};
 pub use registry::{Registry, RegistryError};

@@ -37,7 +37,7 @@ pub use problem::{Path, Problem};
 pub use secret::Secret;
 pub use secrets::StoredError;
 pub use shape::schema;
-pub use source::{KmpSource, Publish, Pull, Rtsp, RtspTransport, Source, TestPicture, V4l2, V4l2Format};
+pub use source::{KmpSource, Publish, Pull, Rtsp, RtspStream, RtspTransport, Source, TestPicture, V4l2, V4l2Format};
 pub use span::{Span, SpanError};
 pub use spool::Spool;
 pub use url::{SecretUrl, UrlError, UrlParts};

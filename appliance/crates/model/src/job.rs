@@ -361,12 +361,18 @@ impl EncoderTrial {
 }
 
 /// Why a worker cannot go on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// In words, without secrets.
     pub cause: String,
     /// Nothing changes until the settings or the installed software do.
     pub permanent: bool,
+    /// A camera refused the user name and password: they must not be tried again soon.
+    #[serde(default)]
+    pub login_refused: bool,
+    /// The same with an encoder will do.
+    #[serde(default)]
+    pub needs_encoder: bool,
 }
 
 #[cfg(test)]

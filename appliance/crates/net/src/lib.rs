@@ -2,6 +2,7 @@
 //!
 //! Knows neither GStreamer nor the config's owner: what it needs is handed in as settings and `hub::Context`.
 
+mod camera_relay;
 mod dial;
 mod discovery;
 mod http_client;
@@ -20,6 +21,7 @@ mod socket;
 mod tls;
 mod wire;
 
+pub use camera_relay::{CameraRelay, CameraRelayError};
 pub use dial::{DialError, DialOptions, Failures, Stage, Stream, Target, dial};
 pub use discovery::{
     CameraClient, CameraClientError, CameraLogin, Finder, FinderError, FinderSettings, FinderState, Found,

@@ -1,56 +1,229 @@
-//! What an RTSP camera's worker is told.
+//! RTSP cameras: what a camera's worker is told, how it is reached, and what its end says about the next try.
 
 use super::job_for;
+use crate::clock::timestamp;
 use crate::supervisor::ChildError;
+use crate::wiring::Wiring;
+use crate::wiring::pushes::{client_tls, dial_options};
 use crate::wiring::treatment::Treatments;
-use fieldgate_hub::Retry;
-use fieldgate_model::config::{Rtsp, RtspTransport, Source};
-use fieldgate_model::job::{self, Job, RtspCamera, Sandbox, Work};
+use fieldgate_hub::{CameraKey, LOGIN_REST, LoginTry, LoginWait, Retry};
+use fieldgate_model::config::{Rtsp, RtspTransport, UrlParts};
+use fieldgate_model::job::{self, AudioTreatment, Job, RtspCamera, Sandbox, Work};
+use fieldgate_model::masks::Masks;
+use fieldgate_net::{CameraRelay, CameraRelayError, Target};
+use fieldgate_worker::{Deadlines, Report, WorkerError};
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 /// How long a camera's name may take to resolve.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
-/// RTSP's port where the address names none.
+/// RTSP's ports where the address names none.
 const RTSP_PORT: u16 = 554;
+const RTSPS_PORT: u16 = 322;
+/// Without a first unit for so long, `auto` gives UDP up: many networks let it through in one direction only.
+const AUTO_UDP_WITHIN: Duration = Duration::from_secs(8);
+
+/// A login under way, shared by who waits for the first unit and who waits for the end.
+#[derive(Clone, Default)]
+pub(super) struct Login(Arc<Mutex<Option<LoginTry>>>);
+
+impl Login {
+    /// The camera sends: it has taken it.
+    pub(super) fn accepted(&self) {
+        if let Some(login) = self.take() {
+            login.accepted(Instant::now());
+        }
+    }
+
+    fn take(&self) -> Option<LoginTry> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// One try at a camera.
+pub(super) struct Attempt {
+    pub(super) job: Job,
+    pub(super) deadlines: Deadlines,
+    /// Where the camera speaks TLS.
+    pub(super) relay: Option<CameraRelay>,
+    /// Where it is shown a user name; taken when its fate is known.
+    pub(super) login: Login,
+    /// Where `auto` may ask in another way next.
+    auto: Option<job::RtspTransport>,
+}
+
+impl Wiring {
+    /// Finds and, where it speaks TLS, connects the camera; refuses while a login that it has refused must wait.
+    pub(super) async fn rtsp(
+        &self,
+        name: &str,
+        rtsp: &Rtsp,
+        masks: Masks,
+        cancel: &CancellationToken,
+    ) -> Result<Attempt, ChildError> {
+        let (treat, devices) = self.rtsp_treatments(name, masks, cancel).await?;
+        let parts = rtsp.taken_url().parts().map_err(|error| ChildError::of(Retry::Never, &error))?;
+        let has_tls = parts.scheme.eq_ignore_ascii_case("rtsps");
+        let port = parts.port.unwrap_or(if has_tls { RTSPS_PORT } else { RTSP_PORT });
+        let found = resolve(parts.host, port).await?;
+        let address = self.transports.address(name, &found);
+        let address = address.ok_or_else(|| unresolved(parts.host, "no address"))?;
+        let user = percent_decoded(parts.user.unwrap_or_default());
+        let password = percent_decoded(parts.password.unwrap_or_default());
+        let login = Login::default();
+        if !user.is_empty() {
+            let camera = CameraKey::address(address.ip());
+            let begun = self.cameras.logins().begin(camera, &user, &password, Instant::now());
+            let begun = begun.map_err(|wait| self.must_wait(wait))?;
+            *login.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+        }
+        let tls = client_tls(has_tls, rtsp.verify, rtsp.ca.as_deref())?;
+        let relay = match tls {
+            None => None,
+            Some(tls) => {
+                let target = Target { host: parts.host.to_owned(), port, tls: Some(tls) };
+                let relay = CameraRelay::open(target, dial_options(rtsp.stall_timeout.get())).await;
+                let unused = |error| {
+                    login.take().map(LoginTry::unused);
+                    ChildError::of(CameraRelayError::retry(&error), &error)
+                };
+                Some(relay.map_err(unused)?)
+            }
+        };
+        // Packets beside the connection would not be encrypted.
+        let wanted = if has_tls { RtspTransport::Tcp } else { rtsp.transport };
+        let transport = self.transports.next(name, wanted);
+        let address = relay.as_ref().map_or(address, CameraRelay::address);
+        let auto = (wanted == RtspTransport::Auto).then_some(transport);
+        let mut deadlines = Deadlines { between_units: rtsp.stall_timeout.get(), ..Deadlines::default() };
+        if auto == Some(job::RtspTransport::Udp) {
+            deadlines.first_unit = Some(AUTO_UDP_WITHIN);
+        }
+        let camera = camera(rtsp, parts, address, transport, (user, password), treat);
+        Ok(Attempt { job: job_of(name, camera, devices), deadlines, relay, login, auto })
+    }
+
+    /// What the end of a try means for the next one.
+    pub(super) fn note_rtsp_end(
+        &self,
+        name: &str,
+        attempt: &Attempt,
+        last: &Report,
+        error: &WorkerError,
+    ) -> Option<ChildError> {
+        let login = attempt.login.take();
+        let failure = last.status.failure.as_ref();
+        if failure.is_some_and(|failure| failure.login_refused) {
+            // Without a user name nothing was shown, and nothing can be locked.
+            login?.refused(Instant::now());
+            return Some(self.must_wait(LoginWait::Refused(LOGIN_REST)));
+        }
+        // It failed before or after the camera looked at it.
+        login.map(LoginTry::unused);
+        if failure.is_some_and(|failure| failure.needs_encoder) {
+            self.transports.note_needs_encoder(name);
+            return None;
+        }
+        if last.units == 0 {
+            self.transports.note_silent_address(name);
+        }
+        if let Some(used) = attempt.auto {
+            self.transports.note_end(name, used, last.units, error);
+        }
+        None
+    }
+
+    /// Pictures pass unless the camera was seen to send what no output carries, or the picture has masks.
+    async fn rtsp_treatments(
+        &self,
+        name: &str,
+        masks: Masks,
+        cancel: &CancellationToken,
+    ) -> Result<(Treatments, Vec<PathBuf>), ChildError> {
+        match masks.unmasked() {
+            Some(unmasked) if !self.transports.needs_encoder(name) => {
+                Ok((Treatments::pass(unmasked), Vec::new()))
+            }
+            _ => {
+                let (encoder, devices) = self.proven(name, cancel).await?;
+                let treat = Treatments { audio: AudioTreatment::Pass, ..Treatments::pass_or(encoder, masks) };
+                Ok((treat, devices))
+            }
+        }
+    }
+
+    fn must_wait(&self, wait: LoginWait) -> ChildError {
+        match wait {
+            LoginWait::Refused(wait) => {
+                let next = timestamp(&self.context.clock).plus(wait);
+                let text = format!(
+                    "user name or password refused; next try at {next}; correct it in the camera's url"
+                );
+                ChildError::new(Retry::Backoff, text).not_before(wait)
+            }
+            wait => ChildError::of(Retry::Backoff, &wait),
+        }
+    }
+}
+
+/// A camera's run beside its relay. The run's end is the end; that of the relay shows in the run.
+pub(super) async fn relayed<T>(relay: CameraRelay, run: impl Future<Output = T>) -> T {
+    let mut run = pin!(run);
+    tokio::select! {
+        ended = &mut run => return ended,
+        relayed = relay.run() => {
+            if let Err(error) = relayed {
+                warn!(error = %crate::steward::chain(&error), "the camera's TLS connection");
+            }
+        }
+    }
+    run.await
+}
+
+async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ChildError> {
+    let found = tokio::time::timeout(RESOLVE_WITHIN, tokio::net::lookup_host((host, port))).await;
+    let found = found.map_err(|_| unresolved(host, "no answer"))?;
+    Ok(found.map_err(|error| unresolved(host, &error.to_string()))?.collect())
+}
+
+fn unresolved(host: &str, cause: &str) -> ChildError {
+    let text = format!("camera name {host} does not resolve ({cause}): check the name or the gateway's DNS");
+    ChildError::new(Retry::Backoff, text)
+}
 
 /// Names are resolved here: the worker may talk to the camera's port alone.
-pub(super) async fn rtsp_job(
-    name: &str,
+fn camera(
     rtsp: &Rtsp,
+    parts: UrlParts<'_>,
+    address: SocketAddr,
     transport: job::RtspTransport,
+    (user, password): (String, String),
     treat: Treatments,
-) -> Result<Job, ChildError> {
-    let parts = rtsp.url.parts().map_err(|error| ChildError::of(Retry::Never, &error))?;
-    let (host, port) = (parts.host, parts.port.unwrap_or(RTSP_PORT));
-    let unresolved = |cause: String| {
-        let text =
-            format!("camera name {host} does not resolve ({cause}): check the name or the gateway's DNS");
-        ChildError::new(Retry::Backoff, text)
-    };
-    let found = tokio::time::timeout(RESOLVE_WITHIN, tokio::net::lookup_host((host, port))).await;
-    let mut found =
-        found.map_err(|_| unresolved("no answer".into()))?.map_err(|e| unresolved(e.to_string()))?;
-    let address: SocketAddr = found.next().ok_or_else(|| unresolved("no address".into()))?;
+) -> RtspCamera {
     let path = if parts.path.is_empty() { "/" } else { parts.path };
     let query = parts.query.map(|query| format!("?{query}")).unwrap_or_default();
-    let camera = RtspCamera {
+    RtspCamera {
         address,
         path: format!("{path}{query}"),
         transport,
-        user: percent_decoded(parts.user.unwrap_or_default()),
-        password: job::Secret(percent_decoded(parts.password.unwrap_or_default())),
+        user,
+        password: job::Secret(password),
         latency_ms: u32::try_from(rtsp.latency.get().as_millis()).unwrap_or(u32::MAX),
         video: treat.video,
         audio: treat.audio,
-    };
-    let udp = transport == job::RtspTransport::Udp;
-    let sandbox = Sandbox { tcp_connect: vec![port], udp, ..Sandbox::default() };
-    Ok(job_for(name, sandbox, Work::Rtsp(camera)))
+    }
 }
 
-pub(super) fn is_auto(source: &Source) -> bool {
-    matches!(source, Source::Rtsp(rtsp) if rtsp.transport == RtspTransport::Auto)
+fn job_of(name: &str, camera: RtspCamera, devices: Vec<PathBuf>) -> Job {
+    let udp = camera.transport == job::RtspTransport::Udp;
+    let sandbox = Sandbox { tcp_connect: vec![camera.address.port()], udp, devices, ..Sandbox::default() };
+    job_for(name, sandbox, Work::Rtsp(camera))
 }
 
 /// A user name or password as it is meant. A `%` without two hexadecimal digits stands for itself, as cameras' own

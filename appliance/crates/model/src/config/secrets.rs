@@ -145,7 +145,7 @@ impl Owner<'_> {
     fn urls_of<'c>(&self, config: &'c Config, url: &SecretUrl) -> Vec<&'c SecretUrl> {
         match self {
             Owner::Source { mountpoint } => match config.mountpoints.get(*mountpoint).map(|m| &m.source) {
-                Some(Source::Rtsp(rtsp)) => vec![&rtsp.url],
+                Some(Source::Rtsp(rtsp)) => std::iter::once(&rtsp.url).chain(&rtsp.sub_url).collect(),
                 Some(Source::Pull(pull)) => vec![&pull.url],
                 _ => Vec::new(),
             },
@@ -181,7 +181,10 @@ fn visit(config: &mut Config, visitor: &mut dyn FnMut(&Path, &Owner<'_>, Held<'_
                 }
             }
             Source::Rtsp(rtsp) => {
-                visitor(&at.field("source").field("url"), &source, Held::Url(&mut rtsp.url))
+                visitor(&at.field("source").field("url"), &source, Held::Url(&mut rtsp.url));
+                if let Some(sub) = &mut rtsp.sub_url {
+                    visitor(&at.field("source").field("sub_url"), &source, Held::Url(sub));
+                }
             }
             Source::Pull(pull) => {
                 visitor(&at.field("source").field("url"), &source, Held::Url(&mut pull.url))

@@ -8,7 +8,7 @@ mod v4l2;
 
 pub use publish::Publish;
 pub use pull::Pull;
-pub use rtsp::{Rtsp, RtspTransport};
+pub use rtsp::{Rtsp, RtspStream, RtspTransport};
 pub use test_picture::TestPicture;
 pub use v4l2::{V4l2, V4l2Format};
 

@@ -52,7 +52,7 @@ pub(crate) fn main() -> ExitCode {
                 worker.status(&WorkerStatus {
                     phase: Phase::Failed,
                     sandbox: worker.guards.clone(),
-                    failure: Some(Failure { cause, permanent: false }),
+                    failure: Some(Failure { cause, ..Failure::default() }),
                     ..WorkerStatus::default()
                 });
                 return ExitCode::from(2);

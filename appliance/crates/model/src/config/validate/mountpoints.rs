@@ -1,7 +1,10 @@
 //! One mountpoint's name, source and outputs.
 
 use super::listeners::check_file;
-use crate::config::{Config, Mountpoint, Path, Problem, Push, Secret, SecretUrl, Source, UrlParts, V4l2};
+use crate::config::{
+    Config, Mountpoint, Path, Problem, Push, Rtsp, RtspStream, RtspTransport, Secret, SecretUrl, Source,
+    UrlParts, V4l2,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
 
@@ -96,7 +99,7 @@ impl Checker<'_> {
         match source {
             Source::Publish(publish) => self.key(&path.field("key"), publish.key.as_ref()),
             Source::Rtsp(rtsp) => {
-                self.url(&path.field("url"), &rtsp.url, &["rtsp", "rtsps"]);
+                self.rtsp(&path, rtsp);
             }
             Source::Kmp(_) => {}
             Source::Pull(pull) => {
@@ -136,6 +139,30 @@ impl Checker<'_> {
         for name in controls.keys().filter(|name| !V4l2::is_control_name(name)) {
             let problem = Problem::new(path, "a name of a control is 1 to 32 of a-z 0-9 _");
             self.problems.push(problem.got(name.as_str()).remedy("`fieldgate devices` lists the controls"));
+        }
+    }
+
+    fn rtsp(&mut self, path: &Path, rtsp: &Rtsp) {
+        let schemes = ["rtsp", "rtsps"];
+        let main = self.url(&path.field("url"), &rtsp.url, &schemes);
+        let sub_url = rtsp.sub_url.as_ref();
+        let sub = sub_url.and_then(|url| self.url(&path.field("sub_url"), url, &schemes));
+        if rtsp.stream == RtspStream::Sub && sub_url.is_none() {
+            let problem = Problem::new(&path.field("stream"), "the sub-stream has no address");
+            self.problems.push(problem.got("sub").remedy("set sub_url"));
+        }
+        if let (Some(main), Some(sub)) = (main, sub)
+            && !main.host.eq_ignore_ascii_case(sub.host)
+        {
+            let problem = Problem::new(&path.field("sub_url"), "must be on the same camera as url");
+            self.problems.push(problem.got(sub.host));
+        }
+        let taken = if rtsp.stream == RtspStream::Sub { sub } else { main };
+        let Some(taken) = taken else { return };
+        self.tls(path, taken.scheme, rtsp.verify, rtsp.ca.as_deref());
+        if taken.scheme.eq_ignore_ascii_case("rtsps") && rtsp.transport == RtspTransport::Udp {
+            let problem = Problem::new(&path.field("transport"), "packets over UDP would not be encrypted");
+            self.problems.push(problem.got("udp").remedy("use tcp with an rtsps:// address"));
         }
     }
 
@@ -225,9 +252,10 @@ impl Checker<'_> {
     }
 
     fn tls(&mut self, path: &Path, scheme: &str, verify: bool, ca: Option<&FilePath>) {
-        if !["rtmps", "kmps"].iter().any(|tls| scheme.eq_ignore_ascii_case(tls)) {
-            self.only_for(&path.field("verify"), !verify, "rtmps:// and kmps");
-            self.only_for(&path.field("ca"), ca.is_some(), "rtmps:// and kmps");
+        if !["rtmps", "kmps", "rtsps"].iter().any(|tls| scheme.eq_ignore_ascii_case(tls)) {
+            let with_tls = if scheme.eq_ignore_ascii_case("rtsp") { "rtsps" } else { "rtmps:// and kmps" };
+            self.only_for(&path.field("verify"), !verify, with_tls);
+            self.only_for(&path.field("ca"), ca.is_some(), with_tls);
         } else if let Some(ca) = ca {
             self.problems.extend(check_file(&path.field("ca"), ca));
         }
