@@ -181,6 +181,10 @@ impl StatusBoard {
             kind: source.kind().to_owned(),
             from: mountpoint.and_then(Mountpoint::publisher).map(|publisher| publisher.from),
             activity: self.source_activity(name, snapshot),
+            described: worker
+                .as_ref()
+                .map(|worker| worker.report.status.source.clone())
+                .filter(|source| !source.is_empty()),
             refused: worker.as_ref().and_then(|worker| worker.report.status.refused.clone()),
             encoder: worker.and_then(|worker| self.encoder(&worker)),
             kmp: match source {

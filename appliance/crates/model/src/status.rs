@@ -191,6 +191,9 @@ pub struct SourceStatus {
     /// Its address or device, secrets masked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// What the source is, in words: transport, codecs, the name of the camera's server. Absent until it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub described: Option<String>,
     /// How it does; absent for `publish`, which waits for others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activity: Option<Activity>,

@@ -187,7 +187,8 @@ fn source(settings: &RtspCamera) -> Result<gst::Element, WorkError> {
         RtspTransport::Udp => "udp",
     };
     let source = make("rtspsrc", &[("name", "camera"), ("protocols", protocols)])?;
-    source.set_property("location", format!("rtsp://{}{}", settings.address, settings.path));
+    source
+        .set_property("location", format!("rtsp://{}{}{}", login(settings), settings.address, settings.path));
     source.set_property("latency", settings.latency_ms);
     if settings.transport == RtspTransport::Tcp {
         // The camera's own timestamps as they are. The usual correction towards our clock takes the order of B-frames
@@ -195,15 +196,27 @@ fn source(settings: &RtspCamera) -> Result<gst::Element, WorkError> {
         source.set_property_from_str("buffer-mode", "none");
     }
     source.set_property("tcp-timeout", TCP_TIMEOUT_US);
-    if !settings.user.is_empty() {
-        source.set_property("user-id", &settings.user);
-        source.set_property("user-pw", &settings.password.0);
-    }
     // The camera's own wall clock, where its sender reports tell it; from 1.22 on.
     if source.find_property("add-reference-timestamp-meta").is_some() {
         source.set_property("add-reference-timestamp-meta", true);
     }
     Ok(source)
+}
+
+/// What stands before the address. A refused login that is given by the element's properties is tried eight times
+/// before it gives up, one in the URL once.
+fn login(settings: &RtspCamera) -> String {
+    if settings.user.is_empty() {
+        return String::new();
+    }
+    let encoded = |text: &str| -> String {
+        let encode = |byte: u8| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        };
+        text.bytes().map(encode).collect()
+    };
+    format!("{}:{}@", encoded(&settings.user), encoded(&settings.password.0))
 }
 
 pub(in crate::cameras) fn attach(
