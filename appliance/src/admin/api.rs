@@ -3,9 +3,9 @@
 //! All methods are called on the admin plane's own threads. Changes may wait there, within [`PATIENCE`]; all else must
 //! not wait at all, as a stuck read counts as a stuck HTTP server.
 
+use super::discovery::CameraApi;
 pub use super::plan::Planner;
 use crate::plan::Answer as PlanAnswer;
-use super::discovery::CameraApi;
 use crate::steward::{Answer, Applied, ChangeError, Edit, Proof, Request, StewardHandle};
 use crate::wiring::{Devices, Listed};
 use fieldgate_hub::Pulses;
@@ -121,7 +121,16 @@ where
         planner: Planner,
         devices: Arc<Devices>,
     ) -> Self {
-        Gateway { steward, pulses, status, ledger, planner, devices, cameras: None, runtime: Handle::current() }
+        Gateway {
+            steward,
+            pulses,
+            status,
+            ledger,
+            planner,
+            devices,
+            cameras: None,
+            runtime: Handle::current(),
+        }
     }
 
     /// With cameras on the network to look for.

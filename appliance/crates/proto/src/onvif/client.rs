@@ -245,6 +245,8 @@ pub struct Client {
     steps: VecDeque<Step>,
     flight: Option<Flight>,
     renewed: bool,
+    /// Nonces are good for one call: each is asked for by a call without a login.
+    one_time_nonces: bool,
     way: Way,
     calls: u32,
     denied: u32,
@@ -270,6 +272,7 @@ impl Client {
             steps,
             flight: None,
             renewed: false,
+            one_time_nonces: false,
             way: Way::Feeling,
             calls: 0,
             denied: 0,
@@ -337,6 +340,9 @@ impl Client {
                 if flight.with_login {
                     self.camera.login = Login::Accepted;
                     self.denied = 0;
+                    if self.one_time_nonces {
+                        self.way = Way::Feeling;
+                    }
                 }
                 self.apply(&flight.step, &answer, unix_millis);
             }
@@ -437,6 +443,7 @@ impl Client {
             // cameras whose nonces are good for one call.
             && (fresh.stale || (accepted && fresh.nonce != used.nonce))
         {
+            self.one_time_nonces |= !fresh.stale;
             self.way = Way::Digest(fresh, 0);
             self.renewed = true;
             self.steps.push_front(flight.step);

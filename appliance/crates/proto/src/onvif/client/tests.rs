@@ -384,7 +384,11 @@ fn nonces_that_are_good_for_one_call_are_renewed_once_each() {
     let mut camera = Fake { auth: Auth::Digest, one_time_nonces: true, ..Fake::default() };
     let found = survey(&mut camera);
     assert_complete(&found);
-    assert_eq!(found.login, Login::Accepted);
+    assert_eq!(
+        (found.login, camera.bad_logins),
+        (Login::Accepted, 1),
+        "an old nonce is used once, then never again"
+    );
     let mut camera = Fake { auth: Auth::Digest, one_time_nonces: true, ..Fake::default() };
     ask(&mut camera, "wrong", false, Wish::Survey).unwrap();
     assert_eq!(camera.bad_logins, 1, "with a wrong password a new nonce is no reason to try again");
