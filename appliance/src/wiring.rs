@@ -3,8 +3,8 @@
 mod admission;
 mod board;
 pub mod capacity;
-pub mod discovery;
 mod devices;
+pub mod discovery;
 pub mod encoders;
 mod kmp_control;
 mod kmp_listen;
