@@ -9,5 +9,6 @@
 mod common;
 
 mod gateway;
+mod m2m;
 mod machine;
 mod vivid;
