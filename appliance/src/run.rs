@@ -150,7 +150,11 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     critical
         .spawn(named("the meter", Box::new(Box::pin(async move { meter.run(registry, metering).await }))));
     let (capacity, following, keeping_room) = (wiring.capacity.clone(), supervisor.clone(), cancel.clone());
-    let capable = async move { capacity.run(following, keeping_room).await };
+    let cameras = wiring.cameras.clone();
+    let capable = async move {
+        let asking = capacity.ask_profiles(&cameras, following.config(), keeping_room.clone());
+        tokio::join!(capacity.run(following.clone(), keeping_room.clone()), asking);
+    };
     critical.spawn(named("the capacity keeper", Box::new(Box::pin(capable))));
     let (kmp_control, controlling) = (wiring.kmp_control.clone(), cancel.clone());
     let controlled = async move { kmp_control.run(controlling).await };

@@ -6,6 +6,7 @@
 //! ```
 //! A source that encodes waits until it is known that it fits, and ends its worker while it is left out.
 
+mod profiles;
 mod sensors;
 
 pub use sensors::{Look, Meter, Sensors};
@@ -60,8 +61,10 @@ impl Standing {
         self.shed.iter().map(|(shed, _)| shed).find(is_it)
     }
 
+    /// What encodes nothing does not wait for encoders to be measured.
     fn judges(&self, mountpoint: &str) -> bool {
-        self.is_settled && self.plan.mountpoints.contains_key(mountpoint)
+        let planned = self.plan.mountpoints.get(mountpoint);
+        planned.is_some_and(|planned| self.is_settled || !planned.source.video.encodes())
     }
 }
 

@@ -321,6 +321,8 @@ pub fn devices_of(encoder: &str, root: &Path) -> Vec<PathBuf> {
 pub fn encoder_devices(root: &Path) -> Vec<PathBuf> {
     let mut devices = numbered(&root.join("dev"), "video");
     devices.extend(numbered(&root.join("dev/dri"), "renderD"));
+    // Decoders without state are asked for through these.
+    devices.extend(numbered(&root.join("dev"), "media"));
     devices.extend(makers_devices(root));
     devices
 }

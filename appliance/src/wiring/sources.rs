@@ -5,6 +5,8 @@ mod rtsp;
 mod test_picture;
 mod v4l2;
 
+pub(super) use rtsp::login_of;
+
 use super::encoders::{EncoderError, Encoders, devices_of, encoder_devices};
 use super::pushes::{client_tls, dial_options};
 use super::treatment::Treatments;

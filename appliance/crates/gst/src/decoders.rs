@@ -28,12 +28,14 @@ const fn candidate(name: &'static str, codec: Picture, hardware: bool) -> Candid
 }
 
 /// Best first, as for encoders.
-const CANDIDATES: [Candidate; 8] = [
+const CANDIDATES: [Candidate; 10] = [
     candidate("v4l2h264dec", Picture::H264, true),
+    candidate("v4l2slh264dec", Picture::H264, true),
     candidate("vah264dec", Picture::H264, true),
     candidate("avdec_h264", Picture::H264, false),
     candidate("openh264dec", Picture::H264, false),
     candidate("v4l2h265dec", Picture::Hevc, true),
+    candidate("v4l2slh265dec", Picture::Hevc, true),
     candidate("vah265dec", Picture::Hevc, true),
     candidate("avdec_h265", Picture::Hevc, false),
     candidate("libde265dec", Picture::Hevc, false),

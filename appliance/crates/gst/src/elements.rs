@@ -102,6 +102,8 @@ const ALL: &[Element] = &[
     element("faad", "faad", BAD),
     element("v4l2h264dec", "video4linux2", GOOD),
     element("v4l2h265dec", "video4linux2", GOOD),
+    element("v4l2slh264dec", "v4l2codecs", BAD),
+    element("v4l2slh265dec", "v4l2codecs", BAD),
     element("vah264dec", "va", BAD),
     element("vah265dec", "va", BAD),
     element("avdec_h264", "libav", LIBAV),

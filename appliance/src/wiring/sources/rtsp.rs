@@ -11,6 +11,7 @@ use fieldgate_model::config::{Rtsp, RtspTransport, UrlParts};
 use fieldgate_model::job::{self, AudioTreatment, Job, RtspCamera, Sandbox, Work};
 use fieldgate_model::masks::Masks;
 use fieldgate_net::{CameraRelay, CameraRelayError, Target};
+use fieldgate_proto::http_auth::Credentials;
 use fieldgate_worker::{Deadlines, Report, WorkerError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -224,6 +225,14 @@ fn job_of(name: &str, camera: RtspCamera, devices: Vec<PathBuf>) -> Job {
     let udp = camera.transport == job::RtspTransport::Udp;
     let sandbox = Sandbox { tcp_connect: vec![camera.address.port()], udp, devices, ..Sandbox::default() };
     job_for(name, sandbox, Work::Rtsp(camera))
+}
+
+/// The host of a camera and the account there, if its address names one.
+pub(in crate::wiring) fn login_of(rtsp: &Rtsp) -> Option<(String, Credentials)> {
+    let parts = rtsp.taken_url().parts().ok()?;
+    let user = percent_decoded(parts.user.filter(|user| !user.is_empty())?);
+    let password = percent_decoded(parts.password.unwrap_or_default());
+    Some((parts.host.to_owned(), Credentials { user, password }))
 }
 
 /// A user name or password as it is meant. A `%` without two hexadecimal digits stands for itself, as cameras' own
