@@ -2,7 +2,7 @@
 
 use crate::unbuilt;
 use fieldgate_model::Config;
-use fieldgate_model::config::{Mountpoint, Problem, Source};
+use fieldgate_model::config::{Mountpoint, Problem, Push, Source};
 use fieldgate_model::plan::{self as model, Load, Overload, Summary};
 use serde::Serialize;
 use std::fmt;
@@ -20,7 +20,9 @@ pub struct Plan {
     pub over: Vec<Overload>,
     /// Bytes of all rings, each template counted with as many streams as it permits.
     pub ring_bytes: u64,
-    /// Bytes that all rings may take together, where known.
+    /// Bytes that KMP pushes without a spool may keep, counted likewise.
+    pub push_bytes: u64,
+    /// Bytes that all of that may take together, where known.
     pub memory_budget: Option<u64>,
 }
 
@@ -84,6 +86,10 @@ impl Plan {
             load: encoding.load,
             over: encoding.over,
             ring_bytes,
+            push_bytes: config.mountpoints.iter().fold(0_u64, |sum, (name, mountpoint)| {
+                let bytes: u64 = mountpoint.push.iter().map(Push::memory_bytes).sum();
+                sum.saturating_add(bytes.saturating_mul(u64::from(streams(name, mountpoint))))
+            }),
             memory_budget: config.memory_budget(machine_memory_bytes),
         }
     }
@@ -152,8 +158,11 @@ impl fmt::Display for Plan {
         write!(f, "\n{}", Summary { load: &self.load, over: &self.over })?;
         let mib = |bytes: u64| bytes / (1 << 20);
         write!(f, "memory   rings take up to {} MiB", mib(self.ring_bytes))?;
+        if self.push_bytes > 0 {
+            write!(f, ", KMP pushes up to {} MiB", mib(self.push_bytes))?;
+        }
         match self.memory_budget {
-            Some(budget) if self.ring_bytes > budget => {
+            Some(budget) if self.ring_bytes.saturating_add(self.push_bytes) > budget => {
                 writeln!(
                     f,
                     "; the budget is {} MiB, so not all streams of the templates fit at once",
@@ -194,8 +203,8 @@ mod tests {
              and 10.0.0.0/8\n",
             "  to rtmp://up/live/{name} (p, off)\n",
             "\nencoding costs are not known here",
-            "\nmemory   rings take up to 528 MiB; the budget is 256 MiB, so not all streams of the templates fit at \
-             once\n",
+            "\nmemory   rings take up to 528 MiB, KMP pushes up to 17 MiB; the budget is 256 MiB, so not all streams of the \
+             templates fit at once\n",
         ] {
             assert!(plan.contains(part), "{part:?} is missing in\n{plan}");
         }

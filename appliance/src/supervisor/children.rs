@@ -301,6 +301,7 @@ fn named(push: &Push, name: &str) -> Push {
     push.id = Some(push.effective_id());
     push.url = SecretUrl::new(push.url.reveal().replace("{name}", name));
     push.channel_id = push.channel_id.map(|id| id.replace("{name}", name));
+    push.backlog_channel_id = push.backlog_channel_id.map(|id| id.replace("{name}", name));
     push
 }
 

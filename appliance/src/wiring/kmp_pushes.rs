@@ -3,32 +3,40 @@
 use super::Wiring;
 use super::pushes::{client_tls, dial_options};
 use crate::supervisor::{ChildContext, ChildError, ChildKey};
-use fieldgate_hub::Retry;
+use fieldgate_hub::backlog::Budget;
+use fieldgate_hub::{Backlog, RamBacklog, Retry};
 use fieldgate_media::TrackKind;
-use fieldgate_model::config::Push;
+use fieldgate_model::config::{Push, PushOrder};
 use fieldgate_net::{KmpBacklog, KmpDialer, KmpPush, KmpPushTrack, KmpShared, KmpTrackSettings};
-use fieldgate_proto::kmp::sender::{Keep, Memory, Reconnect, Settings, UpstreamSpec};
+use fieldgate_proto::kmp::sender::{Keep, Reconnect, Settings, UpstreamSpec};
 use fieldgate_proto::kmp::{KmpUrl, MapSettings, Name};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The first pause before a connection is made anew.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// After the end of a stream: connections made anew that bring no new ack, before the rest counts as sent alone. Only
-/// with a spool; some receivers never acknowledge the last frames.
+/// After the end of a stream: connections made anew that bring no new ack, before the rest counts as sent alone. Some
+/// receivers never acknowledge the last frames.
 const END_ATTEMPTS: u32 = 3;
+/// With what is live first: after a longer outage it goes on at the newest keyframe; a shorter one is caught up with in
+/// order.
+const LIVE_WITHIN: Duration = Duration::from_secs(2);
+/// What is kept in memory is bounded by bytes alone.
+const NO_AGE: Duration = Duration::MAX;
 
-/// What a track of its kind may take.
+/// What a track of its kind may take beside what its backlog holds.
 struct Sizes {
-    /// Memory for what a receiver has not acknowledged.
-    memory_bytes: u64,
-    /// Memory where a spool keeps the rest.
+    /// Packets between backlog and connection. With what is live first also the GOP that is being sent, so that what is left
+    /// behind can begin with its keyframe.
     window_bytes: u64,
     /// Bytes that leave together while units are gathered.
     block_bytes: u64,
 }
 
-const VIDEO: Sizes = Sizes { memory_bytes: 16 << 20, window_bytes: 2 << 20, block_bytes: 64 << 10 };
-const AUDIO: Sizes = Sizes { memory_bytes: 1 << 20, window_bytes: 128 << 10, block_bytes: 4 << 10 };
+const VIDEO: Sizes = Sizes { window_bytes: 2 << 20, block_bytes: 64 << 10 };
+const AUDIO: Sizes = Sizes { window_bytes: 128 << 10, block_bytes: 4 << 10 };
+/// A GOP of several seconds.
+const LIVE_VIDEO: Sizes = Sizes { window_bytes: 8 << 20, ..VIDEO };
 
 /// Whether a push goes by KMP.
 pub(super) fn is_kmp(push: &Push) -> bool {
@@ -58,39 +66,47 @@ impl Wiring {
             ..KmpDialer::default()
         };
         let report = self.board.kmp_report(&key);
-        let spools = push.spool.as_ref();
-        let track = async |kind, id: &str, sizes: Sizes| -> Result<KmpPushTrack, ChildError> {
-            let keep = match spools {
-                Some(_) => Keep::Backlog { window_bytes: sizes.window_bytes },
-                None => Keep::Memory(Memory::of(sizes.memory_bytes)),
-            };
+        let memory = push.memory.clone().unwrap_or_default();
+        let live_first = push.order == PushOrder::LiveFirst;
+        let late_channel_id = match push.backlog_channel_id.as_deref().filter(|_| live_first) {
+            Some(id) => Some(named(id)?),
+            None => None,
+        };
+        let track = async |kind, id: &str, sizes: Sizes, bytes: u64| -> Result<KmpPushTrack, ChildError> {
             let plain = Settings::new();
             let sender = Settings {
                 flush_timeout: push.gather.get(),
                 block_bytes: sizes.block_bytes,
                 timeout: push.write_timeout.get(),
-                keep,
+                keep: Keep::Backlog { window_bytes: sizes.window_bytes },
+                live_within: live_first.then_some(LIVE_WITHIN),
                 reconnect: Reconnect::Backoff { first: FIRST_PAUSE, longest: push.backoff_cap.get() },
-                end_patience: plain.end_patience.filter(|_| spools.is_none()),
-                end_attempts: if spools.is_some() { END_ATTEMPTS } else { 0 },
+                end_patience: None,
+                end_attempts: END_ATTEMPTS,
                 ..plain
             };
             let settings = KmpTrackSettings { kind, map: MapSettings::default(), sender };
-            let percent = spools.map(|spool| spool.backlog_percent);
-            let backlog = self.backlog(&name, &push, id).await?.map(|frames| KmpBacklog {
-                frames,
-                percent,
-                outlives: true,
-            });
+            let spooled = self.backlog(&name, &push, id).await?;
+            let backlog = match (spooled, &push.spool) {
+                (Some(frames), Some(spool)) => {
+                    KmpBacklog { frames, percent: Some(spool.backlog_percent), outlives: true }
+                }
+                _ => {
+                    let frames: Arc<dyn Backlog> = Arc::new(RamBacklog::new(Budget { bytes, age: NO_AGE }));
+                    KmpBacklog { frames, percent: Some(memory.backlog_percent), outlives: false }
+                }
+            };
+            let backlog = Some(backlog);
             Ok(KmpPushTrack { settings, track_id: named(id)?, backlog })
         };
+        let sizes = if live_first { LIVE_VIDEO } else { VIDEO };
         let (video, audio) = (
-            track(TrackKind::Video, &track_ids.video, VIDEO).await?,
-            track(TrackKind::Audio, &track_ids.audio, AUDIO).await?,
+            track(TrackKind::Video, &track_ids.video, sizes, memory.video_bytes).await?,
+            track(TrackKind::Audio, &track_ids.audio, AUDIO, memory.audio_bytes).await?,
         );
         let run = KmpPush {
             channel_id,
-            late_channel_id: None,
+            late_channel_id,
             upstream: UpstreamSpec { id: push.effective_id(), ..UpstreamSpec::new(url.to_string()) },
             video,
             audio,

@@ -29,6 +29,9 @@ pub(crate) const STEP_MICROS: i64 = 40_000;
 pub(crate) const GOP: u32 = 10;
 /// The upstream's name in the ledger.
 pub(crate) const UPSTREAM: &str = "far";
+/// The channel, and the second one for what is late.
+pub(crate) const CHANNEL: &str = "yard";
+pub(crate) const LATE_CHANNEL: &str = "yard-late";
 /// The tracks' names.
 pub(crate) const TRACKS: [&str; 2] = ["v1", "a1"];
 
@@ -149,11 +152,12 @@ pub(crate) fn push(
         track_id: Name::new(name).unwrap(),
         backlog: Some(KmpBacklog { frames: backlog, percent: None, outlives: true }),
     };
+    let live_first = video.0.sender.live_within.is_some();
     let report = KmpPushReport::default();
     let push = KmpPush {
         shared,
-        channel_id: Name::new("yard").unwrap(),
-        late_channel_id: None,
+        channel_id: Name::new(CHANNEL).unwrap(),
+        late_channel_id: live_first.then(|| Name::new(LATE_CHANNEL).unwrap()),
         upstream: upstream(addr),
         video: track(TRACKS[0], video),
         audio: track(TRACKS[1], audio),

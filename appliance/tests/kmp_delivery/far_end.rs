@@ -1,6 +1,6 @@
 //! The receiving side: a door that opens and closes, connections with bad manners, and books of what arrived.
 
-use crate::camera::{Dice, GOP};
+use crate::camera::{CHANNEL, Dice, GOP};
 use bytes::BytesMut;
 use fieldgate_proto::kmp::{Ack, Connect, Direction, Limits, Packet, PacketReader};
 use futures_util::StreamExt;
@@ -314,6 +314,14 @@ impl FarEnd {
     }
 }
 
+/// A track's name here: with its channel, if that is not the usual one.
+fn name_of(connect: &Connect) -> String {
+    match (connect.channel_id.to_string(), connect.track_id) {
+        (channel, track) if channel == CHANNEL => track.to_string(),
+        (channel, track) => format!("{channel}/{track}"),
+    }
+}
+
 /// One connection.
 struct Visit {
     stream: TcpStream,
@@ -330,7 +338,7 @@ struct Visit {
 
 impl Visit {
     fn track(&self) -> Option<String> {
-        self.connect.as_ref().map(|connect| connect.track_id.to_string())
+        self.connect.as_ref().map(name_of)
     }
 
     /// Reads some bytes; false when there are no more.
@@ -347,8 +355,7 @@ impl Visit {
                 Packet::Connect(connect) => {
                     self.next_id = connect.initial_frame_id;
                     self.first_id = self.next_id;
-                    let track = connect.track_id.to_string();
-                    far.with(&track, |heard| heard.connections += 1);
+                    far.with(&name_of(&connect), |heard| heard.connections += 1);
                     self.connect = Some(connect);
                 }
                 Packet::MediaInfo(_) => self.header = true,
@@ -356,7 +363,7 @@ impl Visit {
                     let track = self.track().ok_or("a frame came before cnct")?;
                     let number = frame.payload().first_chunk().copied().map(u32::from_be_bytes);
                     let number = number.ok_or("a frame without a number")?;
-                    let pictures = track.starts_with('v');
+                    let pictures = track.starts_with('v') || track.contains("/v");
                     if pictures && frame.head.keyframe != number.is_multiple_of(GOP) {
                         return Err(format!("number {number}: keyframe {}", frame.head.keyframe));
                     }

@@ -13,6 +13,7 @@ mod camera;
 mod damage;
 mod far_end;
 mod killed;
+mod live_first;
 mod outages;
 mod random;
 mod record;
@@ -37,6 +38,16 @@ fn main() -> ExitCode {
     let tests = [
         test("random_receivers_lose_nothing", random::random_receivers_lose_nothing, false),
         test("what_random_receivers_miss_is_named", random::what_random_receivers_miss_is_named, false),
+        test(
+            "live_goes_first_and_nothing_is_missing",
+            live_first::live_goes_first_and_nothing_is_missing,
+            false,
+        ),
+        test(
+            "what_is_owed_outlives_the_process_and_is_told_once",
+            live_first::what_is_owed_outlives_the_process_and_is_told_once,
+            false,
+        ),
         test("an_outage_of_a_second_loses_nothing", outages::an_outage_of_a_second_loses_nothing, false),
         test("an_outage_of_a_minute_loses_nothing", outages::an_outage_of_a_minute_loses_nothing, false),
         test("an_outage_of_an_hour_loses_nothing", outages::an_outage_of_an_hour_loses_nothing, false),

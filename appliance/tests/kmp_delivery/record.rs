@@ -86,4 +86,10 @@ impl<B: Backlog> Backlog for Watched<B> {
     fn keeping(&self) -> Keeping {
         self.inner.keeping()
     }
+    fn keep_note(&self, note: bytes::Bytes) {
+        self.inner.keep_note(note);
+    }
+    fn note(&self) -> (bytes::Bytes, bool) {
+        self.inner.note()
+    }
 }

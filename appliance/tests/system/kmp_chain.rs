@@ -116,3 +116,55 @@ fn what_the_far_gateway_does_not_list_is_not_taken() {
     assert!(far.status()["mountpoints"]["far"]["stream"].is_null());
     publisher.finish();
 }
+
+#[test]
+fn live_goes_on_at_once_and_what_an_outage_held_up_comes_on_a_second_mountpoint() {
+    let source = json!({ "kind": "kmp" });
+    let ring = json!({ "age": "60s", "bytes": 33_554_432 });
+    let mountpoint = json!({ "source": source, "grace": "60s", "ring": ring, "max_lag": "30s" });
+    let far = Gateway::start(json!({
+        "kmp": { "listen": ["127.0.0.1:0"], "join_wait": "20s", "channels": {
+            "yard-1": { "mountpoint": "far" }, "yard-1-late": { "mountpoint": "late" } } },
+        "mountpoints": { "far": mountpoint, "late": mountpoint },
+    }));
+    let link = Proxy::start(far.kmp.expect("listens for KMP"));
+    let near = Gateway::with_mountpoints(json!({
+        "yard": { "source": { "kind": "publish" }, "grace": "0s", "push": [{
+            "id": "k", "url": format!("kmp://{}", link.address), "channel_id": "yard-1",
+            "order": "live_first", "backlog_channel_id": "yard-1-late", "backoff_cap": "1s", "write_timeout": "2s",
+        }] },
+    }));
+    let (live, late) = (Player::start(far.rtmp, "far"), Player::start(far.rtmp, "late"));
+    let publisher = Publisher::start(near.rtmp, "yard", &Fixture::h264_aac(6), 0, End::Polite);
+    live.wait_for_more(100);
+    link.set(Mode::Reset);
+    // Longer than what is caught up with in order.
+    sleep(secs(5));
+    link.set(Mode::Pass);
+    live.wait_for_more(200);
+    late.wait_for_more(100);
+    let sent = publisher.finish();
+    wait::until_true("all frames to be acknowledged", secs(60), || acked(&near) == count(&sent));
+    let late_tracks = || far.status()["mountpoints"]["late"]["source"]["kmp"].clone();
+    let received = sum(&late_tracks(), "received_frames");
+    assert!(received > 100, "{:#}", late_tracks());
+    assert_eq!(sum(&tracks(&far), "no_key_frames") + sum(&late_tracks(), "no_key_frames"), 0);
+    let (live, late) = (live.finish(), late.finish());
+    for (sent, live, late) in
+        [(&sent.video, &live.video, &late.video), (&sent.audio, &live.audio, &late.audio)]
+    {
+        let position = |payload: &Vec<u8>| sent.frames.iter().position(|frame| frame.payload == *payload);
+        let places = |frames: &[_]| -> Vec<usize> {
+            let found = |frame: &crate::common::take::Frame| position(&frame.payload);
+            frames.iter().filter_map(found).collect()
+        };
+        let (live, late) = (places(&live.frames), places(&late.frames));
+        assert!(live.is_sorted() && late.is_sorted(), "each in order");
+        let missing: Vec<usize> =
+            (0..sent.frames.len()).filter(|at| !live.contains(at) && !late.contains(at)).collect();
+        assert_eq!(missing, [], "of {}; live {}, late {}", sent.frames.len(), live.len(), late.len());
+        assert!(live.windows(2).any(|pair| pair[1] > pair[0] + 25), "live did not wait");
+    }
+    let status = near.status()["mountpoints"]["yard"]["pushes"]["k"]["kmp"].clone();
+    assert_eq!((status["lost_frames"].as_u64(), status["unconfirmed_frames"].as_u64()), (Some(0), Some(0)));
+}

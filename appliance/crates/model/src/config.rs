@@ -32,7 +32,7 @@ pub use kmp_listen::{Kmp, KmpChannel, KmpTls};
 pub use limits::Limits;
 pub use mountpoint::{Mountpoint, Ring};
 pub use network::{Network, NetworkError};
-pub use output::{Play, Push, TrackIds, WhenAbsent};
+pub use output::{Play, Push, PushMemory, PushOrder, TrackIds, WhenAbsent};
 pub use problem::{Path, Problem};
 pub use secret::Secret;
 pub use secrets::StoredError;

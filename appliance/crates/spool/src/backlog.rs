@@ -2,6 +2,7 @@
 
 use crate::core::Shared;
 use crate::disk::{Job, Jobs};
+use bytes::Bytes;
 use fieldgate_hub::backlog::{Backlog, BacklogError, Batch, Held, Keeping, Lost, Reading, Stored};
 use std::fmt;
 use std::sync::Arc;
@@ -155,6 +156,16 @@ impl Backlog for SpoolBacklog {
 
     fn keeping(&self) -> Keeping {
         self.shared.lock().keeping
+    }
+
+    fn keep_note(&self, note: Bytes) {
+        let mut tail = self.shared.lock();
+        (tail.note, tail.note_waits) = (note, true);
+    }
+
+    fn note(&self) -> (Bytes, bool) {
+        let tail = self.shared.lock();
+        (tail.note.clone(), tail.noted_in_order)
     }
 }
 

@@ -8,8 +8,10 @@
 
 use crate::fs::SpoolFs;
 use crate::meta::{Meta, STEP};
+use crate::note;
 use crate::segments::Segments;
 use crate::wear::Wear;
+use bytes::Bytes;
 use fieldgate_hub::backlog::{
     BacklogError, Batch, Budget, Held, Keeping, LossCause, Lost, PacketQueue, Stored,
 };
@@ -23,6 +25,8 @@ const MAX_WRITE: usize = 1 << 20;
 /// Waits between tries of a disk that fails.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How long a note waits, as it may change often.
+const NOTE_AFTER: Duration = Duration::from_secs(10);
 /// How long nothing must have been written until what is released is written down alone.
 const REST_AFTER: Duration = Duration::from_secs(10);
 
@@ -72,6 +76,10 @@ pub(crate) struct Tail {
     restarted: Option<(u64, Option<i64>)>,
     first: First,
     floor: u64,
+    /// What the owner wants to find again, whether it is not on disk yet, and whether the last stop was in order.
+    pub note: Bytes,
+    pub note_waits: bool,
+    pub noted_in_order: bool,
     pub appended_bytes: u64,
     pub written_bytes: u64,
     pub flash_bytes_per_day: u64,
@@ -170,6 +178,7 @@ pub(crate) struct Core {
     due: Option<Instant>,
     retry: Option<(Instant, Duration)>,
     rest_at: Option<Instant>,
+    note_due: Option<Instant>,
     /// What the last stop without warning may have cost is written down.
     told: bool,
 }
@@ -186,6 +195,9 @@ impl Core {
             restarted: None,
             first: First::Untold,
             floor: 0,
+            note: Bytes::new(),
+            note_waits: false,
+            noted_in_order: false,
             appended_bytes: 0,
             written_bytes: 0,
             flash_bytes_per_day: 0,
@@ -201,6 +213,7 @@ impl Core {
             due: None,
             retry: None,
             rest_at: None,
+            note_due: None,
             told: false,
         };
         if let Err(error) = core.open_segments() {
@@ -214,6 +227,7 @@ impl Core {
         let found = Meta::read(fs.as_ref())?;
         let meta = found.unwrap_or_default();
         let mut segments = Segments::open(fs, self.settings.budget, meta.floor)?;
+        let noted = note::read(segments.fs())?;
         let mut tail = self.shared.lock();
         let next_id = segments.end_id().max(meta.reserved);
         if tail.queue.next_id() == 0 {
@@ -221,6 +235,9 @@ impl Core {
             let newest = (held.frames > 0).then_some(held.newest_unix_micros);
             let used = found.is_some() || segments.end_id() > 0;
             tail.restarted = (used && !meta.clean).then_some((segments.end_id(), newest));
+            if !tail.note_waits {
+                (tail.note, tail.noted_in_order) = (noted, meta.clean);
+            }
             let memory = Budget { bytes: self.settings.memory_bytes, age: self.settings.budget.age };
             let mut queue = PacketQueue::new(memory, next_id);
             queue.set_header(segments.header().cloned());
@@ -313,14 +330,36 @@ impl Core {
             self.rest_at = None;
             self.rest(now);
         }
+        self.save_note(now, wall, closed);
         self.tell(wall);
+    }
+
+    fn save_note(&mut self, now: Instant, wall: i64, closed: bool) {
+        let waiting = {
+            let tail = self.shared.lock();
+            tail.note_waits.then(|| tail.note.clone())
+        };
+        let (Some(note), Some(segments)) = (waiting, &mut self.segments) else { return };
+        let due = *self.note_due.get_or_insert(now + NOTE_AFTER);
+        if (now < due && !closed) || self.retry.is_some() || note.len() > note::MAX_LEN {
+            return;
+        }
+        self.note_due = None;
+        match note::write(segments.fs(), &note) {
+            Ok(()) => {
+                self.wear.add(note::FLASH_BYTES, wall);
+                let mut tail = self.shared.lock();
+                tail.note_waits = tail.note != note;
+            }
+            Err(error) => self.failed(&error, now),
+        }
     }
 
     /// When it wants its next turn at the latest.
     pub(crate) fn next(&self) -> Option<Instant> {
         match self.retry {
             Some((at, _)) => Some(at),
-            None => self.due.into_iter().chain(self.rest_at).min(),
+            None => self.due.into_iter().chain(self.rest_at).chain(self.note_due).min(),
         }
     }
 

@@ -21,6 +21,7 @@ mod fs;
 pub mod fuzz;
 mod ledger;
 mod meta;
+mod note;
 mod segments;
 #[cfg(test)]
 mod sim;

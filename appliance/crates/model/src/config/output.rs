@@ -104,6 +104,18 @@ pub struct Push {
     /// KMP only: keeps what the upstream has not acknowledged on disk. Default: off, in memory alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spool: Option<Spool>,
+    /// KMP only, without `spool`: how much of what the upstream has not acknowledged is kept in memory. Default:
+    /// `{"video_bytes": 16777216, "audio_bytes": 1048576}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<PushMemory>,
+    /// KMP only: what is sent first after an outage. Default `"oldest_first"`.
+    #[serde(default)]
+    pub order: PushOrder,
+    /// KMP only, required with `"order": "live_first"`: the channel for what is not live, 1 to 32 printable characters. The
+    /// upstream must take it as it takes `channel_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    pub backlog_channel_id: Option<String>,
 }
 
 impl Push {
@@ -126,7 +138,20 @@ impl Push {
             channel_id: None,
             track_ids: None,
             spool: None,
+            memory: None,
+            order: PushOrder::default(),
+            backlog_channel_id: None,
         }
+    }
+
+    /// Bytes that it keeps in memory at most, if it is a KMP push without a spool.
+    pub fn memory_bytes(&self) -> u64 {
+        let is_kmp = self.url.reveal().get(..3).is_some_and(|start| start.eq_ignore_ascii_case("kmp"));
+        if !is_kmp || self.spool.is_some() || !self.enabled {
+            return 0;
+        }
+        let memory = self.memory.clone().unwrap_or_default();
+        memory.video_bytes.saturating_add(memory.audio_bytes)
     }
 
     /// `id`, or where it is not set twelve hex digits of a hash of the URL.
@@ -137,6 +162,38 @@ impl Push {
             Some(id) => id.clone(),
             None => format!("{:012x}", fnv1a(self.url.redacted().as_bytes()) & 0xffff_ffff_ffff),
         }
+    }
+}
+
+/// What a KMP push sends first after an outage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PushOrder {
+    /// Everything in order, what is live last.
+    #[default]
+    OldestFirst,
+    /// What is live goes on at once; what is older follows on `backlog_channel_id`.
+    LiveFirst,
+}
+
+/// Memory for what a KMP upstream has not acknowledged; beyond it the oldest GOPs go, and the ledger names them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PushMemory {
+    /// Bytes of pictures. 262,144 (256 KiB) to 1,073,741,824 (1 GiB). Default 16,777,216 (16 MiB).
+    #[schemars(range(min = 262144, max = 1073741824))]
+    pub video_bytes: u64,
+    /// Bytes of sound. 16,384 (16 KiB) to 67,108,864 (64 MiB). Default 1,048,576 (1 MiB).
+    #[schemars(range(min = 16384, max = 67108864))]
+    pub audio_bytes: u64,
+    /// How fast the backlog is sent beside what is live, in percent of the live rate. 10 to 10,000. Default 300.
+    #[schemars(range(min = 10, max = 10000))]
+    pub backlog_percent: u32,
+}
+
+impl Default for PushMemory {
+    fn default() -> Self {
+        PushMemory { video_bytes: 16 << 20, audio_bytes: 1 << 20, backlog_percent: 300 }
     }
 }
 

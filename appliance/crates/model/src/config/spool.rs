@@ -5,7 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Frames that an upstream has not acknowledged, kept on disk: they outlast a lost link, a restart and a power cut.
-/// When the upstream comes back they are sent in order, the oldest first, and what is live behind them.
+/// When the upstream comes back they are sent in order, the oldest first, and what is live behind them; unless the push
+/// says `"order": "live_first"`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Spool {

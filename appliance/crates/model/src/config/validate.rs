@@ -112,16 +112,23 @@ fn check_memory(config: &Config, machine_memory_bytes: Option<u64>) -> Option<Pr
     let budget = config.memory_budget(machine_memory_bytes)?;
     let rings =
         config.mountpoints.values().fold(0_u64, |sum, mountpoint| sum.saturating_add(mountpoint.ring.bytes));
-    (rings > budget).then(|| {
+    let pushes = config.mountpoints.values().flat_map(|mountpoint| &mountpoint.push);
+    let kept = pushes.fold(0_u64, |sum, push| sum.saturating_add(push.memory_bytes()));
+    let needed = rings.saturating_add(kept);
+    (needed > budget).then(|| {
         let path = match config.media.memory_bytes {
             Some(_) => Path::root().field("media").field("memory_bytes"),
             None => Path::root().field("mountpoints"),
         };
+        let (what, remedy) = match kept {
+            0 => (String::new(), ""),
+            kept => (format!(" and KMP pushes without a spool {kept}"), ", memory of some pushes"),
+        };
         Problem::new(
             &path,
-            format!("the rings of all mountpoints need {rings} bytes, the budget is {budget}"),
+            format!("the rings of all mountpoints need {rings} bytes{what}, the budget is {budget}"),
         )
-        .remedy("lower ring.bytes of some mountpoints or raise media.memory_bytes")
+        .remedy(format!("lower ring.bytes of some mountpoints{remedy} or raise media.memory_bytes"))
     })
 }
 

@@ -210,6 +210,11 @@ impl KmpTrack {
         // Streams that have ended come before the one that is live.
         let streams = self.streams.iter();
         let mut open: Vec<Owed> = streams.filter_map(|stream| stream.lane.sender.still_owed()).collect();
+        let is_settled = self.arrears.waiting().next().is_none() && sending.is_empty() && open.len() < 2;
+        if is_settled && !last {
+            // Then all that is kept is owed, and that needs no note.
+            return self.books.keep_note(bytes::Bytes::new());
+        }
         let next_id = self.books.next_id();
         let live = open.pop().map_or((next_id, next_id), |live| (live.from_id, live.handed_id));
         self.books.keep_note(self.arrears.note(&sending, &open, live, last));

@@ -254,3 +254,29 @@ async fn a_folder_that_cannot_be_written_costs_durability_not_media() {
     assert_eq!(read_all(&backlog, 0).await, range(0..100));
     assert_eq!(backlog.keeping(), Keeping::MemoryInstead(LossCause::DiskFailed));
 }
+
+#[tokio::test]
+async fn a_note_is_there_again_and_says_whether_the_stop_was_in_order() {
+    let scratch = Scratch::new();
+    let spool = start(&scratch);
+    let backlog = spool.open(key("v1"), quick()).await.unwrap();
+    assert_eq!(backlog.note(), (Bytes::new(), false));
+    backlog.append(frame(7, true, 1_000)).unwrap();
+    backlog.keep_note(Bytes::from_static(b"one"));
+    backlog.keep_note(Bytes::from_static(b"two"));
+    drop(backlog);
+    spool.stop();
+    let spool = start(&scratch);
+    let backlog = spool.open(key("v1"), quick()).await.unwrap();
+    assert_eq!(backlog.note(), (Bytes::from_static(b"two"), true));
+    drop(backlog);
+    spool.stop();
+    // What is not sound is none.
+    let file = scratch.0.join(key("v1").folder()).join("note");
+    std::fs::write(&file, b"some other bytes").unwrap();
+    let spool = start(&scratch);
+    let backlog = spool.open(key("v1"), quick()).await.unwrap();
+    assert_eq!(backlog.note().0, Bytes::new());
+    drop(backlog);
+    spool.stop();
+}

@@ -45,12 +45,19 @@ fn edges(config: &Config) -> Vec<Edge<'_>> {
             edges.push(Edge { from, to: name, path, url: &pull.url, is_push: false, by_kmp: false });
         }
         for (index, push) in mountpoint.push.iter().enumerate() {
-            let (rtmp, kmp) = (own_mountpoint(config, &push.url), own_channel(config, push));
-            if let Some(to) = rtmp.or(kmp) {
-                let path = at.field("push").item(index).field("url");
-                let by_kmp = kmp.is_some();
-                edges.push(Edge { from: name, to, path, url: &push.url, is_push: true, by_kmp });
-            }
+            let path = at.field("push").item(index).field("url");
+            let edge = |to, by_kmp| Edge {
+                from: name,
+                to,
+                path: path.clone(),
+                url: &push.url,
+                is_push: true,
+                by_kmp,
+            };
+            edges.extend(own_mountpoint(config, &push.url).map(|to| edge(to, false)));
+            let channels = [push.channel_id.as_deref(), push.backlog_channel_id.as_deref()];
+            let channels = channels.into_iter().flatten();
+            edges.extend(channels.filter_map(|id| own_channel(config, push, id)).map(|to| edge(to, true)));
         }
     }
     edges
@@ -82,14 +89,14 @@ fn own_mountpoint<'c>(config: &'c Config, url: &SecretUrl) -> Option<&'c str> {
 }
 
 /// The mountpoint of ours that the KMP channel feeds, if the URL leads to our own receiver.
-fn own_channel<'c>(config: &'c Config, push: &Push) -> Option<&'c str> {
+fn own_channel<'c>(config: &'c Config, push: &Push, channel_id: &str) -> Option<&'c str> {
     let parts = push.url.parts().ok()?;
     let listen = match parts.scheme.to_ascii_lowercase().as_str() {
         "kmp" => &config.kmp.listen,
         "kmps" => &config.kmp.tls.as_ref()?.listen,
         _ => return None,
     };
-    let channel = config.kmp.channels.get(push.channel_id.as_deref()?)?;
+    let channel = config.kmp.channels.get(channel_id)?;
     is_ours(&parts, 0, listen).then_some(channel.mountpoint.as_str())
 }
 

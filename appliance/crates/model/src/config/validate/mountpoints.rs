@@ -2,8 +2,8 @@
 
 use super::listeners::check_file;
 use crate::config::{
-    Config, Mountpoint, Path, Problem, Push, Rtsp, RtspStream, RtspTransport, Secret, SecretUrl, Source,
-    UrlParts, V4l2,
+    Config, Mountpoint, Path, Problem, Push, PushOrder, Rtsp, RtspStream, RtspTransport, Secret, SecretUrl,
+    Source, UrlParts, V4l2,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
@@ -183,6 +183,9 @@ impl Checker<'_> {
             self.only_for(&path.field("channel_id"), push.channel_id.is_some(), "kmp");
             self.only_for(&path.field("track_ids"), push.track_ids.is_some(), "kmp");
             self.only_for(&path.field("spool"), push.spool.is_some(), "kmp");
+            self.only_for(&path.field("memory"), push.memory.is_some(), "kmp");
+            self.only_for(&path.field("order"), push.order != PushOrder::default(), "kmp");
+            self.only_for(&path.field("backlog_channel_id"), push.backlog_channel_id.is_some(), "kmp");
         }
         self.only_for(&path.field("chunk_len"), is_kmp && push.chunk_len.is_some(), "rtmp");
         self.tls(path, parts.scheme, push.verify, push.ca.as_deref());
@@ -205,6 +208,11 @@ impl Checker<'_> {
             None => self.problems.push(Problem::new(&path.field("channel_id"), "is missing; KMP needs it")),
             Some(id) => self.printable(&path.field("channel_id"), id),
         }
+        self.kmp_order(path, push);
+        if push.memory.is_some() && push.spool.is_some() {
+            let problem = Problem::new(&path.field("memory"), "has no meaning beside spool");
+            self.problems.push(problem.remedy("leave one of them out"));
+        }
         if let Some(ids) = &push.track_ids {
             self.printable(&path.field("track_ids").field("video"), &ids.video);
             self.printable(&path.field("track_ids").field("audio"), &ids.audio);
@@ -213,6 +221,30 @@ impl Checker<'_> {
                 self.problems
                     .push(Problem::new(&path, "must differ from the video track's").got(ids.audio.as_str()));
             }
+        }
+    }
+
+    fn kmp_order(&mut self, path: &Path, push: &Push) {
+        let at = path.field("backlog_channel_id");
+        match (push.order, push.backlog_channel_id.as_deref()) {
+            (PushOrder::LiveFirst, None) => self.problems.push(Problem::new(
+                &at,
+                "is missing; live_first needs a second channel, as ids only rise on a channel",
+            )),
+            (PushOrder::OldestFirst, Some(id)) => {
+                self.problems.push(Problem::new(&at, "has a meaning only with order live_first").got(id));
+            }
+            (PushOrder::LiveFirst, Some(id)) if Some(id) == push.channel_id.as_deref() => {
+                self.problems.push(Problem::new(&at, "must differ from channel_id").got(id));
+            }
+            (_, id) => id.into_iter().for_each(|id| self.printable(&at, id)),
+        }
+        if self.is_template
+            && let Some(id) = push.backlog_channel_id.as_deref().filter(|id| !id.contains(PLACEHOLDER))
+            && push.channel_id.as_deref().is_some_and(|channel| channel.contains(PLACEHOLDER))
+        {
+            let problem = Problem::new(&at, "every stream of the template would share it");
+            self.problems.push(problem.got(id).remedy("put {name} into it, as into channel_id"));
         }
     }
 

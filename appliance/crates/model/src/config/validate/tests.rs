@@ -98,6 +98,49 @@ fn the_admin_plane_stays_on_loopback_until_login_exists() {
 }
 
 #[test]
+fn a_kmp_push_has_one_order_and_one_place_for_its_backlog() {
+    let push = |more: serde_json::Value| {
+        let mut push = json!({"url": "kmp://up:6543", "channel_id": "c"});
+        push.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        push
+    };
+    let found = mountpoints(json!({
+        "a": {"source": {"kind": "publish"}, "push": [
+            push(json!({"id": "0", "order": "live_first", "backlog_channel_id": "late"})),
+            push(json!({"id": "1", "order": "live_first"})),
+            push(json!({"id": "2", "backlog_channel_id": "late"})),
+            push(json!({"id": "3", "order": "live_first", "backlog_channel_id": "c"})),
+            push(json!({"id": "4", "memory": {"video_bytes": 1048576}, "spool": {}})),
+            {"url": "rtmp://up/live/x", "order": "live_first", "memory": {}},
+        ]},
+        "s*": {"source": {"kind": "publish"}, "push": [
+            {"url": "kmp://up:6543", "channel_id": "{name}", "order": "live_first", "backlog_channel_id": "late"}]},
+    }));
+    assert_eq!(
+        found,
+        [
+            "mountpoints.a.push[1].backlog_channel_id: is missing; live_first needs a second channel, as ids only rise \
+             on a channel",
+            "mountpoints.a.push[2].backlog_channel_id: has a meaning only with order live_first, got \"late\"",
+            "mountpoints.a.push[3].backlog_channel_id: must differ from channel_id, got \"c\"",
+            "mountpoints.a.push[4].memory: has no meaning beside spool (leave one of them out)",
+            "mountpoints.a.push[5].memory: has a meaning only for kmp:// URLs",
+            "mountpoints.a.push[5].order: has a meaning only for kmp:// URLs",
+            "mountpoints.s*.push[0].backlog_channel_id: every stream of the template would share it, got \"late\" \
+             (put {name} into it, as into channel_id)",
+        ]
+    );
+    let push = push(json!({"memory": {"video_bytes": 1000, "audio_bytes": 1000}}));
+    let config = json!({"mountpoints": {"a": {"source": {"kind": "publish"}, "push": [push]}}});
+    let problems = Config::parse(&config.to_string()).unwrap_err();
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let says = |field: &str, bound: &str| {
+        problems.iter().any(|problem| problem.contains(field) && problem.contains(bound))
+    };
+    assert!(says("memory.audio_bytes", "16384") && says("memory.video_bytes", "262144"), "{problems:?}");
+}
+
+#[test]
 fn urls_must_fit_their_use() {
     let found = mountpoints(json!({
         "a": {"source": {"kind": "rtsp", "url": "http://u:secret@cam/"}},

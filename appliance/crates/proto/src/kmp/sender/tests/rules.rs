@@ -228,3 +228,129 @@ fn v19_a_refused_question_ends_the_session() {
     run.settle();
     assert_eq!(run.session_dropped, Some(Reason::UpstreamError));
 }
+
+/// Thirty frames of 40 bytes and what follows, a keyframe first of each ten; the first ten were read, sent and are not
+/// acknowledged, the next ten are gone from what is kept.
+fn before_a_gap() -> (Sender, UpstreamKey, Instant) {
+    let now = super::now();
+    let mut sender =
+        Sender::new(Settings { keep: Keep::Backlog { window_bytes: 2_000 }, ..backoff() }, 1_000);
+    let payload = Bytes::from(vec![0; 100]);
+    let kept = |number: u64| Kept {
+        kind: PacketKind::Frame,
+        keyframe: number.is_multiple_of(10),
+        wire: frame(&payload, number.is_multiple_of(10)).1,
+    };
+    for number in 0..30 {
+        let Kept { wire, keyframe, .. } = kept(number);
+        sender.push(None, wire, keyframe, now);
+    }
+    let name = Name::new("x").unwrap();
+    sender.published(name, name, vec![UpstreamSpec::new("u")], now);
+    let key = sender.upstreams().next().unwrap().key;
+    sender.connected(key, now);
+    write_all(&mut sender, key, now);
+    let asked = outputs(&mut sender).into_iter().find_map(|output| match output {
+        Output::Fetch { from_id } => Some(from_id),
+        _ => None,
+    });
+    let from_id = asked.unwrap();
+    assert!(from_id > 1_010, "the window has the first ten");
+    // The frames in between are gone, too.
+    sender.loaded(from_id, 1_020, None, (20..30).map(kept).collect(), now);
+    (sender, key, now)
+}
+
+fn outputs(sender: &mut Sender) -> Vec<Output> {
+    std::iter::from_fn(|| sender.poll_output()).collect()
+}
+
+fn write_all(sender: &mut Sender, key: UpstreamKey, now: Instant) {
+    while sender.has_pending(key) {
+        let mut slices = [IoSlice::new(&[]); 64];
+        let used = sender.slices(key, &mut slices);
+        let len = slices[..used].iter().map(|slice| slice.len()).sum();
+        sender.written(key, len, now);
+    }
+}
+
+fn settled(outputs: &[Output]) -> Vec<(u64, u64, Fate)> {
+    let settled = outputs.iter().filter_map(|output| match output {
+        Output::Settled { from_id, to_id, fate, .. } => Some((*from_id, *to_id, *fate)),
+        _ => None,
+    });
+    settled.collect()
+}
+
+#[test]
+fn a_connection_waits_for_the_acks_of_what_stands_before_a_gap() {
+    let (mut sender, key, now) = before_a_gap();
+    let sent_id = sender.upstreams().next().unwrap().handed_id;
+    assert_eq!(settled(&outputs(&mut sender)), []);
+    assert_eq!(sender.next_timeout(), Some(now + Duration::from_secs(5)), "only the sign of life is due");
+    let ack = |frame_id| Ack { frame_id, upstream_frame_id: 0, offset: 0 };
+    sender.acked(key, &ack(sent_id - 1), now);
+    assert_eq!(outputs(&mut sender), [settled_as(key, 1_000, sent_id - 1, Fate::Acknowledged)]);
+    sender.acked(key, &ack(sent_id), now);
+    let told = outputs(&mut sender);
+    assert_eq!(settled(&told), [(sent_id - 1, sent_id, Fate::Acknowledged)]);
+    assert!(told.contains(&Output::Fetch { from_id: sent_id }), "{told:?}");
+    // All before the gap is acknowledged: it goes on behind it, on a new connection.
+    sender.loaded(sent_id, 1_020, None, Vec::new(), now);
+    let told = outputs(&mut sender);
+    assert_eq!(settled(&told), [(sent_id, 1_020, Fate::Lost(Cause::Backlog))]);
+    assert!(told.contains(&Output::Close(key)));
+}
+
+#[test]
+fn a_connection_does_not_wait_for_ever_for_the_acks_before_a_gap() {
+    let (mut sender, key, now) = before_a_gap();
+    let sent_id = sender.upstreams().next().unwrap().handed_id;
+    outputs(&mut sender);
+    let late = now + Duration::from_secs(10);
+    sender.handle_timeout(late - Duration::from_millis(1));
+    assert_eq!(settled(&outputs(&mut sender)), []);
+    write_all(&mut sender, key, late);
+    sender.handle_timeout(late);
+    assert!(outputs(&mut sender).contains(&Output::Fetch { from_id: sent_id }));
+    sender.loaded(sent_id, 1_020, None, Vec::new(), late);
+    // What a socket had may have arrived; what none had has not.
+    let told = settled(&outputs(&mut sender));
+    let expected =
+        [(1_000, sent_id, Fate::Unconfirmed(Cause::Backlog)), (sent_id, 1_020, Fate::Lost(Cause::Backlog))];
+    assert_eq!(told, expected);
+}
+
+fn settled_as(upstream: UpstreamKey, from_id: u64, to_id: u64, fate: Fate) -> Output {
+    Output::Settled { upstream, from_id, to_id, fate }
+}
+
+#[test]
+fn after_a_backlog_has_dropped_everything_a_keyframe_is_waited_for() {
+    let now = super::now();
+    let mut sender =
+        Sender::new(Settings { keep: Keep::Backlog { window_bytes: 10_000 }, ..backoff() }, 1_000);
+    let payload = Bytes::from(vec![0; 100]);
+    let push = |sender: &mut Sender, number: u64| {
+        let keyframe = number.is_multiple_of(10);
+        sender.push(None, frame(&payload, keyframe).1, keyframe, now);
+    };
+    (0..14).for_each(|number| push(&mut sender, number));
+    let name = Name::new("x").unwrap();
+    sender.published(name, name, vec![UpstreamSpec::new("u")], now);
+    let key = sender.upstreams().next().unwrap().key;
+    // The budget is smaller than the GOP.
+    sender.dropped(1_014, None, now);
+    assert_eq!(settled(&outputs(&mut sender)), [(1_000, 1_014, Fate::Lost(Cause::Backlog))]);
+    sender.handle_timeout(now);
+    sender.connected(key, now);
+    (14..20).for_each(|number| push(&mut sender, number));
+    let headless: Vec<_> = (1_014..1_020).map(|id| (id, id + 1, Fate::Lost(Cause::Headless))).collect();
+    assert_eq!(settled(&outputs(&mut sender)), headless);
+    assert!(!sender.has_pending(key), "nothing is said before there is something to begin with");
+    push(&mut sender, 20);
+    let mut slices = [IoSlice::new(&[]); 8];
+    assert!(sender.slices(key, &mut slices) > 0);
+    let connect = slices[0].to_vec();
+    assert_eq!(u64::from_le_bytes(connect[80..88].try_into().unwrap()), 1_020);
+}
