@@ -24,6 +24,7 @@ mod plan;
 mod relay;
 mod reply;
 mod routes;
+mod snapshots;
 
 use api::AdminApi;
 use backend::Handlers;

@@ -16,7 +16,9 @@ use crate::supervisor::{ChildKey, Supervised, Supervisor, SupervisorHandle, rand
 use crate::wiring::capacity::{Capacity, Sensors};
 use crate::wiring::discovery::Cameras;
 use crate::wiring::encoders::Encoders;
-use crate::wiring::{Admission, Board, Devices, KmpControl, KmpIn, Wiring, keep_configured};
+use crate::wiring::{
+    Admission, Board, Devices, Inspecting, KmpControl, KmpIn, PictureWatch, Sight, Wiring, keep_configured,
+};
 use fieldgate_hub::{Context, Pulses, Registry, Shard, ShardError, StreamState};
 use fieldgate_model::Config;
 use fieldgate_model::config::{Part, Problem};
@@ -83,7 +85,7 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     let cancel = CancellationToken::new();
     let media_cancel = CancellationToken::new();
     let pulses = Pulses::default();
-    let (wiring, settings_feed) = wire(&options, &first, &pulses, &media_cancel, clock.clone())?;
+    let (wiring, settings_feed, inspecting) = wire(&options, &first, &pulses, &media_cancel, clock.clone())?;
     let (notifier, notify_thread) = Notifier::start()?;
 
     let supervisor = Supervisor {
@@ -130,7 +132,8 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
         Planner { capacity: wiring.capacity.clone(), machine_memory_bytes: memory },
         wiring.devices.clone(),
     );
-    let api: Arc<dyn AdminApi> = Arc::new(gateway.with_cameras(wiring.cameras.clone()));
+    let api: Arc<dyn AdminApi> =
+        Arc::new(gateway.with_cameras(wiring.cameras.clone()).with_snapshots(wiring.sight.snapshots.clone()));
     wiring.admin_api.set(api).ok();
 
     let mut critical: JoinSet<&'static str> = JoinSet::new();
@@ -156,6 +159,9 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
         tokio::join!(capacity.run(following.clone(), keeping_room.clone()), asking);
     };
     critical.spawn(named("the capacity keeper", Box::new(Box::pin(capable))));
+    let pictures = PictureWatch::new(wiring.clone(), supervisor.clone()).run(cancel.clone());
+    critical.spawn(named("the watch over pictures", Box::new(Box::pin(pictures))));
+    critical.spawn(named("the inspector", Box::new(Box::pin(inspecting.run(cancel.clone())))));
     let (kmp_control, controlling) = (wiring.kmp_control.clone(), cancel.clone());
     let controlled = async move { kmp_control.run(controlling).await };
     critical.spawn(named("KMP control", Box::new(Box::pin(controlled))));
@@ -245,7 +251,7 @@ fn wire(
     pulses: &Pulses,
     media_cancel: &CancellationToken,
     clock: fieldgate_hub::Clock,
-) -> Result<(Wiring, watch::Sender<Arc<RtmpServerSettings>>), RunError> {
+) -> Result<(Wiring, watch::Sender<Arc<RtmpServerSettings>>, Inspecting), RunError> {
     let shards: Result<Vec<Shard>, ShardError> =
         (0..shard_count(config)).map(|index| Shard::start(index, pulses, media_cancel.clone())).collect();
     let shards = shards?;
@@ -264,6 +270,7 @@ fn wire(
     let spool = Arc::new(Spool::start(options.state.join("spool"), context.clock.clone())?);
     let rtmp_counters = Arc::new(RtmpServerCounters::default());
     let (encoders, board) = (Arc::new(Encoders::new(spawner.clone())), Arc::new(Board::default()));
+    let (sight, inspecting) = Sight::new(&context, &spawner);
     let wiring = Wiring {
         capacity: Arc::new(Capacity::new(
             encoders.clone(),
@@ -282,6 +289,7 @@ fn wire(
         encoders,
         devices: Arc::new(Devices::start()),
         transports: Arc::default(),
+        sight,
         spawner,
         limits: ConnectionLimits::new(total, per_address),
         rtmp_counters,
@@ -293,7 +301,7 @@ fn wire(
         admin_api: Arc::new(OnceLock::new()),
         socket_folder: options.state.clone(),
     };
-    Ok((wiring, settings_feed))
+    Ok((wiring, settings_feed, inspecting))
 }
 
 /// What children read as they go follows the config that runs.

@@ -53,6 +53,7 @@ impl StatusBoard {
         }));
         let encoders = &self.wiring.encoders;
         notices.extend(encoders.notices());
+        notices.extend(self.visits());
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             at: timestamp(&self.wiring.context.clock),
@@ -65,6 +66,17 @@ impl StatusBoard {
             workers: self.workers(snapshot),
             notices,
         }
+    }
+
+    /// Cameras that a person has to look after.
+    fn visits(&self) -> Vec<Notice> {
+        let mountpoints = self.wiring.context.registry.all();
+        let notice = |mountpoint: &Arc<Mountpoint>| {
+            let name = mountpoint.name();
+            let advice = self.wiring.sight.pictures.ladder(name)?.advice?;
+            Some(Notice { code: "picture".into(), text: format!("{name}: {advice}") })
+        };
+        mountpoints.iter().filter_map(notice).collect()
     }
 
     fn listeners(&self, snapshot: &Snapshot) -> BTreeMap<String, ListenerStatus> {
@@ -153,6 +165,7 @@ impl StatusBoard {
             template,
             source: self.source(name, &settings.source, mountpoint.as_deref(), snapshot),
             stream: mountpoint.as_deref().and_then(|mountpoint| stream_status(mountpoint, &pace)),
+            picture: self.wiring.sight.pictures.picture(name),
             players: u32::try_from(ring.subscribers.saturating_sub(pushed)).unwrap_or(u32::MAX),
             pushes,
             counters: Counters {
@@ -187,6 +200,7 @@ impl StatusBoard {
                 .filter(|source| !source.is_empty()),
             refused: worker.as_ref().and_then(|worker| worker.report.status.refused.clone()),
             encoder: worker.and_then(|worker| self.encoder(&worker)),
+            ladder: self.wiring.sight.pictures.ladder(name),
             kmp: match source {
                 Source::Kmp(_) => self.wiring.kmp_in.tracks(name),
                 _ => BTreeMap::new(),

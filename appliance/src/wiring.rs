@@ -6,24 +6,34 @@ pub mod capacity;
 mod devices;
 pub mod discovery;
 pub mod encoders;
+mod inspector;
 mod kmp_control;
 mod kmp_listen;
 mod kmp_pushes;
+mod ladder;
 mod listeners;
+mod mending;
 mod mountpoints;
 mod pushes;
+mod sight;
+mod snapshots;
 mod sources;
 mod spools;
 mod transports;
 mod treatment;
+mod truth;
 
 pub use admission::Admission;
 pub use board::{Board, WorkerView};
 pub use devices::{Devices, Listed, list_now};
+pub use inspector::{InspectError, Inspecting};
 pub use kmp_control::KmpControl;
 pub use kmp_listen::KmpIn;
+pub use sight::Sight;
+pub use snapshots::{DEFAULT_WIDTH, Snapshot, SnapshotError, Snapshots, WIDTHS};
 pub use spools::keep_configured;
 pub use transports::Transports;
+pub use truth::Watch as PictureWatch;
 
 use crate::admin::api::AdminApi;
 use crate::admin::{Admin, Settings as AdminSettings};
@@ -56,6 +66,8 @@ pub struct Wiring {
     pub devices: Arc<Devices>,
     /// How RTSP cameras are asked next.
     pub transports: Arc<Transports>,
+    /// What watches the pictures.
+    pub sight: Sight,
     /// Connections over all RTMP listeners.
     pub limits: ConnectionLimits,
     /// Totals over all RTMP listeners.
@@ -115,7 +127,7 @@ impl Start for Wiring {
             }
             (ChildKey::Source(name), ChildSettings::Source(source, _)) => {
                 let (name, source) = (name.clone(), source.as_ref().clone());
-                Box::pin(async move { wiring.admitted_source(name, source, context).await })
+                Box::pin(async move { wiring.mended_source(name, source, context).await })
             }
             (ChildKey::Push { mountpoint, .. }, ChildSettings::Push(push, _)) => {
                 let (key, name, push) = (key.clone(), mountpoint.clone(), push.as_ref().clone());

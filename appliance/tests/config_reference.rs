@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 const PLACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
 
 /// Parts in the order in which one meets them; parts of the schema that are not named here are one-line types.
-const PARTS: [(&str, &str); 20] = [
+const PARTS: [(&str, &str); 22] = [
     ("Rtmp", "`rtmp`"),
     ("RtmpTls", "`rtmp.tls`"),
     ("Kmp", "`kmp`"),
@@ -20,6 +20,8 @@ const PARTS: [(&str, &str); 20] = [
     ("Discovery", "`discovery`"),
     ("Mountpoint", "`mountpoints.NAME`"),
     ("Ring", "`mountpoints.NAME.ring`"),
+    ("Truth", "`mountpoints.NAME.truth`"),
+    ("Mend", "`mountpoints.NAME.truth.mend`"),
     ("Play", "`mountpoints.NAME.play`"),
     ("Push", "`mountpoints.NAME.push[]`"),
     ("Accepts", "`mountpoints.NAME.push[].accepts`"),
@@ -32,7 +34,7 @@ const PARTS: [(&str, &str); 20] = [
 ];
 
 /// Values that stand for themselves.
-const TYPES: [&str; 9] = [
+const TYPES: [&str; 10] = [
     "Span",
     "Secret",
     "SecretUrl",
@@ -42,6 +44,7 @@ const TYPES: [&str; 9] = [
     "V4l2Format",
     "VideoCodec",
     "AudioCodec",
+    "PictureFault",
 ];
 
 const OPENING: &str = "# Configuration

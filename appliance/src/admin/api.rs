@@ -8,6 +8,7 @@ pub use super::plan::Planner;
 use crate::plan::Answer as PlanAnswer;
 use crate::steward::{Answer, Applied, ChangeError, Edit, Proof, Request, StewardHandle};
 use crate::wiring::{Devices, Listed};
+use crate::wiring::{InspectError, Snapshot, SnapshotError, Snapshots};
 use fieldgate_hub::Pulses;
 use fieldgate_model::config::{Problem, schema, validate_on};
 use fieldgate_model::{Config, Status};
@@ -20,6 +21,9 @@ use tokio::time::{Instant, timeout};
 
 /// How long a request waits for the steward; the change goes on when it is over. Below the front's own deadline.
 pub const PATIENCE: Duration = Duration::from_secs(25);
+
+/// How long a request waits for a picture to be decoded.
+pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The config as it may be shown, and the revision that it has.
 #[derive(Clone, Debug)]
@@ -94,6 +98,11 @@ pub trait AdminApi: Send + Sync + 'static {
     }
     /// The local capture devices.
     fn devices(&self) -> Vec<Listed>;
+    /// The newest picture of a mountpoint, and its age. May wait, within [`SNAPSHOT_PATIENCE`].
+    fn snapshot(&self, name: &str, width: u32) -> Result<(Snapshot, Duration), SnapshotError> {
+        let _ = width;
+        Err(SnapshotError::Unknown(name.to_owned()))
+    }
 }
 
 /// The gateway itself.
@@ -105,6 +114,7 @@ pub struct Gateway<S> {
     planner: Planner,
     cameras: Option<Arc<dyn CameraApi>>,
     devices: Arc<Devices>,
+    snapshots: Option<Arc<Snapshots>>,
     runtime: Handle,
 }
 
@@ -129,6 +139,7 @@ where
             planner,
             devices,
             cameras: None,
+            snapshots: None,
             runtime: Handle::current(),
         }
     }
@@ -138,6 +149,12 @@ where
     pub fn with_cameras(mut self, cameras: Arc<dyn CameraApi>) -> Self {
         self.cameras = Some(cameras);
         self
+    }
+
+    /// With pictures of what the mountpoints show.
+    #[must_use]
+    pub fn with_snapshots(self, snapshots: Arc<Snapshots>) -> Self {
+        Gateway { snapshots: Some(snapshots), ..self }
     }
 
     fn settle(&self, answer: Answer) -> Result<Outcome, PutError> {
@@ -218,6 +235,15 @@ where
 
     fn devices(&self) -> Vec<Listed> {
         self.devices.list()
+    }
+
+    fn snapshot(&self, name: &str, width: u32) -> Result<(Snapshot, Duration), SnapshotError> {
+        let snapshots = self.snapshots.as_ref().ok_or_else(|| SnapshotError::Unknown(name.to_owned()))?;
+        let made = async { timeout(SNAPSHOT_PATIENCE, snapshots.get(name, width)).await };
+        let late = |_| SnapshotError::Undecoded(InspectError::Busy);
+        let snapshot = self.runtime.block_on(made).map_err(late)??;
+        let age = Instant::now().saturating_duration_since(snapshot.at);
+        Ok((snapshot, age))
     }
 }
 

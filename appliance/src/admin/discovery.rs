@@ -146,7 +146,7 @@ pub enum CameraError {
 }
 
 const fn route(methods: &'static [Method], waits: bool) -> Route {
-    Route { path: BASE, methods, max_body_len: MAX_BODY_LEN, waits }
+    Route { path: BASE, methods, max_body_len: MAX_BODY_LEN, waits, looks: false }
 }
 
 const LIST: Route = route(&[Method::Get, Method::Head, Method::Options], false);

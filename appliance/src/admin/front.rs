@@ -67,6 +67,8 @@ const BODY_BUDGET_KIB: u32 = 8 << 10;
 const ANSWER_BUDGET_KIB: usize = 16 << 10;
 /// Requests that may wait for the steward at once; the other threads keep answering reads.
 const WAITING: usize = 2;
+/// How long a request for a picture waits for those before it.
+const LOOK_WITHIN: Duration = Duration::from_secs(10);
 /// What is still read after a refusal, so that the client gets to see it.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_LEN: u64 = 8 << 20;
@@ -84,6 +86,7 @@ pub(super) struct Shared {
     bodies: Semaphore,
     answers: Semaphore,
     waiting: Semaphore,
+    looking: Semaphore,
 }
 
 /// How busy the admin plane is.
@@ -136,6 +139,7 @@ impl Shared {
             bodies: Semaphore::new(BODY_BUDGET_KIB as usize),
             answers: Semaphore::new(ANSWER_BUDGET_KIB),
             waiting: Semaphore::new(WAITING),
+            looking: Semaphore::new(1),
         }
     }
 
@@ -311,6 +315,17 @@ async fn exchange(
             return Err(Ended::Refused(busy.with("retry-after", "1")));
         }
         turn => turn,
+    };
+    // Pictures are made one after the other, so that a slow one holds one thread; most are ready and take no time.
+    let looking = async {
+        match admission.looks {
+            true => Some(shared.looking.acquire().await),
+            false => None,
+        }
+    };
+    let Ok(_look) = timeout(LOOK_WITHIN, looking).await else {
+        let busy = Reply::problem(503, "many pictures are being asked for; try again in a moment", &[]);
+        return Err(Ended::Refused(busy.with("retry-after", "1")));
     };
     let nanos = opened.saturating_duration_since(shared.epoch).as_nanos().to_string();
     let wire = head.write(&[

@@ -176,6 +176,19 @@ fn mountpoints(page: &mut Page, status: &Status) {
     let live = all().map(|(labels, it)| (labels, u8::from(it.stream.is_some())));
     page.family("mountpoint_live", "gauge", "Whether a stream is there.", live);
     page.family("mountpoint_players", "gauge", "Players now.", all().map(|(l, it)| (l, it.players)));
+    let good =
+        all().filter_map(|(labels, it)| Some((labels, u8::from(it.picture.as_ref()?.verdict == "ok"))));
+    page.family("picture_ok", "gauge", "Whether nothing speaks against the picture.", good);
+    let faults = all().filter_map(|(mut labels, it)| {
+        let picture = it.picture.as_ref().filter(|picture| picture.verdict != "ok")?;
+        labels.push(("verdict", picture.verdict.as_str()));
+        Some((labels, 1))
+    });
+    page.family("picture_fault", "gauge", "What is wrong with the picture.", faults);
+    let checks = all().filter_map(|(labels, it)| Some((labels, it.picture.as_ref()?.checks)));
+    page.family("picture_checks_total", "counter", "Keyframes decoded to be looked at.", checks);
+    let failed = all().filter_map(|(labels, it)| Some((labels, it.picture.as_ref()?.failed_checks)));
+    page.family("picture_failed_checks_total", "counter", "Keyframes that could not be decoded.", failed);
     let sources = all().filter_map(|(labels, it)| Some((labels, up(it.source.activity.as_ref()?))));
     page.family("source_up", "gauge", "Whether the gateway's own source works.", sources);
     let starts = all().filter_map(|(labels, it)| Some((labels, it.source.activity.as_ref()?.starts)));

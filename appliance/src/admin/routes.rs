@@ -3,7 +3,7 @@
 use super::api::{AdminApi, Outcome, Put, PutError, config_schema};
 use super::head::Method;
 use super::reply::Reply;
-use super::{discovery, ledger, metrics, page, plan};
+use super::{discovery, ledger, metrics, page, plan, snapshots};
 use crate::steward::{Applied, ChangeError};
 use serde_json::json;
 use tokio::time::Instant;
@@ -42,12 +42,14 @@ pub(super) struct Route {
     pub(super) max_body_len: u64,
     /// Changes wait for the steward; only some of the threads may do so at once.
     pub(super) waits: bool,
+    /// Pictures wait to be decoded; one request after the other.
+    pub(super) looks: bool,
 }
 
 const READ: &[Method] = &[Method::Get, Method::Head, Method::Options];
 
 const fn read_only(path: &'static str) -> Route {
-    Route { path, methods: READ, max_body_len: 0, waits: false }
+    Route { path, methods: READ, max_body_len: 0, waits: false, looks: false }
 }
 
 const ROUTES: [Route; 11] = [
@@ -65,22 +67,31 @@ const ROUTES: [Route; 11] = [
         // A thousand mountpoints with ten pushes each fit.
         max_body_len: 4 << 20,
         waits: true,
+        looks: false,
     },
     Route {
         path: "/api/v1/plan",
         methods: &[Method::Get, Method::Head, Method::Options, Method::Post],
         max_body_len: 4 << 20,
         waits: true,
+        looks: false,
     },
     Route {
         path: "/api/v1/config/confirm",
         methods: &[Method::Options, Method::Post],
         max_body_len: 4 << 10,
         waits: true,
+        looks: false,
     },
 ];
 
+/// `/api/v1/mountpoints/NAME/snapshot.jpg`.
+const SNAPSHOT: Route = Route { path: "snapshot", methods: READ, max_body_len: 0, waits: false, looks: true };
+
 fn route(path: &str) -> Option<&'static Route> {
+    if snapshots::mountpoint_of(path).is_some() {
+        return Some(&SNAPSHOT);
+    }
     ROUTES.iter().find(|route| route.path == path).or_else(|| discovery::find_route(path))
 }
 
@@ -91,16 +102,22 @@ pub(super) struct Admission {
     pub(super) max_body_len: u64,
     /// It may take long.
     pub(super) waits: bool,
+    /// It waits for a picture.
+    pub(super) looks: bool,
 }
 
 /// How much of a request is taken in.
 pub(super) fn admission(method: Method, path: &str) -> Admission {
     match route(path) {
         Some(route) if route.methods.contains(&method) && !method.is_safe() => {
-            Admission { max_body_len: route.max_body_len, waits: route.waits }
+            Admission { max_body_len: route.max_body_len, waits: route.waits, looks: false }
         }
         // Will be refused in words; a small body may come along.
-        _ => Admission { max_body_len: 4 << 10, waits: false },
+        known => Admission {
+            max_body_len: 4 << 10,
+            waits: false,
+            looks: known.is_some_and(|route| route.looks && method != Method::Options),
+        },
     }
 }
 
@@ -123,6 +140,7 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi) -> Reply {
         (Method::Put, _) => put_config(request, api),
         (_, "/api/v1/plan") => plan::respond(request, api),
         (Method::Post, _) => applied(api.confirm(request.opened)),
+        _ if route.looks => snapshots::get(request, api),
         (_, "/") => Reply::new(
             200,
             "text/html; charset=utf-8",
@@ -169,12 +187,16 @@ fn etag(revision: u64) -> String {
 fn get_config(request: &Request, api: &dyn AdminApi) -> Reply {
     let view = api.config();
     let tag = etag(view.revision);
-    let known = header(request, "if-none-match").unwrap_or_default();
-    let is_known = known.split(',').map(|part| part.trim().trim_start_matches("W/")).any(|part| part == tag);
-    if is_known {
+    if is_known(request, &tag) {
         return Reply::empty(304).with("etag", tag);
     }
     Reply::new(200, "application/json", view.json).with("etag", tag)
+}
+
+/// Whether the asker has what this tag names.
+pub(super) fn is_known(request: &Request, tag: &str) -> bool {
+    let known = header(request, "if-none-match").unwrap_or_default();
+    known.split(',').map(|part| part.trim().trim_start_matches("W/")).any(|part| part == tag || part == "*")
 }
 
 /// Whether its body is said to be JSON.

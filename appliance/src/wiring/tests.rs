@@ -41,8 +41,10 @@ impl Bench {
             pulses: pulses.clone(),
             cancel: CancellationToken::new(),
         };
+        let (sight, _) = Sight::new(&context, &spawner);
         let (encoders, board) = (Arc::new(Encoders::new(spawner.clone())), Arc::new(Board::default()));
         let wiring = Wiring {
+            sight,
             capacity: Arc::new(Capacity::new(
                 encoders.clone(),
                 context.registry.clone(),

@@ -43,11 +43,7 @@ impl Transports {
     /// silent, is asked in the other way next; one that ended otherwise in the same way.
     pub fn note_end(&self, mountpoint: &str, used: RtspTransport, units: u64, error: &WorkerError) {
         let is_silent = units == 0 || matches!(error, WorkerError::Silent { .. });
-        let next = match (is_silent, used) {
-            (false, used) => used,
-            (true, RtspTransport::Udp) => RtspTransport::Tcp,
-            (true, RtspTransport::Tcp) => RtspTransport::Udp,
-        };
+        let next = if is_silent { other(used) } else { used };
         if next != used {
             info!(mountpoint, ?used, ?next, "nothing arrived; the camera is asked in the other way next");
         }
@@ -71,6 +67,11 @@ impl Transports {
         self.remembered(mountpoint).needs_encoder
     }
 
+    /// Asks it in this way next, whatever came of the last.
+    pub fn set(&self, mountpoint: &str, next: RtspTransport) {
+        self.lock().entry(mountpoint.to_owned()).or_default().transport = Some(next);
+    }
+
     /// The source is gone, or has other settings.
     pub fn forget(&self, mountpoint: &str) {
         self.lock().remove(mountpoint);
@@ -82,6 +83,14 @@ impl Transports {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Next>> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The other way.
+pub(super) fn other(transport: RtspTransport) -> RtspTransport {
+    match transport {
+        RtspTransport::Udp => RtspTransport::Tcp,
+        RtspTransport::Tcp => RtspTransport::Udp,
     }
 }
 

@@ -20,6 +20,8 @@ mod kmp;
 mod kmp_chain;
 mod kmp_control;
 mod ledger;
+#[cfg(feature = "gst")]
+mod pictures;
 mod relay;
 mod systemd;
 mod tls;

@@ -110,7 +110,7 @@ impl Default for Settings {
             interval: Duration::from_secs(10),
             dead_after: Duration::from_secs(15),
             still_after: Duration::from_secs(8),
-            keyframe_after: Duration::from_secs(25),
+            keyframe_after: Duration::from_secs(20),
             ignore: Vec::new(),
         }
     }

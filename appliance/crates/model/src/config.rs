@@ -21,6 +21,7 @@ mod shape;
 mod source;
 mod span;
 mod spool;
+mod truth;
 mod url;
 mod validate;
 
@@ -40,6 +41,7 @@ pub use shape::schema;
 pub use source::{KmpSource, Publish, Pull, Rtsp, RtspStream, RtspTransport, Source, TestPicture, V4l2, V4l2Format};
 pub use span::{Span, SpanError};
 pub use spool::Spool;
+pub use truth::{Mend, PictureFault, Truth};
 pub use url::{SecretUrl, UrlError, UrlParts};
 pub use validate::{is_stream_name, validate, validate_on};
 

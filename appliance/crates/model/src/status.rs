@@ -174,12 +174,73 @@ pub struct MountpointStatus {
     /// The stream, while there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<StreamStatus>,
+    /// What is said of the picture; absent where none is expected or watched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub picture: Option<PictureStatus>,
     /// Players now.
     pub players: u32,
     /// Pushes by id.
     pub pushes: BTreeMap<String, PushStatus>,
     /// Counters since the mountpoint exists.
     pub counters: Counters,
+}
+
+/// Whether the picture is the truth.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PictureStatus {
+    /// `ok`, `dead`, `frozen`, `black`, `covered`, `out_of_focus`, `audio_only`, `repeating` or `no_keyframe`.
+    pub verdict: String,
+    /// Since when, as far as can be told.
+    pub since: Timestamp,
+    /// Why, in plain words; absent while it is `ok`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// When a keyframe was last decoded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checked_at: Option<Timestamp>,
+    /// Why the last keyframe could not be decoded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check_error: Option<String>,
+    /// Keyframes decoded since the mountpoint exists.
+    pub checks: u64,
+    /// Keyframes that could not be decoded.
+    pub failed_checks: u64,
+    /// Mean brightness of the last one, 0 to 255.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub brightness: Option<f32>,
+    /// How steep its steepest edges are, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sharpness: Option<f32>,
+}
+
+/// What was done to bring a camera's picture back.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LadderStatus {
+    /// The step whose effect is waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Until when it is waited for, or when the next step is taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<Timestamp>,
+    /// What a person has to do, once all steps have failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+    /// The last steps with their results, oldest first.
+    pub steps: Vec<LadderStep>,
+}
+
+/// One step that was taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LadderStep {
+    /// When.
+    pub at: Timestamp,
+    /// `setup`, `reconnect`, `transport` or `reboot`.
+    pub step: String,
+    /// What came of it.
+    pub result: String,
 }
 
 /// Where a mountpoint's stream comes from, and how that goes.
@@ -203,6 +264,9 @@ pub struct SourceStatus {
     /// `v4l2` only: why the last change of `controls` was refused. The stream goes on as it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// What was done to bring the picture back, once something was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ladder: Option<LadderStatus>,
     /// KMP only: the tracks that came, `video` and `audio`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub kmp: BTreeMap<String, KmpTrackStatus>,

@@ -1,6 +1,6 @@
 //! One mountpoint: its source, its outputs, its bounds.
 
-use super::{Play, Push, Source, Span};
+use super::{Play, Push, Source, Span, Truth};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,9 @@ pub struct Mountpoint {
     #[serde(default = "default_max_lag")]
     #[schemars(extend("minSpan" = "100ms", "maxSpan" = "60s"))]
     pub max_lag: Span,
+    /// How its picture is watched, and what is done when it is not the truth.
+    #[serde(default)]
+    pub truth: Truth,
 }
 
 impl Mountpoint {
@@ -57,6 +60,7 @@ impl Mountpoint {
             grace: default_grace(),
             ring: Ring::default(),
             max_lag: default_max_lag(),
+            truth: Truth::default(),
         }
     }
 }
