@@ -18,6 +18,7 @@ mod guard;
 pub mod head;
 mod keeper;
 mod ledger;
+mod masks;
 mod metrics;
 mod page;
 mod plan;

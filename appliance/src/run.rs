@@ -17,7 +17,8 @@ use crate::wiring::capacity::{Capacity, Sensors};
 use crate::wiring::discovery::Cameras;
 use crate::wiring::encoders::Encoders;
 use crate::wiring::{
-    Admission, Board, Devices, Inspecting, KmpControl, KmpIn, PictureWatch, Sight, Wiring, keep_configured,
+    Admission, Board, Devices, Inspecting, KmpControl, KmpIn, MaskDesk, PictureWatch, Sight, Wiring,
+    keep_configured,
 };
 use fieldgate_hub::{Context, Pulses, Registry, Shard, ShardError, StreamState};
 use fieldgate_model::Config;
@@ -131,6 +132,7 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
         wiring.spool.ledger().clone(),
         Planner { capacity: wiring.capacity.clone(), machine_memory_bytes: memory },
         wiring.devices.clone(),
+        wiring.masks.clone(),
     );
     let api: Arc<dyn AdminApi> =
         Arc::new(gateway.with_cameras(wiring.cameras.clone()).with_snapshots(wiring.sight.snapshots.clone()));
@@ -271,14 +273,17 @@ fn wire(
     let rtmp_counters = Arc::new(RtmpServerCounters::default());
     let (encoders, board) = (Arc::new(Encoders::new(spawner.clone())), Arc::new(Board::default()));
     let (sight, inspecting) = Sight::new(&context, &spawner);
+    let capacity = Arc::new(Capacity::new(
+        encoders.clone(),
+        context.registry.clone(),
+        board.clone(),
+        context.clock.clone(),
+        Sensors::new("/"),
+    ));
+    let masks = MaskDesk::open(&options.state.join("masks"), context.registry.clone(), capacity.clone());
     let wiring = Wiring {
-        capacity: Arc::new(Capacity::new(
-            encoders.clone(),
-            context.registry.clone(),
-            board.clone(),
-            context.clock.clone(),
-            Sensors::new("/"),
-        )),
+        capacity,
+        masks: Arc::new(masks.map_err(BootError::from)?),
         kmp_control: Arc::new(KmpControl::new(
             &context,
             rtmp_counters.connections.clone(),

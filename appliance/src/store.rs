@@ -14,7 +14,7 @@
 mod envelope;
 mod fs;
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 #[cfg(test)]
 mod tests;
 

@@ -12,6 +12,7 @@ mod kmp_listen;
 mod kmp_pushes;
 mod ladder;
 mod listeners;
+mod masks;
 mod mending;
 mod mountpoints;
 mod pushes;
@@ -32,6 +33,7 @@ pub use kmp_listen::KmpIn;
 pub use sight::Sight;
 pub use snapshots::{DEFAULT_WIDTH, Snapshot, SnapshotError, Snapshots, WIDTHS};
 pub use spools::keep_configured;
+pub use masks::{BODY_MAX, MaskDesk, MaskError, MaskView};
 pub use transports::Transports;
 pub use truth::Watch as PictureWatch;
 
@@ -64,6 +66,8 @@ pub struct Wiring {
     pub capacity: Arc<Capacity>,
     /// What is known about local capture devices.
     pub devices: Arc<Devices>,
+    /// What nobody may see.
+    pub masks: Arc<MaskDesk>,
     /// How RTSP cameras are asked next.
     pub transports: Arc<Transports>,
     /// What watches the pictures.
@@ -125,9 +129,9 @@ impl Start for Wiring {
                 let (name, settings) = (name.clone(), settings.clone());
                 Box::pin(async move { wiring.mountpoint(name, settings, context).await })
             }
-            (ChildKey::Source(name), ChildSettings::Source(source, _)) => {
-                let (name, source) = (name.clone(), source.as_ref().clone());
-                Box::pin(async move { wiring.mended_source(name, source, context).await })
+            (ChildKey::Source(name), ChildSettings::Source(source, _, handling)) => {
+                let (name, source, handling) = (name.clone(), source.as_ref().clone(), handling.clone());
+                Box::pin(async move { wiring.mended_source(name, source, *handling, context).await })
             }
             (ChildKey::Push { mountpoint, .. }, ChildSettings::Push(push, _)) => {
                 let (key, name, push) = (key.clone(), mountpoint.clone(), push.as_ref().clone());

@@ -7,8 +7,7 @@ use super::discovery::CameraApi;
 pub use super::plan::Planner;
 use crate::plan::Answer as PlanAnswer;
 use crate::steward::{Answer, Applied, ChangeError, Edit, Proof, Request, StewardHandle};
-use crate::wiring::{Devices, Listed};
-use crate::wiring::{InspectError, Snapshot, SnapshotError, Snapshots};
+use crate::wiring::{Devices, InspectError, Listed, MaskDesk, Snapshot, SnapshotError, Snapshots};
 use fieldgate_hub::Pulses;
 use fieldgate_model::config::{Problem, schema, validate_on};
 use fieldgate_model::{Config, Status};
@@ -90,6 +89,10 @@ pub trait AdminApi: Send + Sync + 'static {
     fn health(&self) -> Health;
     /// What happens to every stream: of the config that runs, or of a config sent as JSON, which is not applied.
     fn plan(&self, candidate: Option<&[u8]>) -> Result<PlanAnswer, PutError>;
+    /// The privacy masks; none while the gateway starts.
+    fn masks(&self) -> Option<&MaskDesk> {
+        None
+    }
     /// What became of what was sent to upstreams.
     fn ledger(&self, query: &LedgerQuery) -> LedgerAnswer;
     /// Cameras on the network, where they are looked for.
@@ -115,6 +118,7 @@ pub struct Gateway<S> {
     cameras: Option<Arc<dyn CameraApi>>,
     devices: Arc<Devices>,
     snapshots: Option<Arc<Snapshots>>,
+    masks: Arc<MaskDesk>,
     runtime: Handle,
 }
 
@@ -130,18 +134,10 @@ where
         ledger: Arc<Ledger>,
         planner: Planner,
         devices: Arc<Devices>,
+        masks: Arc<MaskDesk>,
     ) -> Self {
-        Gateway {
-            steward,
-            pulses,
-            status,
-            ledger,
-            planner,
-            devices,
-            cameras: None,
-            snapshots: None,
-            runtime: Handle::current(),
-        }
+        let (cameras, snapshots, runtime) = (None, None, Handle::current());
+        Gateway { steward, pulses, status, ledger, planner, devices, masks, cameras, snapshots, runtime }
     }
 
     /// With cameras on the network to look for.
@@ -223,6 +219,10 @@ where
             return Err(ChangeError::Invalid(problems).into());
         }
         Ok(self.runtime.block_on(self.planner.candidate(&view.running, &config)))
+    }
+
+    fn masks(&self) -> Option<&MaskDesk> {
+        Some(&self.masks)
     }
 
     fn ledger(&self, query: &LedgerQuery) -> LedgerAnswer {

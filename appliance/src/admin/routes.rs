@@ -3,8 +3,9 @@
 use super::api::{AdminApi, Outcome, Put, PutError, config_schema};
 use super::head::Method;
 use super::reply::Reply;
-use super::{discovery, ledger, metrics, page, plan, snapshots};
+use super::{discovery, ledger, masks, metrics, page, plan, snapshots};
 use crate::steward::{Applied, ChangeError};
+use crate::wiring::BODY_MAX;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -88,7 +89,19 @@ const ROUTES: [Route; 11] = [
 /// `/api/v1/mountpoints/NAME/snapshot.jpg`.
 const SNAPSHOT: Route = Route { path: "snapshot", methods: READ, max_body_len: 0, waits: false, looks: true };
 
+/// `/api/v1/mountpoints/NAME/masks`.
+const MASKS: Route = Route {
+    path: "masks",
+    methods: &[Method::Get, Method::Head, Method::Options, Method::Put],
+    max_body_len: BODY_MAX,
+    waits: true,
+    looks: false,
+};
+
 fn route(path: &str) -> Option<&'static Route> {
+    if masks::mountpoint_of(path).is_some() {
+        return Some(&MASKS);
+    }
     if snapshots::mountpoint_of(path).is_some() {
         return Some(&SNAPSHOT);
     }
@@ -133,6 +146,9 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi) -> Reply {
     if !route.methods.contains(&request.method) {
         let detail = format!("{} does not work on {path}", request.method.name());
         return Reply::problem(405, &detail, &[]).with("allow", allow(route));
+    }
+    if let Some(name) = masks::mountpoint_of(path).filter(|_| request.method != Method::Options) {
+        return masks::respond(request, name, api);
     }
     match (request.method, path) {
         (Method::Options, _) => Reply::empty(204).with("allow", allow(route)),
@@ -180,7 +196,7 @@ fn healthz(api: &dyn AdminApi) -> Reply {
     }
 }
 
-fn etag(revision: u64) -> String {
+pub(super) fn etag(revision: u64) -> String {
     format!("\"{revision}\"")
 }
 
@@ -238,7 +254,7 @@ fn put_config(request: &Request, api: &dyn AdminApi) -> Reply {
 }
 
 /// The revision of a strong tag as we give them out.
-fn revision(tag: &str) -> Option<u64> {
+pub(super) fn revision(tag: &str) -> Option<u64> {
     let digits = tag.trim().strip_prefix('"')?.strip_suffix('"')?;
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
@@ -294,7 +310,7 @@ pub(super) fn refused(error: &PutError) -> Reply {
     }
 }
 
-fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+pub(super) fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
     request.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 

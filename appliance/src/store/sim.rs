@@ -30,7 +30,7 @@ struct Disk {
 
 /// What goes wrong.
 #[derive(Clone, Copy, Default)]
-pub(super) enum Fail {
+pub(crate) enum Fail {
     #[default]
     Never,
     /// Every step from this one on fails, as if the power were gone.
@@ -41,22 +41,22 @@ pub(super) enum Fail {
 
 /// A handle to the disk; clones share it.
 #[derive(Clone, Default)]
-pub(super) struct SimFs(Arc<Mutex<Disk>>);
+pub(crate) struct SimFs(Arc<Mutex<Disk>>);
 
 impl SimFs {
-    pub(super) fn failing(&self, fail: Fail) {
+    pub(crate) fn failing(&self, fail: Fail) {
         let mut disk = self.lock();
         disk.fail = fail;
         disk.steps = 0;
     }
 
     /// Steps since [`SimFs::failing`] was called last.
-    pub(super) fn steps(&self) -> usize {
+    pub(crate) fn steps(&self) -> usize {
         self.lock().steps
     }
 
     /// Every disk that may be found after a power cut now.
-    pub(super) fn after_cut(&self) -> Vec<SimFs> {
+    pub(crate) fn after_cut(&self) -> Vec<SimFs> {
         let disk = self.lock();
         let changes = disk.unsynced.len();
         assert!(changes <= 8, "the store must sync the folder after a few changes");
@@ -101,7 +101,7 @@ impl SimFs {
     }
 
     /// Spoils a file on the disk itself.
-    pub(super) fn damage(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn damage(&self, name: &str, bytes: &[u8]) {
         let mut disk = self.lock();
         let inode = disk.names[name];
         disk.inodes[inode] = (bytes.to_vec(), Some(bytes.to_vec()));

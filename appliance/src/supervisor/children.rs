@@ -2,7 +2,7 @@
 
 use super::Backoff;
 use fieldgate_model::Config;
-use fieldgate_model::config::{Mountpoint, Part, Path, Push, Ring, SecretUrl, Source, Span};
+use fieldgate_model::config::{Audio, Mountpoint, Part, Path, Push, Ring, SecretUrl, Source, Span, Video};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -188,6 +188,27 @@ impl MountpointSettings {
     }
 }
 
+/// What a source's pictures and sound are made into.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handling {
+    /// Without the bitrate, which a running encoder is told.
+    pub video: Video,
+    /// As in the config.
+    pub audio: Audio,
+    /// Whether an upstream insists on sound.
+    pub needs_audio: bool,
+}
+
+impl Handling {
+    fn of(mountpoint: &Mountpoint) -> Self {
+        Handling {
+            video: Video { bitrate: None, ..mountpoint.video.clone() },
+            audio: mountpoint.audio.clone(),
+            needs_audio: mountpoint.push.iter().any(|push| push.enabled && push.accepts.needs_audio),
+        }
+    }
+}
+
 /// A child's settings; it is started anew when they differ. What children read as they go (keys, allow-lists, limits on
 /// connections) is not here but in [`super::SupervisorHandle::config`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -217,7 +238,7 @@ pub enum ChildSettings {
     /// A mountpoint.
     Mountpoint(MountpointSettings),
     /// A source of ours.
-    Source(Box<Source>, MountpointSettings),
+    Source(Box<Source>, MountpointSettings, Box<Handling>),
     /// A push; `{name}` is replaced.
     Push(Box<Push>, MountpointSettings),
 }
@@ -227,7 +248,7 @@ impl ChildSettings {
     pub fn backoff_cap(&self) -> Duration {
         match self {
             ChildSettings::Push(push, _) => push.backoff_cap.get(),
-            ChildSettings::Source(source, _) => match source.as_ref() {
+            ChildSettings::Source(source, ..) => match source.as_ref() {
                 Source::Pull(pull) => pull.backoff_cap.get(),
                 Source::Rtsp(rtsp) => rtsp.backoff_cap.get(),
                 _ => Backoff::CAP,
@@ -277,7 +298,9 @@ pub fn stream_children_of(name: &str, mountpoint: &Mountpoint) -> BTreeMap<Child
     children.insert(ChildKey::Mountpoint(name.to_owned()), ChildSettings::Mountpoint(settings.clone()));
     if !settings.takes_publishers {
         let source = Box::new(without_controls(&mountpoint.source));
-        children.insert(ChildKey::Source(name.to_owned()), ChildSettings::Source(source, settings.clone()));
+        let handling = Box::new(Handling::of(mountpoint));
+        let settings = ChildSettings::Source(source, settings.clone(), handling);
+        children.insert(ChildKey::Source(name.to_owned()), settings);
     }
     for push in mountpoint.push.iter().filter(|push| push.enabled) {
         let key = ChildKey::Push { mountpoint: name.to_owned(), id: push.effective_id() };

@@ -14,7 +14,7 @@ pub use sensors::{Look, Meter, Sensors};
 use super::encoders::Encoders;
 use super::{Board, Wiring};
 use crate::clock::timestamp;
-use crate::supervisor::{ChildContext, ChildError, SupervisorHandle};
+use crate::supervisor::{ChildContext, ChildError, Handling, SupervisorHandle};
 use fieldgate_hub::{Clock, Registry, StreamState};
 use fieldgate_media::TrackKind;
 use fieldgate_model::config::{Config, Problem, Source};
@@ -337,10 +337,11 @@ impl Wiring {
         &self,
         name: String,
         source: Source,
+        handling: Handling,
         child: ChildContext,
     ) -> Result<(), ChildError> {
         if matches!(source, Source::Publish(_) | Source::Pull(_) | Source::Kmp(_)) {
-            return self.source(name, source, child).await;
+            return self.source(name, source, handling, child).await;
         }
         loop {
             tokio::select! {
@@ -350,7 +351,7 @@ impl Wiring {
             }
             let stop = child.cancel.child_token();
             let run = ChildContext { cancel: stop.clone(), ready: child.ready.clone() };
-            let mut work = pin!(self.source(name.clone(), source.clone(), run));
+            let mut work = pin!(self.source(name.clone(), source.clone(), handling.clone(), run));
             tokio::select! {
                 ended = &mut work => return ended,
                 () = self.capacity.shed(&name, None) => stop.cancel(),

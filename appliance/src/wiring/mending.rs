@@ -4,7 +4,7 @@ use super::Wiring;
 use super::ladder::Step;
 use super::sources::login_of;
 use super::transports::other;
-use crate::supervisor::{ChildContext, ChildError};
+use crate::supervisor::{ChildContext, ChildError, Handling};
 use fieldgate_hub::Retry;
 use fieldgate_model::config::{RtspTransport, Source};
 use std::collections::BTreeMap;
@@ -47,6 +47,7 @@ impl Wiring {
         &self,
         name: String,
         source: Source,
+        handling: Handling,
         child: ChildContext,
     ) -> Result<(), ChildError> {
         let running = Arc::new(Running { stop: child.cancel.child_token(), order: Mutex::default() });
@@ -58,7 +59,7 @@ impl Wiring {
             }
             _ => None,
         };
-        let ended = self.admitted_source(name.clone(), source, context).await;
+        let ended = self.admitted_source(name.clone(), source, handling, context).await;
         // Only one source runs per mountpoint, and the next has not begun.
         self.sight.mending.lock().remove(&name);
         let order = running.order.lock().unwrap_or_else(PoisonError::into_inner).take();

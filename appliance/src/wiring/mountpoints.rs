@@ -29,6 +29,7 @@ impl Wiring {
             .registry
             .add(&name, limits)
             .map_err(|error| ChildError::of(Retry::Backoff, &error))?;
+        self.masks.guard(&mountpoint);
         // Also when this future is dropped: the name must be free again.
         let registered = Registered { wiring: self, name: &name };
         child.ready.ready();

@@ -9,26 +9,28 @@ pub(super) use rtsp::login_of;
 
 use super::encoders::{EncoderError, Encoders, devices_of, encoder_devices};
 use super::pushes::{client_tls, dial_options};
-use super::treatment::Treatments;
+use super::treatment::{self, Given, Treatments};
 use super::{Board, Wiring};
-use crate::supervisor::{ChildContext, ChildError, Ready};
+use crate::supervisor::{ChildContext, ChildError, Handling, Ready};
 use crate::unbuilt;
 use fieldgate_hub::link::Limits as LinkLimits;
 use fieldgate_hub::{LocalShard, Mountpoint, Pace, Publisher, PublisherInfo, Retry};
-use fieldgate_media::{Draft, Tracks};
-use fieldgate_model::config::{self, Pull, Source, V4l2Format};
-use fieldgate_model::job::{EncoderWish, Job, Sandbox, Work, WorkerCommand};
+use fieldgate_media::{Draft, Silence, TrackKind, Tracks};
+use fieldgate_model::config::{AudioMode, Pull, Source, V4l2Format};
+use fieldgate_model::job::{AudioTreatment, EncoderWish, Job, Sandbox, SoundCodec, Work, WorkerCommand};
 use fieldgate_model::masks::Masks;
+use fieldgate_model::plan::{Action, Form};
 use fieldgate_net::{RtmpEndpoint, RtmpPull};
 use fieldgate_proto::rtmp::{Limits, RtmpUrl};
 use fieldgate_worker::{Deadlines, Deliver, Program, Report, WorkerError, WorkerSource, WorkerSpec};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 /// Commands that may wait for a worker.
 const COMMANDS: usize = 8;
@@ -38,6 +40,7 @@ impl Wiring {
         &self,
         name: String,
         source: Source,
+        handling: Handling,
         child: ChildContext,
     ) -> Result<(), ChildError> {
         if let Some(text) = unbuilt::source(&source) {
@@ -50,38 +53,41 @@ impl Wiring {
             return self.pull(name, pull, child).await;
         }
         if let Source::V4l2(v4l2) = &source {
-            return self.v4l2_source(name, v4l2, child).await;
+            return self.v4l2_source(name, v4l2, &handling, child).await;
         }
-        // The sender stays here: a closed command channel is not the worker's concern.
-        let (_commands, inbox) = mpsc::channel(COMMANDS);
-        self.from_worker(name, source, inbox, child).await
+        self.from_worker(&name, &source, &handling, mpsc::channel(COMMANDS), child).await
     }
 
-    /// One run of a worker that feeds this mountpoint; `commands` reach it while it runs.
+    /// One run of a worker that feeds this mountpoint, cut short when its masks change; commands reach it while it runs.
     async fn from_worker(
         &self,
-        name: String,
-        source: Source,
-        commands: mpsc::Receiver<WorkerCommand>,
+        name: &str,
+        source: &Source,
+        handling: &Handling,
+        (commands, inbox): (mpsc::Sender<WorkerCommand>, mpsc::Receiver<WorkerCommand>),
         child: ChildContext,
     ) -> Result<(), ChildError> {
+        let mountpoint = self.existing(name)?;
+        // Before the masks are read: who changes them after this cuts, and the claim is refused.
+        let epoch = mountpoint.epoch();
+        let stop = child.cancel.child_token();
         let mut rtsp = None;
         let prepare = async {
-            Ok(match &source {
-                Source::Rtsp(settings) => {
-                    let attempt = self.rtsp(&name, settings, Masks::none(), &child.cancel).await?;
+            Ok(match source {
+                Source::Rtsp(_) => {
+                    let attempt = self.rtsp(name, source, handling, &child.cancel).await?;
                     let job = attempt.job.clone();
                     rtsp = Some(attempt);
                     job
                 }
-                _ => self.job(&name, &source, &child.cancel).await?,
+                _ => self.job(name, source, handling, &child.cancel).await?,
             })
         };
         let job = tokio::select! {
             job = prepare => job?,
             () = child.cancel.cancelled() => return Ok(()),
         };
-        let from = match &source {
+        let from = match source {
             Source::Test(_) => "test picture".to_owned(),
             Source::V4l2(v4l2) => v4l2.device.display().to_string(),
             Source::Rtsp(rtsp) => rtsp.taken_url().redacted(),
@@ -89,12 +95,13 @@ impl Wiring {
                 return Err(ChildError::new(Retry::Never, "publishers feed it, no source of ours"));
             }
         };
-        let mountpoint = self.existing(&name)?;
         let shard = self.shard_of(&mountpoint)?;
         let deadlines = rtsp.as_ref().map_or_else(Deadlines::default, |rtsp| rtsp.deadlines);
+        let silent = silence_of(&job.work);
+        let passes_sound = matches!(job.work.treatments(), Some((_, AudioTreatment::Pass)));
         let learning = tries_encoders(&job.work).then(|| self.encoders.clone());
         let spec = WorkerSpec { program: Program::this_binary(), job, limits: LinkLimits::CAMERA, deadlines };
-        let worker = WorkerSource::new(spec, self.spawner.clone(), commands, child.cancel.clone());
+        let worker = WorkerSource::new(spec, self.spawner.clone(), inbox, stop.clone());
         let info = PublisherInfo {
             kind: source.kind(),
             from,
@@ -102,20 +109,34 @@ impl Wiring {
             rtmp: None,
         };
         let login = rtsp.as_ref().map(|rtsp| rtsp.login.clone()).unwrap_or_default();
-        let notes = Notes { board: self.board.clone(), ready: child.ready.clone(), learning, login };
-        let run = shard.run(move |local| feed_from_worker(worker, mountpoint, info, notes, local));
-        let ended = match rtsp.as_mut().and_then(|rtsp| rtsp.relay.take()) {
-            Some(relay) => rtsp::relayed(relay, run).await,
-            None => run.await,
+        let (board, ready) = (self.board.clone(), child.ready.clone());
+        let notes = Notes { board, ready, learning, login, epoch, silent };
+        let (fed, relay) = (mountpoint.clone(), rtsp.as_mut().and_then(|rtsp| rtsp.relay.take()));
+        let run = shard.run(move |local| feed_from_worker(worker, fed, info, notes, local));
+        let mut feeding = pin!(async {
+            match relay {
+                Some(relay) => rtsp::relayed(relay, run).await,
+                None => run.await,
+            }
+        });
+        let ended = tokio::select! {
+            ended = &mut feeding => ended,
+            never = self.follow_bitrate(name, source, commands) => match never {},
+            cause = self.must_begin_anew(name, handling, passes_sound, (&mountpoint, epoch)) => {
+                stop.cancel();
+                drop(feeding.await);
+                self.board.remove_worker(name);
+                return Err(ChildError::new(Retry::Now, cause));
+            }
         };
-        let last = self.board.remove_worker(&name).map(|worker| worker.report).unwrap_or_default();
+        let last = self.board.remove_worker(name).map(|worker| worker.report).unwrap_or_default();
         if child.cancel.is_cancelled() {
-            self.transports.forget(&name);
+            self.transports.forget(name);
         }
         match ended {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
-                if let Some(refused) = rtsp.and_then(|rtsp| self.note_rtsp_end(&name, &rtsp, &last, &error)) {
+                if let Some(refused) = rtsp.and_then(|rtsp| self.note_rtsp_end(name, &rtsp, &last, &error)) {
                     return Err(refused);
                 }
                 let is_next_encoder = self.encoders.note_end(&last.status.encoders, &error);
@@ -128,26 +149,126 @@ impl Wiring {
     }
 
     /// What this source's worker shall do. Waits for the encoder or the camera's name only where it needs one.
-    async fn job(&self, name: &str, source: &Source, cancel: &CancellationToken) -> Result<Job, ChildError> {
-        let masks = Masks::none();
+    async fn job(
+        &self,
+        name: &str,
+        source: &Source,
+        handling: &Handling,
+        cancel: &CancellationToken,
+    ) -> Result<Job, ChildError> {
+        let asked = self.asked(name, handling)?;
+        let must_encode = asked.must_encode;
         match source {
             Source::Test(test) => {
                 let (encoder, devices) = self.proven(name, cancel).await?;
-                let encoder = wish(encoder, test.bitrate, test.keyframe_interval);
-                Ok(test_picture::test_job(name, test, Treatments::encode(encoder, masks), devices))
+                let treat = self.treated(name, source, handling, asked, (encoder, true));
+                Ok(test_picture::test_job(name, test, treat, devices))
             }
             Source::V4l2(v4l2) => {
                 let (encoder, devices) = match v4l2.format {
+                    _ if must_encode => self.proven(name, cancel).await?,
                     V4l2Format::H264 | V4l2Format::Hevc => (EncoderWish::default(), Vec::new()),
                     // The device may encode by itself, so it does not wait for what it may not need.
                     V4l2Format::Auto => self.known_or_untried(),
                     V4l2Format::Mjpeg | V4l2Format::Raw => self.proven(name, cancel).await?,
                 };
-                let encoder = wish(encoder, v4l2.bitrate, v4l2.keyframe_interval);
-                Ok(v4l2::v4l2_job(name, v4l2, Treatments::pass_or(encoder, masks), devices))
+                let treat = self.treated(name, source, handling, asked, (encoder, false));
+                Ok(v4l2::v4l2_job(name, v4l2, treat, devices))
             }
             Source::Rtsp(_) | Source::Publish(_) | Source::Pull(_) | Source::Kmp(_) => {
                 Err(ChildError::new(Retry::Never, "this source needs no worker"))
+            }
+        }
+    }
+
+    /// What must be burnt in, and whether that or anything else forces encoding.
+    fn asked(&self, name: &str, handling: &Handling) -> Result<Asked, ChildError> {
+        let masks = self.masks.of(name).map_err(|error| ChildError::of(Retry::Backoff, &error))?;
+        let exceeds = self.exceeds(name);
+        let must_encode = treatment::must_encode(handling, &masks, exceeds);
+        Ok(Asked { masks, exceeds, must_encode })
+    }
+
+    /// What the worker is told, with this encoder, of a source that is raw or not.
+    fn treated(
+        &self,
+        name: &str,
+        source: &Source,
+        handling: &Handling,
+        asked: Asked,
+        (encoder, is_raw): (EncoderWish, bool),
+    ) -> Treatments {
+        let (bitrate, gop_ms) = (self.bitrate(name, source), treatment::gop_ms(handling, source));
+        let encoder = EncoderWish { bitrate, gop_ms, ..encoder };
+        let Asked { masks, exceeds, .. } = asked;
+        Treatments::of(handling, Given { masks, encoder, exceeds, is_raw })
+    }
+
+    /// Whether the camera's sound is known to be one that is made into another.
+    fn sound_must_change(&self, name: &str) -> bool {
+        let standing = self.capacity.standing().borrow().clone();
+        let planned = standing.plan.mountpoints.get(name).map(|planned| &planned.source.audio);
+        planned.is_some_and(
+            |audio| matches!((audio.from, audio.to), (Form::Coded(from), Form::Coded(to)) if from != to),
+        )
+    }
+
+    /// Waits for what a running worker cannot be told; why it must begin anew.
+    async fn must_begin_anew(
+        &self,
+        name: &str,
+        handling: &Handling,
+        passes_sound: bool,
+        (mountpoint, epoch): (&Mountpoint, u64),
+    ) -> &'static str {
+        let sound = async {
+            if !passes_sound || handling.audio.mode == AudioMode::Pass {
+                return std::future::pending().await;
+            }
+            let mut standing = self.capacity.standing();
+            while !self.sound_must_change(name) {
+                if standing.changed().await.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+        };
+        tokio::select! {
+            () = self.masks.cut_since(mountpoint, epoch) => "its masks changed",
+            () = sound => "its sound is encoded from now on",
+        }
+    }
+
+    /// Whether the plan knows pictures that exceed what the settings let through.
+    fn exceeds(&self, name: &str) -> bool {
+        let standing = self.capacity.standing().borrow().clone();
+        let planned = standing.plan.mountpoints.get(name);
+        planned.is_some_and(|planned| planned.source.video.action == Action::Transcode)
+    }
+
+    fn bitrate(&self, name: &str, source: &Source) -> u32 {
+        let config = self.admission.supervisor().map(|supervisor| supervisor.config().borrow().clone());
+        treatment::bitrate(&config.unwrap_or_default(), name, source)
+    }
+
+    /// Tells a running encoder each new rate.
+    async fn follow_bitrate(
+        &self,
+        name: &str,
+        source: &Source,
+        commands: mpsc::Sender<WorkerCommand>,
+    ) -> std::convert::Infallible {
+        let mut told = self.bitrate(name, source);
+        let config = self.admission.supervisor().map(|supervisor| supervisor.config());
+        let Some(mut config) = config else { return std::future::pending().await };
+        loop {
+            if config.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            let wanted = self.bitrate(name, source);
+            // A full queue is that of a worker that is about to be stopped.
+            if wanted != told && commands.try_send(WorkerCommand::Bitrate(wanted)).is_ok() {
+                info!(mountpoint = name, bitrate = wanted, "encoder's rate changed");
+                told = wanted;
             }
         }
     }
@@ -221,7 +342,18 @@ async fn feed_from_worker(
 ) -> Result<(), WorkerError> {
     let kicked = CancellationToken::new();
     let clock_jumps = mountpoint.clock_jumps();
-    let mut feed = Feed { mountpoint, info, notes, local, publisher: None, kicked, clock_jumps };
+    let silence = notes.silent.clone();
+    let mut feed = Feed {
+        mountpoint,
+        info,
+        notes,
+        local,
+        publisher: None,
+        kicked,
+        clock_jumps,
+        silence,
+        is_silent: false,
+    };
     let refused = feed.kicked.clone();
     tokio::select! {
         ended = worker.run(&mut feed) => ended,
@@ -232,6 +364,14 @@ async fn feed_from_worker(
     }
 }
 
+/// What a mountpoint asks of its pictures.
+struct Asked {
+    masks: Masks,
+    /// They are larger or more than the settings let through.
+    exceeds: bool,
+    must_encode: bool,
+}
+
 /// Where is told how a worker does.
 struct Notes {
     board: Arc<Board>,
@@ -240,6 +380,10 @@ struct Notes {
     learning: Option<Arc<Encoders>>,
     /// Settled by the first tracks.
     login: rtsp::Login,
+    /// The mountpoint's when the worker's masks were read.
+    epoch: u64,
+    /// Takes the place of sound that is not there.
+    silent: Option<Silence>,
 }
 
 /// Hands a worker's units to its mountpoint.
@@ -252,12 +396,19 @@ struct Feed {
     kicked: CancellationToken,
     /// Told so far.
     clock_jumps: u64,
+    silence: Option<Silence>,
+    /// Silence is being sent: the worker has no sound.
+    is_silent: bool,
 }
 
 impl Deliver for Feed {
-    fn tracks(&mut self, tracks: Tracks, _same: bool) {
+    fn tracks(&mut self, mut tracks: Tracks, _same: bool) {
+        self.is_silent = self.silence.is_some() && tracks.first(TrackKind::Audio).is_none();
+        if let Some(silence) = self.silence.as_ref().filter(|_| self.is_silent) {
+            tracks = tracks.with(silence.track().clone());
+        }
         if self.publisher.is_none() {
-            match self.mountpoint.claim(&self.local, self.info.clone()) {
+            match self.mountpoint.claim_in(self.notes.epoch, &self.local, self.info.clone()) {
                 Ok(mut publisher) => {
                     publisher.set_pace(Pace::Arrival);
                     self.publisher = Some(publisher);
@@ -278,7 +429,13 @@ impl Deliver for Feed {
 
     fn unit(&mut self, unit: Draft) {
         if let Some(publisher) = &mut self.publisher {
+            let head = unit.head;
             publisher.publish(unit);
+            if let Some(silence) = self.silence.as_mut().filter(|_| self.is_silent) {
+                while let Some(unit) = silence.due(&head) {
+                    publisher.publish(unit);
+                }
+            }
         }
     }
 
@@ -309,20 +466,16 @@ fn job_for(name: &str, sandbox: Sandbox, work: Work) -> Job {
 
 /// Whether this worker may choose its encoder by itself.
 fn tries_encoders(work: &Work) -> bool {
-    let video = match work {
-        Work::Test(camera) => &camera.video,
-        Work::V4l2(camera) => &camera.video,
-        Work::Rtsp(camera) => &camera.video,
-        Work::File(camera) => &camera.video,
-        Work::Transcode(_) | Work::Inspect(_) | Work::ProbeEncoders(_) | Work::ProbeDevice(_) => {
-            return false;
-        }
-    };
-    video.encode().is_some_and(|encode| encode.encoder.name.is_empty())
+    let encode = work.treatments().and_then(|(video, _)| video.encode());
+    encode.is_some_and(|encode| encode.encoder.name.is_empty())
 }
 
-/// The encoder with what the settings ask of it.
-fn wish(encoder: EncoderWish, bitrate: u32, keyframe_interval: config::Span) -> EncoderWish {
-    let gop_ms = u32::try_from(keyframe_interval.get().as_millis()).unwrap_or(u32::MAX);
-    EncoderWish { bitrate, gop_ms, ..encoder }
+/// Silence in the codec that the worker's sound would have, where a receiver insists on sound.
+fn silence_of(work: &Work) -> Option<Silence> {
+    let (_, audio) = work.treatments()?;
+    match audio {
+        AudioTreatment::Silence(encode) if encode.codec == SoundCodec::Opus => Some(Silence::opus()),
+        AudioTreatment::Silence(_) => Some(Silence::aac()),
+        _ => None,
+    }
 }

@@ -43,15 +43,18 @@ impl Bench {
         };
         let (sight, _) = Sight::new(&context, &spawner);
         let (encoders, board) = (Arc::new(Encoders::new(spawner.clone())), Arc::new(Board::default()));
+        let capacity = Arc::new(Capacity::new(
+            encoders.clone(),
+            context.registry.clone(),
+            board.clone(),
+            clock.clone(),
+            capacity::Sensors::new("/"),
+        ));
+        let masks = MaskDesk::in_memory(context.registry.clone(), capacity.clone());
         let wiring = Wiring {
             sight,
-            capacity: Arc::new(Capacity::new(
-                encoders.clone(),
-                context.registry.clone(),
-                board.clone(),
-                clock.clone(),
-                capacity::Sensors::new("/"),
-            )),
+            capacity,
+            masks: Arc::new(masks),
             devices: Arc::default(),
             kmp_control: Arc::new(KmpControl::new(&context, Default::default(), Arc::new(()))),
             context,

@@ -43,6 +43,7 @@ pub(crate) fn is_wanted(treat: &AudioTreatment) -> bool {
 /// The elements between a source and the sink, to be linked in this order.
 pub(crate) fn elements(from: CodedSound, treat: &AudioTreatment) -> Result<Vec<gst::Element>, WorkError> {
     match treat {
+        // What is in that form already passes.
         AudioTreatment::Encode(encode) | AudioTreatment::Silence(encode) => self::encode(from, encode),
         AudioTreatment::Pass if from != CodedSound::Raw => pass(from),
         AudioTreatment::Pass | AudioTreatment::Off => Err(WorkError::Setting {
@@ -77,6 +78,13 @@ fn form(of: CodedSound) -> (Option<&'static str>, &'static str) {
 }
 
 fn encode(from: CodedSound, encode: &AudioEncode) -> Result<Vec<gst::Element>, WorkError> {
+    let is_there = matches!(
+        (from, encode.codec),
+        (CodedSound::Aac, SoundCodec::Aac) | (CodedSound::Opus, SoundCodec::Opus)
+    );
+    if is_there && encode.gain_db == 0.0 && !encode.mute {
+        return pass(from);
+    }
     if !(-60.0..=30.0).contains(&encode.gain_db) {
         let got = encode.gain_db.to_string();
         return Err(WorkError::Setting { setting: "gain_db", got, remedy: "-60 to 30" });

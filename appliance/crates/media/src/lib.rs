@@ -11,12 +11,14 @@ mod bits;
 mod codec;
 pub mod h264;
 pub mod hevc;
+mod silence;
 pub mod sound;
 mod ticks;
 mod track;
 mod unit;
 
 pub use codec::{Codec, TrackKind};
+pub use silence::Silence;
 pub use ticks::Ticks;
 pub use track::{AudioShape, Declared, Track, TrackId, Tracks, VideoShape};
 pub use unit::{Captured, ClockSource, Draft, HEADROOM, Unit, UnitHead};

@@ -28,6 +28,11 @@ impl Reconcile for Willing {
 }
 
 /// On a machine with a software encoder that takes a lot.
+fn masks() -> Arc<MaskDesk> {
+    let registry = fieldgate_hub::Registry::new(1, Arc::new(fieldgate_net::RtmpForm));
+    Arc::new(MaskDesk::in_memory(Arc::new(registry), planner().capacity))
+}
+
 fn planner() -> Planner {
     let capacity = Arc::new(crate::wiring::capacity::tests::capacity(200_000));
     Planner { capacity, machine_memory_bytes: None }
@@ -84,6 +89,7 @@ impl Running {
                         Arc::default(),
                         planner(),
                         Arc::default(),
+                        masks(),
                     )),
                 )
                 .unwrap();

@@ -2,14 +2,15 @@
 
 use super::job_for;
 use crate::clock::timestamp;
-use crate::supervisor::ChildError;
+use crate::supervisor::{ChildError, Handling};
 use crate::wiring::Wiring;
 use crate::wiring::pushes::{client_tls, dial_options};
-use crate::wiring::treatment::Treatments;
+use crate::wiring::treatment::{self, Treatments};
 use fieldgate_hub::{CameraKey, LOGIN_REST, LoginTry, LoginWait, Retry};
-use fieldgate_model::config::{Rtsp, RtspTransport, UrlParts};
-use fieldgate_model::job::{self, AudioTreatment, Job, RtspCamera, Sandbox, Work};
-use fieldgate_model::masks::Masks;
+use fieldgate_model::config::{Rtsp, RtspTransport, Source, UrlParts};
+use fieldgate_model::job::{
+    self, AudioTreatment, EncoderWish, Job, RtspCamera, Sandbox, VideoTreatment, Work,
+};
 use fieldgate_net::{CameraRelay, CameraRelayError, Target};
 use fieldgate_proto::http_auth::Credentials;
 use fieldgate_worker::{Deadlines, Report, WorkerError};
@@ -64,11 +65,14 @@ impl Wiring {
     pub(super) async fn rtsp(
         &self,
         name: &str,
-        rtsp: &Rtsp,
-        masks: Masks,
+        source: &Source,
+        handling: &Handling,
         cancel: &CancellationToken,
     ) -> Result<Attempt, ChildError> {
-        let (treat, devices) = self.rtsp_treatments(name, masks, cancel).await?;
+        let Source::Rtsp(rtsp) = source else {
+            return Err(ChildError::new(Retry::Never, "it is no RTSP camera"));
+        };
+        let (treat, devices) = self.rtsp_treatments(name, source, handling, cancel).await?;
         let parts = rtsp.taken_url().parts().map_err(|error| ChildError::of(Retry::Never, &error))?;
         let has_tls = parts.scheme.eq_ignore_ascii_case("rtsps");
         let port = parts.port.unwrap_or(if has_tls { RTSPS_PORT } else { RTSP_PORT });
@@ -144,17 +148,22 @@ impl Wiring {
     async fn rtsp_treatments(
         &self,
         name: &str,
-        masks: Masks,
+        source: &Source,
+        handling: &Handling,
         cancel: &CancellationToken,
     ) -> Result<(Treatments, Vec<PathBuf>), ChildError> {
-        match masks.unmasked() {
-            Some(unmasked) if !self.transports.needs_encoder(name) => {
-                Ok((Treatments::pass(unmasked), Vec::new()))
+        let asked = self.asked(name, handling)?;
+        let sound_passes = treatment::may_pass_sound(handling) && !self.sound_must_change(name);
+        match asked.masks.unmasked() {
+            Some(unmasked) if !asked.must_encode && !self.transports.needs_encoder(name) => {
+                let audio =
+                    self.treated(name, source, handling, asked, (EncoderWish::default(), false)).audio;
+                let audio = if sound_passes { AudioTreatment::Pass } else { audio };
+                Ok((Treatments { video: VideoTreatment::Pass(unmasked), audio }, Vec::new()))
             }
             _ => {
                 let (encoder, devices) = self.proven(name, cancel).await?;
-                let treat = Treatments { audio: AudioTreatment::Pass, ..Treatments::pass_or(encoder, masks) };
-                Ok((treat, devices))
+                Ok((self.treated(name, source, handling, asked, (encoder, false)), devices))
             }
         }
     }

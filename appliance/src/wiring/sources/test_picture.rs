@@ -23,7 +23,6 @@ mod tests {
     use super::*;
     use fieldgate_model::config::Span;
     use fieldgate_model::job::EncoderWish;
-    use fieldgate_model::masks::Masks;
 
     #[test]
     fn the_settings_of_a_test_picture_reach_its_worker() {
@@ -36,7 +35,7 @@ mod tests {
             keyframe_interval: Span::from_millis(500),
         };
         let encoder = EncoderWish { name: "openh264enc".into(), ..EncoderWish::default() };
-        let treat = Treatments::encode(encoder, Masks::none());
+        let treat = Treatments::plain(encoder, true);
         let job = test_job("demo", &test, treat.clone(), vec!["/dev/dri/renderD128".into()]);
         assert_eq!((job.name.as_str(), job.sandbox.devices.len()), ("demo", 1));
         let Work::Test(camera) = job.work else { panic!() };

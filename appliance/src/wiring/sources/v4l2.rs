@@ -6,7 +6,7 @@
 //! ```
 
 use super::{COMMANDS, job_for};
-use crate::supervisor::{ChildContext, ChildError};
+use crate::supervisor::{ChildContext, ChildError, Handling};
 use crate::wiring::Wiring;
 use crate::wiring::treatment::Treatments;
 use fieldgate_hub::Retry;
@@ -29,6 +29,7 @@ impl Wiring {
         &self,
         name: String,
         v4l2: &V4l2,
+        handling: &Handling,
         child: ChildContext,
     ) -> Result<(), ChildError> {
         let mut changes = self.devices.changes();
@@ -39,7 +40,7 @@ impl Wiring {
             let Some(file) = self.await_device(&name, v4l2, &mut changes, &child).await? else {
                 return Ok(());
             };
-            let ended = self.run_camera(&name, v4l2, &file, changes.clone(), &child).await;
+            let ended = self.run_camera(&name, (v4l2, handling), &file, changes.clone(), &child).await;
             if child.cancel.is_cancelled() {
                 return ended;
             }
@@ -89,7 +90,7 @@ impl Wiring {
     async fn run_camera(
         &self,
         name: &str,
-        v4l2: &V4l2,
+        (v4l2, handling): (&V4l2, &Handling),
         file: &Path,
         changes: Option<watch::Receiver<u64>>,
         child: &ChildContext,
@@ -100,10 +101,12 @@ impl Wiring {
             .as_ref()
             .map_or_else(|| v4l2.controls.clone(), |config| controls_of(&config.borrow(), name));
         let source = V4l2 { device: file.to_owned(), controls: controls.clone(), ..v4l2.clone() };
+        let source = Source::V4l2(source);
         let (commands, inbox) = mpsc::channel(COMMANDS);
+        let both = (commands.clone(), inbox);
         let context = ChildContext { cancel: present.clone(), ready: child.ready.clone() };
         tokio::select! {
-            ended = self.from_worker(name.to_owned(), Source::V4l2(source), inbox, context) => ended,
+            ended = self.from_worker(name, &source, handling, both, context) => ended,
             never = self.watch_device(v4l2, file, changes, &present) => match never {},
             never = forward_controls(name, controls, config, commands) => match never {},
         }
@@ -182,7 +185,6 @@ pub(super) fn v4l2_job(name: &str, v4l2: &V4l2, treat: Treatments, mut devices: 
 mod tests {
     use super::*;
     use fieldgate_model::job::EncoderWish;
-    use fieldgate_model::masks::Masks;
     use std::path::Path;
 
     #[test]
@@ -192,7 +194,7 @@ mod tests {
             "bitrate": 700_000, "keyframe_interval": "4s", "controls": {"gain": 7},
         }))
         .unwrap();
-        let treat = Treatments::pass_or(EncoderWish::default(), Masks::none());
+        let treat = Treatments::plain(EncoderWish::default(), false);
         let devices = vec!["/dev/video2".into(), "/dev/video11".into()];
         let job = v4l2_job("bay", &v4l2, treat.clone(), devices);
         assert_eq!(job.sandbox.devices, [Path::new("/dev/video2"), Path::new("/dev/video11")]);

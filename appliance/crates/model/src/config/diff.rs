@@ -229,7 +229,7 @@ fn diff_mountpoint(name: &str, old: &Mountpoint, new: &Mountpoint, changes: &mut
         }
     };
     let name = name.to_owned();
-    let Mountpoint { source, push, play, priority: _, max: _, grace: _, ring: _, max_lag: _, truth: _ } = old;
+    let Mountpoint { source, push, play, .. } = old;
     changed(*source != new.source, Part::Source { name: name.clone() });
     changed(*play != new.play, Part::Play { name: name.clone() });
     let bounds = Mountpoint {

@@ -1,6 +1,6 @@
 //! One mountpoint: its source, its outputs, its bounds.
 
-use super::{Play, Push, Source, Span, Truth};
+use super::{Audio, Play, Push, Source, Span, Truth, Video};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,12 @@ use serde::{Deserialize, Serialize};
 pub struct Mountpoint {
     /// Where the stream comes from.
     pub source: Source,
+    /// What happens to its pictures.
+    #[serde(default)]
+    pub video: Video,
+    /// What happens to its sound.
+    #[serde(default)]
+    pub audio: Audio,
     /// The servers that it is pushed to. At most 32. In a template's URLs `{name}` stands for the stream's name.
     /// Default: none.
     #[serde(default)]
@@ -53,6 +59,8 @@ impl Mountpoint {
     pub fn new(source: Source) -> Self {
         Mountpoint {
             source,
+            video: Video::default(),
+            audio: Audio::default(),
             push: Vec::new(),
             play: Play::default(),
             priority: default_priority(),

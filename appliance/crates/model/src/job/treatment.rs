@@ -1,8 +1,21 @@
 //! What happens to pictures and sound between a source and its outputs.
 
-use super::EncoderWish;
+use super::{EncoderWish, Work};
 use crate::masks::{Masks, Unmasked};
 use serde::{Deserialize, Serialize};
+
+impl Work {
+    /// What happens to pictures and sound; none of work that is no camera's.
+    pub fn treatments(&self) -> Option<(&VideoTreatment, &AudioTreatment)> {
+        match self {
+            Work::Test(camera) => Some((&camera.video, &camera.audio)),
+            Work::V4l2(camera) => Some((&camera.video, &camera.audio)),
+            Work::Rtsp(camera) => Some((&camera.video, &camera.audio)),
+            Work::File(camera) => Some((&camera.video, &camera.audio)),
+            Work::Transcode(_) | Work::Inspect(_) | Work::ProbeEncoders(_) | Work::ProbeDevice(_) => None,
+        }
+    }
+}
 
 /// What happens to pictures. A picture with masks can only be encoded: both other forms need the proof that it has
 /// none.

@@ -1,6 +1,6 @@
 //! What a mountpoint's settings ask of its pictures and sound.
 
-use crate::config::Mountpoint;
+use crate::config::{AudioMode, Mountpoint, VideoMode};
 use fieldgate_media::Codec;
 
 /// What is asked of pictures.
@@ -16,7 +16,6 @@ pub(super) struct VideoWish {
 }
 
 /// What is asked of sound.
-#[allow(dead_code, reason = "asked for once mountpoints have settings for their sound")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum AudioWish {
     /// AAC passes, of a camera's sound anything else is made AAC.
@@ -30,11 +29,26 @@ pub(super) enum AudioWish {
     To(Codec),
 }
 
-pub(super) fn video(_mountpoint: &Mountpoint) -> VideoWish {
-    VideoWish::default()
+pub(super) fn video(mountpoint: &Mountpoint) -> VideoWish {
+    let video = &mountpoint.video;
+    VideoWish {
+        encode: (video.mode == VideoMode::Encode).then_some("video.mode asks for it"),
+        max_width: video.max_width,
+        max_height: video.max_height,
+        max_frame_rate: video.max_frame_rate,
+        has_overlay: !video.overlay.is_empty(),
+    }
 }
 
 /// With whether it shall sound otherwise than it comes.
-pub(super) fn audio(_mountpoint: &Mountpoint) -> (AudioWish, bool) {
-    (AudioWish::Auto, false)
+pub(super) fn audio(mountpoint: &Mountpoint) -> (AudioWish, bool) {
+    let audio = &mountpoint.audio;
+    let wish = match audio.mode {
+        AudioMode::Auto => AudioWish::Auto,
+        AudioMode::Off => AudioWish::Off,
+        AudioMode::Pass => AudioWish::Pass,
+        AudioMode::Aac => AudioWish::To(Codec::Aac),
+        AudioMode::Opus => AudioWish::To(Codec::Opus),
+    };
+    (wish, audio.gain_db != 0 || audio.mute)
 }

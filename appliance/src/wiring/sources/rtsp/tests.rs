@@ -1,4 +1,5 @@
 use super::*;
+use fieldgate_model::job::EncoderWish;
 
 fn rtsp(url: &str) -> Rtsp {
     serde_json::from_value(serde_json::json!({ "url": url, "latency": "350ms" })).unwrap()
@@ -9,7 +10,7 @@ fn told(url: &str, transport: job::RtspTransport) -> (Sandbox, RtspCamera) {
     let parts = rtsp.taken_url().parts().unwrap();
     let user = percent_decoded(parts.user.unwrap_or_default());
     let password = percent_decoded(parts.password.unwrap_or_default());
-    let treat = Treatments::pass(Masks::none().unmasked().unwrap());
+    let treat = Treatments::plain(EncoderWish::default(), false);
     let address = ([127, 0, 0, 1], parts.port.unwrap_or(RTSP_PORT)).into();
     let job = job_of("gate", camera(&rtsp, parts, address, transport, (user, password), treat), Vec::new());
     let Work::Rtsp(camera) = job.work else { panic!() };
