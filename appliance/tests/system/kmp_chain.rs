@@ -162,7 +162,7 @@ fn live_goes_on_at_once_and_what_an_outage_held_up_comes_on_a_second_mountpoint(
         assert!(live.is_sorted() && late.is_sorted(), "each in order");
         let missing: Vec<usize> =
             (0..sent.frames.len()).filter(|at| !live.contains(at) && !late.contains(at)).collect();
-        assert_eq!(missing, [], "of {}; live {}, late {}", sent.frames.len(), live.len(), late.len());
+        assert!(missing.is_empty(), "{missing:?} of {}: {} live, {} late", sent.frames.len(), live.len(), late.len());
         assert!(live.windows(2).any(|pair| pair[1] > pair[0] + 25), "live did not wait");
     }
     let status = near.status()["mountpoints"]["yard"]["pushes"]["k"]["kmp"].clone();
