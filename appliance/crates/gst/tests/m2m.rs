@@ -1,7 +1,8 @@
-//! V4L2 memory-to-memory elements inside a worker's sandbox: encode and decode through device files.
+//! V4L2 memory-to-memory elements inside a worker's sandbox: found and used through their device files.
 //!
 //! Runs where the kernel has `vicodec` (the guest of `scripts/slow vivid`); its codec is FWHT, no other encoder or
-//! decoder behind V4L2 can be had without a board. Has a main of its own, as the sandbox needs a process with one
+//! decoder behind V4L2 can be had without a board. Nothing is decoded: vicodec's decoder of Linux 6.12 writes beyond its
+//! buffer and takes the kernel down. Has a main of its own, as the sandbox needs a process with one
 //! thread. With the argument `without` no device file is allowed, and none may be found.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on fails there")]
 
@@ -36,9 +37,6 @@ fn main() {
     let (encoded, bytes) = count("v4l2fwhtenc");
     println!("v4l2fwhtenc: {encoded} of {PICTURES} pictures of 1280x720, {bytes} bytes");
     assert!(encoded == PICTURES && bytes < u64::from(PICTURES) * 1280 * 720);
-    let (decoded, bytes) = count("v4l2fwhtenc ! v4l2fwhtdec");
-    println!("v4l2fwhtenc ! v4l2fwhtdec: {decoded} of {PICTURES} pictures, {bytes} bytes");
-    assert!(decoded == PICTURES && bytes >= u64::from(PICTURES) * 1280 * 720);
 }
 
 /// The device files of vicodec.

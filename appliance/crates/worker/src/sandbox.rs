@@ -23,9 +23,10 @@ const OPEN_FILES: u64 = 256;
 /// What every worker reads: shared libraries and what the loader and allocator ask for.
 const SYSTEM_READ: [&str; 6] =
     ["/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache", "/sys/devices/system/cpu"];
-/// What hardware encoders and capture devices are described by.
-const DEVICE_READ: [&str; 4] =
-    ["/sys/class/video4linux", "/sys/devices", "/sys/dev/char", "/usr/share/libdrm"];
+/// What hardware encoders and capture devices are described by. libudev looks for a subsystem by listing all classes and
+/// buses: without these folders GStreamer finds no codec behind V4L2.
+const DEVICE_READ: [&str; 5] =
+    ["/sys/class", "/sys/bus", "/sys/devices", "/sys/dev/char", "/usr/share/libdrm"];
 
 /// The process has more than one thread already, so it cannot be locked in as a whole.
 #[derive(Debug, thiserror::Error)]
