@@ -151,12 +151,12 @@ impl<'a> Keyframes<'a> {
         let ratio = ratio.map_or((1, 1), |ratio| (i64::from(ratio.numer()), i64::from(ratio.denom())));
         let (width, height) = shown_size(width, decoded.width, decoded.height, ratio);
         let wanted = gst::Caps::builder("video/x-raw")
-            .field("format", "I420")
+            // Whole range and the coefficients of JPEG, whatever the camera's are: between two pictures of I420 the range
+            // would stay as it is.
+            .field("format", "RGB")
             .field("width", width)
             .field("height", height)
             .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
-            // Whole range and the coefficients of JPEG, whatever the camera's are.
-            .field("colorimetry", "1:4:0:0")
             .build();
         let all = [
             make("videoscale", &[])?,
