@@ -20,7 +20,9 @@ mod handle;
 mod tests;
 
 pub use backoff::Backoff;
-pub use children::{ChildKey, ChildSettings, Handling, MountpointSettings, Stage, children_of, stream_children_of};
+pub use children::{
+    ChildKey, ChildSettings, Handling, MountpointSettings, Stage, children_of, stream_children_of,
+};
 pub use handle::{InstantiateError, Snapshot, Supervised, SupervisorHandle};
 
 use desk::Desk;

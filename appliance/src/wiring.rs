@@ -30,10 +30,10 @@ pub use devices::{Devices, Listed, list_now};
 pub use inspector::{InspectError, Inspecting};
 pub use kmp_control::KmpControl;
 pub use kmp_listen::KmpIn;
+pub use masks::{BODY_MAX, MaskDesk, MaskError, MaskView};
 pub use sight::Sight;
 pub use snapshots::{DEFAULT_WIDTH, Snapshot, SnapshotError, Snapshots, WIDTHS};
 pub use spools::keep_configured;
-pub use masks::{BODY_MAX, MaskDesk, MaskError, MaskView};
 pub use transports::Transports;
 pub use truth::Watch as PictureWatch;
 

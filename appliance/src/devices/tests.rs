@@ -151,6 +151,7 @@ fn what_a_camera_says_of_itself_is_bounded_and_harmless() {
 }
 
 #[tokio::test]
+#[allow(clippy::disallowed_methods, reason = "a test's own task, which it ends")]
 async fn a_device_that_comes_or_goes_is_noticed() {
     let machine = Machine::new("watch");
     let watch = DeviceWatch::start_under(&machine.0).unwrap();

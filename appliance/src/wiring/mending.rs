@@ -59,7 +59,7 @@ impl Wiring {
             }
             _ => None,
         };
-        let ended = self.admitted_source(name.clone(), source, handling, context).await;
+        let ended = Box::pin(self.admitted_source(name.clone(), source, handling, context)).await;
         // Only one source runs per mountpoint, and the next has not begun.
         self.sight.mending.lock().remove(&name);
         let order = running.order.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -55,11 +55,11 @@ impl Wiring {
         if let Source::V4l2(v4l2) = &source {
             return self.v4l2_source(name, v4l2, &handling, child).await;
         }
-        self.from_worker(&name, &source, &handling, mpsc::channel(COMMANDS), child).await
+        self.run_worker(&name, &source, &handling, mpsc::channel(COMMANDS), child).await
     }
 
     /// One run of a worker that feeds this mountpoint, cut short when its masks change; commands reach it while it runs.
-    async fn from_worker(
+    async fn run_worker(
         &self,
         name: &str,
         source: &Source,

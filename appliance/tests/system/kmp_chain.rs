@@ -4,7 +4,7 @@ use crate::common::fixture::Fixture;
 use crate::common::gateway::Gateway;
 use crate::common::healthy::{End, Player, Publisher};
 use crate::common::proxy::{Mode, Proxy};
-use crate::common::take::Take;
+use crate::common::take::{Frame, Take};
 use crate::common::wait::{self, secs};
 use serde_json::{Value, json};
 use std::thread::sleep;
@@ -135,14 +135,13 @@ fn live_goes_on_at_once_and_what_an_outage_held_up_comes_on_a_second_mountpoint(
         }] },
     }));
     let (live, late) = (Player::start(far.rtmp, "far"), Player::start(far.rtmp, "late"));
-    let publisher = Publisher::start(near.rtmp, "yard", &Fixture::h264_aac(6), 0, End::Polite);
+    let publisher = Publisher::start(near.rtmp, "yard", &Fixture::h264_aac(60), 0, End::Polite);
     live.wait_for_more(100);
     link.set(Mode::Reset);
     // Longer than what is caught up with in order.
     sleep(secs(5));
     link.set(Mode::Pass);
     live.wait_for_more(200);
-    late.wait_for_more(100);
     let sent = publisher.finish();
     wait::until_true("all frames to be acknowledged", secs(60), || acked(&near) == count(&sent));
     let late_tracks = || far.status()["mountpoints"]["late"]["source"]["kmp"].clone();
@@ -150,21 +149,21 @@ fn live_goes_on_at_once_and_what_an_outage_held_up_comes_on_a_second_mountpoint(
     assert!(received > 100, "{:#}", late_tracks());
     assert_eq!(sum(&tracks(&far), "no_key_frames") + sum(&late_tracks(), "no_key_frames"), 0);
     let (live, late) = (live.finish(), late.finish());
-    for (sent, live, late) in
-        [(&sent.video, &live.video, &late.video), (&sent.audio, &live.audio, &late.audio)]
-    {
-        let position = |payload: &Vec<u8>| sent.frames.iter().position(|frame| frame.payload == *payload);
-        let places = |frames: &[_]| -> Vec<usize> {
-            let found = |frame: &crate::common::take::Frame| position(&frame.payload);
-            frames.iter().filter_map(found).collect()
-        };
-        let (live, late) = (places(&live.frames), places(&late.frames));
-        assert!(live.is_sorted() && late.is_sorted(), "each in order");
-        let missing: Vec<usize> =
-            (0..sent.frames.len()).filter(|at| !live.contains(at) && !late.contains(at)).collect();
-        assert!(missing.is_empty(), "{missing:?} of {}: {} live, {} late", sent.frames.len(), live.len(), late.len());
-        assert!(live.windows(2).any(|pair| pair[1] > pair[0] + 25), "live did not wait");
-    }
+    // Sounds may be alike, pictures are not.
+    let sounds = live.audio.frames.len() + late.audio.frames.len();
+    assert!(sounds >= sent.audio.frames.len(), "{sounds} of {} sounds", sent.audio.frames.len());
+    let places = |frames: &[Frame]| -> Vec<usize> {
+        let position =
+            |frame: &Frame| sent.video.frames.iter().position(|sent| sent.payload == frame.payload);
+        frames.iter().filter_map(position).collect()
+    };
+    let (live, late) = (places(&live.video.frames), places(&late.video.frames));
+    assert!(live.is_sorted(), "live in order: {live:?}");
+    assert!(late.is_sorted(), "late in order: {late:?}");
+    let total = sent.video.frames.len();
+    let missing: Vec<usize> = (0..total).filter(|at| !live.contains(at) && !late.contains(at)).collect();
+    assert!(missing.is_empty(), "{missing:?} of {total}: {} live, {} late", live.len(), late.len());
+    assert!(live.windows(2).any(|pair| pair[1] > pair[0] + 25), "live did not go on at once: {live:?}");
     let status = near.status()["mountpoints"]["yard"]["pushes"]["k"]["kmp"].clone();
     assert_eq!((status["lost_frames"].as_u64(), status["unconfirmed_frames"].as_u64()), (Some(0), Some(0)));
 }

@@ -151,7 +151,11 @@ impl Stream {
         }
         feed.timeline.learn(&times);
         let held = feed.held.take().unwrap_or_default();
-        held.into_iter().fold(false, |wants, timed| self.forward(feed, timed) || wants)
+        let mut wants_keyframe = false;
+        for timed in held {
+            wants_keyframe |= self.forward(feed, timed);
+        }
+        wants_keyframe
     }
 
     fn forward(&self, feed: &mut Feed, timed: Timed) -> bool {

@@ -95,7 +95,9 @@ impl Wiring {
                 let target = Target { host: parts.host.to_owned(), port, tls: Some(tls) };
                 let relay = CameraRelay::open(target, dial_options(rtsp.stall_timeout.get())).await;
                 let unused = |error| {
-                    login.take().map(LoginTry::unused);
+                    if let Some(begun) = login.take() {
+                        begun.unused();
+                    }
                     ChildError::of(CameraRelayError::retry(&error), &error)
                 };
                 Some(relay.map_err(unused)?)
@@ -130,7 +132,9 @@ impl Wiring {
             return Some(self.must_wait(LoginWait::Refused(LOGIN_REST)));
         }
         // It failed before or after the camera looked at it.
-        login.map(LoginTry::unused);
+        if let Some(begun) = login {
+            begun.unused();
+        }
         if failure.is_some_and(|failure| failure.needs_encoder) {
             self.transports.note_needs_encoder(name);
             return None;

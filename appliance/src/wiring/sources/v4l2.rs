@@ -106,7 +106,7 @@ impl Wiring {
         let both = (commands.clone(), inbox);
         let context = ChildContext { cancel: present.clone(), ready: child.ready.clone() };
         tokio::select! {
-            ended = self.from_worker(name, &source, handling, both, context) => ended,
+            ended = self.run_worker(name, &source, handling, both, context) => ended,
             never = self.watch_device(v4l2, file, changes, &present) => match never {},
             never = forward_controls(name, controls, config, commands) => match never {},
         }
