@@ -4,7 +4,6 @@ use crate::common::process::Process;
 use crate::common::scratch::Scratch;
 use crate::common::wait::{self, secs};
 use std::cell::Cell;
-use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -164,12 +163,8 @@ impl Machine {
             match probe(self) {
                 Ok(value) => return value,
                 Err(seen) if start.elapsed() > within => {
-                    let mut log = String::new();
-                    for file in ["gateway.log"] {
-                        let text = self.run(&format!("tail -n 60 /run/{file}")).text;
-                        write!(log, "\n--- {file}\n{text}").unwrap();
-                    }
-                    panic!("waited {within:?} in vain for {what}; seen last: {seen}{log}");
+                    let log = self.run("tail -n 60 /run/gateway.log").text;
+                    panic!("waited {within:?} in vain for {what}; seen last: {seen}\n--- gateway\n{log}");
                 }
                 Err(_) => std::thread::sleep(Duration::from_millis(200)),
             }
