@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 const PLACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
 
 /// Parts in the order in which one meets them; parts of the schema that are not named here are one-line types.
-const PARTS: [(&str, &str); 22] = [
+const PARTS: [(&str, &str); 25] = [
     ("Rtmp", "`rtmp`"),
     ("RtmpTls", "`rtmp.tls`"),
     ("Kmp", "`kmp`"),
@@ -19,6 +19,9 @@ const PARTS: [(&str, &str); 22] = [
     ("Limits", "`limits`"),
     ("Discovery", "`discovery`"),
     ("Mountpoint", "`mountpoints.NAME`"),
+    ("Video", "`mountpoints.NAME.video`"),
+    ("Overlay", "`mountpoints.NAME.video.overlay`"),
+    ("Audio", "`mountpoints.NAME.audio`"),
     ("Ring", "`mountpoints.NAME.ring`"),
     ("Truth", "`mountpoints.NAME.truth`"),
     ("Mend", "`mountpoints.NAME.truth.mend`"),
@@ -34,7 +37,7 @@ const PARTS: [(&str, &str); 22] = [
 ];
 
 /// Values that stand for themselves.
-const TYPES: [&str; 10] = [
+const TYPES: [&str; 12] = [
     "Span",
     "Secret",
     "SecretUrl",
@@ -45,6 +48,8 @@ const TYPES: [&str; 10] = [
     "VideoCodec",
     "AudioCodec",
     "PictureFault",
+    "VideoMode",
+    "AudioMode",
 ];
 
 const OPENING: &str = "# Configuration
