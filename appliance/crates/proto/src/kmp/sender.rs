@@ -51,6 +51,8 @@ pub struct Sender {
     window: Window,
     /// Id that the next frame gets.
     next_id: u64,
+    /// The newest header, wherever it is now.
+    newest_info: Option<Wire>,
     /// Place in the queue up to which it is handed to the sockets.
     flushed: u64,
     flush_due: Option<Instant>,
@@ -85,6 +87,7 @@ impl Sender {
             next_key: 0,
             window: Window::new(first_id),
             next_id: first_id,
+            newest_info: None,
             flushed: 0,
             flush_due: None,
             fetching: None,
@@ -108,6 +111,14 @@ impl Sender {
             return None;
         }
         let id = self.next_id;
+        let before = match &info {
+            // It has its own.
+            Some(info) => {
+                self.newest_info = Some(info.clone());
+                None
+            }
+            None => self.newest_info.clone(),
+        };
         if self.has_room(info.as_ref(), &frame) {
             if let Some(info) = info {
                 self.window.push(PacketKind::MediaInfo, false, info);
@@ -118,7 +129,7 @@ impl Sender {
         if self.state == State::Empty {
             self.ask_publish();
         }
-        self.admit(keyframe, now);
+        self.admit(keyframe, before, now);
         self.keep_live(id, keyframe, now);
         self.appended(now);
         self.guard_memory(now);
@@ -411,8 +422,9 @@ impl Sender {
         key
     }
 
-    /// After a frame was appended: it ends the wait for a keyframe, or is left out where one is waited for.
-    fn admit(&mut self, keyframe: bool, now: Instant) {
+    /// After a frame was appended: it ends the wait for a keyframe, or is left out where one is waited for. `before`: the
+    /// header in force, if the frame does not bring its own.
+    fn admit(&mut self, keyframe: bool, before: Option<Wire>, now: Instant) {
         let Sender { upstreams, window, outputs, next_id, .. } = self;
         if window.end_id() != *next_id {
             // Kept frames come before it.
@@ -422,6 +434,8 @@ impl Sender {
             let Some(cause) = upstream.waits else { continue };
             if keyframe {
                 upstream.waits = None;
+                // The header in force may be gone with what was dropped.
+                upstream.info = before.clone().or(upstream.info.take());
             } else {
                 upstream.release_to(window.end(), window);
                 upstream.tell_gone(cause, outputs);

@@ -265,13 +265,13 @@ impl World {
         if self.news && self.dice.one_in(4) {
             self.news = false;
             let from = self.kept.front().map_or(self.next_id(), |(id, _)| *id);
-            let (now, header) = (self.now, self.header_in_force.clone());
+            let now = self.now;
             for (ids, fate) in self.arrears.dropped(from) {
                 self.settle(ids, fate);
             }
             for channel in 0..2 {
                 if let Some(lane) = self.lane(channel) {
-                    lane.sender.dropped(from, header.clone(), now);
+                    lane.sender.dropped(from, None, now);
                 }
             }
             self.obey();

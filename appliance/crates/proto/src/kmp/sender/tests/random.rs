@@ -245,7 +245,7 @@ impl World {
     fn tell_news(&mut self) {
         if std::mem::take(&mut self.has_news) {
             let from = self.kept.front().map_or(FIRST_ID + self.pushed, |(id, _)| *id);
-            self.sender.dropped(from, self.header_in_force.clone(), self.now);
+            self.sender.dropped(from, None, self.now);
         }
     }
 

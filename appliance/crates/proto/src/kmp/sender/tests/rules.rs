@@ -333,7 +333,8 @@ fn after_a_backlog_has_dropped_everything_a_keyframe_is_waited_for() {
     let payload = Bytes::from(vec![0; 100]);
     let push = |sender: &mut Sender, number: u64| {
         let keyframe = number.is_multiple_of(10);
-        sender.push(None, frame(&payload, keyframe).1, keyframe, now);
+        let header = (number == 0).then(|| super::random::info(7));
+        sender.push(header, frame(&payload, keyframe).1, keyframe, now);
     };
     (0..14).for_each(|number| push(&mut sender, number));
     let name = Name::new("x").unwrap();
@@ -353,4 +354,5 @@ fn after_a_backlog_has_dropped_everything_a_keyframe_is_waited_for() {
     assert!(sender.slices(key, &mut slices) > 0);
     let connect = slices[0].to_vec();
     assert_eq!(u64::from_le_bytes(connect[80..88].try_into().unwrap()), 1_020);
+    assert_eq!(slices[1].to_vec(), super::random::info(7).head, "the header was dropped with the rest");
 }
