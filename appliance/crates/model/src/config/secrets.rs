@@ -145,7 +145,12 @@ impl Owner<'_> {
     fn urls_of<'c>(&self, config: &'c Config, url: &SecretUrl) -> Vec<&'c SecretUrl> {
         match self {
             Owner::Source { mountpoint } => match config.mountpoints.get(*mountpoint).map(|m| &m.source) {
-                Some(Source::Rtsp(rtsp)) => std::iter::once(&rtsp.url).chain(&rtsp.sub_url).collect(),
+                Some(Source::Rtsp(rtsp)) => {
+                    let mut both: Vec<_> = std::iter::once(&rtsp.url).chain(&rtsp.sub_url).collect();
+                    // Each stream may have a login of its own: the one of the same address is meant.
+                    both.sort_by_key(|known| known.redacted() != url.redacted());
+                    both
+                }
                 Some(Source::Pull(pull)) => vec![&pull.url],
                 _ => Vec::new(),
             },

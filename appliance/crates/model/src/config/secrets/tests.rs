@@ -15,7 +15,8 @@ fn whole() -> Config {
             ],
             "play": {"key": "PLAY-KEY"},
         },
-        "gate": {"source": {"kind": "rtsp", "url": "rtsp://u:RTSP-PASS@cam/main"}},
+        "gate": {"source": {"kind": "rtsp", "url": "rtsp://u:RTSP-PASS@cam/main",
+                 "sub_url": "rtsp://u:SUB-PASS@cam/second"}},
         "far": {"source": {"kind": "pull", "url": "rtmp://u:PULL-PASS@far/live/a"}},
     }, "compat": {"kmp": {"applications": {"ingest": {
         "connect_url": "http://ctl/connect?token=CONNECT-TOKEN",
