@@ -99,7 +99,7 @@ fn the_admin_plane_stays_on_loopback_until_login_exists() {
 
 #[test]
 fn a_kmp_push_has_one_order_and_one_place_for_its_backlog() {
-    let push = |more: serde_json::Value| {
+    let push = |more: Value| {
         let mut push = json!({"url": "kmp://up:6543", "channel_id": "c"});
         push.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         push
