@@ -160,6 +160,16 @@ fn account_for_priming(encoder: &gst::Element, found: &Encoder) {
     let early = found.priming * 1_000_000_000 / u64::from(SAMPLE_RATE.unsigned_abs());
     if found.name != "opusenc" {
         pad.set_offset(-i64::try_from(early).unwrap_or(0));
+        // What would come before the stream's own beginning is nothing but that silence.
+        let beginning = gst::ClockTime::from_nseconds(early);
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            let pts = info.buffer().and_then(|buffer| buffer.pts());
+            if pts.is_some_and(|pts| pts < beginning) {
+                gst::PadProbeReturn::Drop
+            } else {
+                gst::PadProbeReturn::Ok
+            }
+        });
         return;
     }
     // It moves all frames but the first, which it marks for clipping instead.
