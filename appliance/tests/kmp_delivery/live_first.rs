@@ -132,8 +132,8 @@ pub(crate) fn what_is_owed_outlives_the_process_and_is_told_once() {
     let total = runtime.block_on(async {
         let local = local();
         // Nobody is there; then there is somebody for what is live, and the gateway stops while much is still owed.
-        live(&folder, &far, &local, 0, Some(400), 1).await;
-        live(&folder, &far, &local, 1_000, None, 100_000).await
+        Box::pin(live(&folder, &far, &local, 0, Some(400), 1)).await;
+        Box::pin(live(&folder, &far, &local, 1_000, None, 100_000)).await
     });
     let spool = Spool::start(folder.clone(), Clock::default()).unwrap();
     let lines = spool.ledger().query(&Query { limit: 10_000, ..Query::default() }).lines;
@@ -227,7 +227,7 @@ async fn live(
     tokio::select! {
         biased;
         () = push.run(local.clone()) => {}
-        () = async { script.await } => {}
+        () = script => {}
         () = far.run() => {}
     }
     let owed = backlogs.iter().map(|backlog| backlog.held().frames).max().unwrap();

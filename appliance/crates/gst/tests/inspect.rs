@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     ])
 }
 
-struct Answers(mpsc::UnboundedSender<Bytes>, Report);
+struct Answers(mpsc::Sender<Bytes>, Report);
 
 impl Deliver for Answers {
     fn tracks(&mut self, _tracks: Tracks, _same: bool) {}
@@ -33,15 +33,18 @@ impl Deliver for Answers {
         self.1 = report.clone();
     }
     fn answer(&mut self, answer: Bytes) {
-        self.0.send(answer).unwrap();
+        self.0.try_send(answer).unwrap();
     }
 }
 
+/// What was told, and the JPEG.
+type Answered = (InspectAnswer, Vec<u8>);
+
 /// Asks one worker all of it, one after the other.
-fn ask(asks: Vec<Vec<u8>>) -> (Vec<(InspectAnswer, Vec<u8>)>, Report, Result<(), WorkerError>) {
+fn ask(asks: Vec<Vec<u8>>) -> (Vec<Answered>, Report, Result<(), WorkerError>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (answered, mut answers) = mpsc::unbounded_channel();
+        let (answered, mut answers) = mpsc::channel(4);
         let (asking, inbox) = mpsc::channel(1);
         let (_commands, commands) = mpsc::channel(1);
         let mut spec = spec(Work::Inspect(Inspector::default()), Sandbox::default());
