@@ -153,7 +153,7 @@ mod tests {
 
     fn ntp(unix_ms: i64) -> u64 {
         let seconds = (unix_ms / 1_000 + NTP_TO_UNIX_SECONDS) as u64;
-        (seconds << 32) | (((unix_ms % 1_000) as u64) << 32) / 1_000
+        (seconds << 32) | ((((unix_ms % 1_000) as u64) << 32) / 1_000)
     }
 
     #[test]
