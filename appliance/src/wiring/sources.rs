@@ -16,10 +16,10 @@ use crate::unbuilt;
 use fieldgate_hub::link::Limits as LinkLimits;
 use fieldgate_hub::{LocalShard, Mountpoint, Pace, Publisher, PublisherInfo, Retry};
 use fieldgate_media::{Draft, Silence, TrackKind, Tracks};
-use fieldgate_model::config::{AudioMode, Pull, Source, V4l2Format};
+use fieldgate_model::config::{Pull, Source, V4l2Format};
 use fieldgate_model::job::{AudioTreatment, EncoderWish, Job, Sandbox, SoundCodec, Work, WorkerCommand};
 use fieldgate_model::masks::Masks;
-use fieldgate_model::plan::{Action, Form};
+use fieldgate_model::plan::Action;
 use fieldgate_net::{RtmpEndpoint, RtmpPull};
 use fieldgate_proto::rtmp::{Limits, RtmpUrl};
 use fieldgate_worker::{Deadlines, Deliver, Program, Report, WorkerError, WorkerSource, WorkerSpec};
@@ -98,7 +98,6 @@ impl Wiring {
         let shard = self.shard_of(&mountpoint)?;
         let deadlines = rtsp.as_ref().map_or_else(Deadlines::default, |rtsp| rtsp.deadlines);
         let silent = silence_of(&job.work);
-        let passes_sound = matches!(job.work.treatments(), Some((_, AudioTreatment::Pass)));
         let learning = tries_encoders(&job.work).then(|| self.encoders.clone());
         let spec = WorkerSpec { program: Program::this_binary(), job, limits: LinkLimits::CAMERA, deadlines };
         let worker = WorkerSource::new(spec, self.spawner.clone(), inbox, stop.clone());
@@ -122,11 +121,11 @@ impl Wiring {
         let ended = tokio::select! {
             ended = &mut feeding => ended,
             never = self.follow_bitrate(name, source, commands) => match never {},
-            cause = self.must_begin_anew(name, handling, passes_sound, (&mountpoint, epoch)) => {
+            () = self.masks.cut_since(&mountpoint, epoch) => {
                 stop.cancel();
                 drop(feeding.await);
                 self.board.remove_worker(name);
-                return Err(ChildError::new(Retry::Now, cause));
+                return Err(ChildError::new(Retry::Now, "its masks changed"));
             }
         };
         let last = self.board.remove_worker(name).map(|worker| worker.report).unwrap_or_default();
@@ -202,40 +201,6 @@ impl Wiring {
         let encoder = EncoderWish { bitrate, gop_ms, ..encoder };
         let Asked { masks, exceeds, .. } = asked;
         Treatments::of(handling, Given { masks, encoder, exceeds, is_raw })
-    }
-
-    /// Whether the camera's sound is known to be one that is made into another.
-    fn sound_must_change(&self, name: &str) -> bool {
-        let standing = self.capacity.standing().borrow().clone();
-        let planned = standing.plan.mountpoints.get(name).map(|planned| &planned.source.audio);
-        planned.is_some_and(
-            |audio| matches!((audio.from, audio.to), (Form::Coded(from), Form::Coded(to)) if from != to),
-        )
-    }
-
-    /// Waits for what a running worker cannot be told; why it must begin anew.
-    async fn must_begin_anew(
-        &self,
-        name: &str,
-        handling: &Handling,
-        passes_sound: bool,
-        (mountpoint, epoch): (&Mountpoint, u64),
-    ) -> &'static str {
-        let sound = async {
-            if !passes_sound || handling.audio.mode == AudioMode::Pass {
-                return std::future::pending().await;
-            }
-            let mut standing = self.capacity.standing();
-            while !self.sound_must_change(name) {
-                if standing.changed().await.is_err() {
-                    return std::future::pending().await;
-                }
-            }
-        };
-        tokio::select! {
-            () = self.masks.cut_since(mountpoint, epoch) => "its masks changed",
-            () = sound => "its sound is encoded from now on",
-        }
     }
 
     /// Whether the plan knows pictures that exceed what the settings let through.

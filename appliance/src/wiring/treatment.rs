@@ -69,12 +69,6 @@ pub(super) fn must_encode(handling: &Handling, masks: &Masks, exceeds: bool) -> 
     !masks.is_empty() || !video.overlay.is_empty() || exceeds || video.mode == VideoMode::Encode
 }
 
-/// Whether sound that is not raw may pass until it is known what it is.
-pub(super) fn may_pass_sound(handling: &Handling) -> bool {
-    let audio = &handling.audio;
-    audio.mode == AudioMode::Auto && audio.gain_db == 0 && !audio.mute && !handling.needs_audio
-}
-
 fn audio(handling: &Handling, is_raw: bool) -> AudioTreatment {
     let audio = &handling.audio;
     let encode = |codec| AudioEncode {

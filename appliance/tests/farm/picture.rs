@@ -73,8 +73,8 @@ fn garbage_between_pictures_is_left_out_and_pictures_are_not() {
 }
 
 #[test]
-fn g711_sound_passes_unchanged() {
-    let scene = Scene::new(Script { sound: true, ..Script::good() });
+fn g711_sound_passes_unchanged_where_that_is_asked_for() {
+    let scene = Scene::passing_sound(Script::good());
     wait_for_more(&scene.player, 200, SOON);
     let take = scene.finish();
     let sounds: Vec<&[u8]> = take.audio.frames.iter().map(|frame| frame.payload.as_slice()).collect();
@@ -83,6 +83,17 @@ fn g711_sound_passes_unchanged() {
         assert!(*sound == tone(first + n as u64), "sound {n}");
     }
     assert!(sounds.len() > 60, "{}", sounds.len());
+}
+
+#[test]
+fn g711_sound_becomes_aac_beside_pictures_that_pass() {
+    let scene = Scene::new(Script { sound: true, ..Script::good() });
+    wait_for_more(&scene.player, 200, SOON);
+    assert_eq!(scene.camera.seen(|seen| &seen.played), 1, "one session");
+    let (sent, take) = scene.finish_with_sent();
+    assert!(assert_unchanged(Coding::H264, &sent, &take) > 50);
+    assert_eq!(take.audio.headers.len(), 1, "AAC has a header, G.711 has none");
+    assert!(take.audio.frames.len() > 60, "{}", take.audio.frames.len());
 }
 
 /// Whether such pictures are the truth is another part's question; here they must come through like any other.

@@ -30,10 +30,22 @@ impl Scene {
         Scene::at(camera, &url, settings)
     }
 
+    /// As [`Scene::new`], with sound left as the camera sends it.
+    pub(crate) fn passing_sound(script: Script) -> Scene {
+        let camera = Camera::start(Script { sound: true, ..script });
+        let mut settings = mountpoint(&camera.url(), json!({}));
+        settings["gate"]["audio"] = json!({ "mode": "pass" });
+        Scene::of(camera, settings)
+    }
+
     /// As [`Scene::with`], where the camera is reached at another address.
     pub(crate) fn at(camera: Camera, url: &str, settings: Value) -> Scene {
+        Scene::of(camera, mountpoint(url, settings))
+    }
+
+    fn of(camera: Camera, mountpoints: Value) -> Scene {
         let began = Instant::now();
-        let gateway = Gateway::with_mountpoints(mountpoint(url, settings));
+        let gateway = Gateway::with_mountpoints(mountpoints);
         let player = Player::start(gateway.rtmp, "gate");
         Scene { camera, gateway, player, began }
     }

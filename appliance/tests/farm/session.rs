@@ -16,7 +16,7 @@ use std::time::Duration;
 
 #[test]
 fn a_good_camera_passes_unchanged_with_its_sound_and_is_described() {
-    let scene = Scene::new(Script { sound: true, ..Script::good() });
+    let scene = Scene::passing_sound(Script::good());
     wait_for_more(&scene.player, 200, SOON);
     let described = scene.described();
     assert!(described.starts_with("RTSP over TCP from 127.0.0.1:"), "{described}");

@@ -40,6 +40,23 @@ pub(crate) fn is_wanted(treat: &AudioTreatment) -> bool {
     *treat != AudioTreatment::Off
 }
 
+/// Whether sound in this form leaves as it came.
+pub(crate) fn passes(from: CodedSound, treat: &AudioTreatment) -> bool {
+    match treat {
+        AudioTreatment::Encode(encode) | AudioTreatment::Silence(encode) => is_there(from, encode),
+        AudioTreatment::Pass => from != CodedSound::Raw,
+        AudioTreatment::Off => false,
+    }
+}
+
+fn is_there(from: CodedSound, encode: &AudioEncode) -> bool {
+    let is_same = matches!(
+        (from, encode.codec),
+        (CodedSound::Aac, SoundCodec::Aac) | (CodedSound::Opus, SoundCodec::Opus)
+    );
+    is_same && encode.gain_db == 0.0 && !encode.mute
+}
+
 /// The elements between a source and the sink, to be linked in this order.
 pub(crate) fn elements(from: CodedSound, treat: &AudioTreatment) -> Result<Vec<gst::Element>, WorkError> {
     match treat {
@@ -78,11 +95,7 @@ fn form(of: CodedSound) -> (Option<&'static str>, &'static str) {
 }
 
 fn encode(from: CodedSound, encode: &AudioEncode) -> Result<Vec<gst::Element>, WorkError> {
-    let is_there = matches!(
-        (from, encode.codec),
-        (CodedSound::Aac, SoundCodec::Aac) | (CodedSound::Opus, SoundCodec::Opus)
-    );
-    if is_there && encode.gain_db == 0.0 && !encode.mute {
+    if is_there(from, encode) {
         return pass(from);
     }
     if !(-60.0..=30.0).contains(&encode.gain_db) {

@@ -5,12 +5,10 @@ use crate::clock::timestamp;
 use crate::supervisor::{ChildError, Handling};
 use crate::wiring::Wiring;
 use crate::wiring::pushes::{client_tls, dial_options};
-use crate::wiring::treatment::{self, Treatments};
+use crate::wiring::treatment::Treatments;
 use fieldgate_hub::{CameraKey, LOGIN_REST, LoginTry, LoginWait, Retry};
 use fieldgate_model::config::{Rtsp, RtspTransport, Source, UrlParts};
-use fieldgate_model::job::{
-    self, AudioTreatment, EncoderWish, Job, RtspCamera, Sandbox, VideoTreatment, Work,
-};
+use fieldgate_model::job::{self, EncoderWish, Job, RtspCamera, Sandbox, VideoTreatment, Work};
 use fieldgate_net::{CameraRelay, CameraRelayError, Target};
 use fieldgate_proto::http_auth::Credentials;
 use fieldgate_worker::{Deadlines, Report, WorkerError};
@@ -157,12 +155,10 @@ impl Wiring {
         cancel: &CancellationToken,
     ) -> Result<(Treatments, Vec<PathBuf>), ChildError> {
         let asked = self.asked(name, handling)?;
-        let sound_passes = treatment::may_pass_sound(handling) && !self.sound_must_change(name);
         match asked.masks.unmasked() {
             Some(unmasked) if !asked.must_encode && !self.transports.needs_encoder(name) => {
                 let audio =
                     self.treated(name, source, handling, asked, (EncoderWish::default(), false)).audio;
-                let audio = if sound_passes { AudioTreatment::Pass } else { audio };
                 Ok((Treatments { video: VideoTreatment::Pass(unmasked), audio }, Vec::new()))
             }
             _ => {

@@ -11,13 +11,12 @@ pub(crate) use direct::Running;
 pub(crate) use notice::Notice;
 
 use super::Camera;
-use crate::audio_path;
 use crate::error::WorkError;
 use crate::outlet::Outlet;
 use crate::stream::Stream;
 use crate::video_path;
 use element::Treatments;
-use fieldgate_model::job::{AudioTreatment, EncoderTrial, RtspCamera, RtspTransport, VideoTreatment};
+use fieldgate_model::job::{EncoderTrial, RtspCamera, RtspTransport, VideoTreatment};
 use notice::Teller;
 use std::sync::mpsc::Receiver;
 
@@ -47,8 +46,7 @@ pub(super) fn build(
         Session { notices, direct: None, settings: settings.clone(), treat, outlet: outlet.clone(), teller };
     if passes(settings) {
         let (stream, outlet, teller) = (Stream::new(outlet.clone()), outlet.clone(), session.teller.clone());
-        let sound = audio_path::is_wanted(&settings.audio);
-        session.direct = Some(direct::start(settings, sound, stream, outlet, teller)?);
+        session.direct = Some(direct::start(settings, stream, outlet, teller)?);
     } else {
         session.use_elements(&pipeline)?;
     }
@@ -65,11 +63,10 @@ impl Session {
     }
 }
 
-/// Whether all that comes over one connection may pass as it is.
+/// Whether what comes over one connection may pass as it is; whether its sound does shows when it is described.
 fn passes(settings: &RtspCamera) -> bool {
     settings.transport == RtspTransport::Tcp
         && matches!(settings.video, VideoTreatment::Pass(_) | VideoTreatment::PassOr(..))
-        && matches!(settings.audio, AudioTreatment::Pass | AudioTreatment::Off)
 }
 
 fn check(settings: &RtspCamera) -> Result<(), WorkError> {

@@ -1,7 +1,7 @@
 //! When frames were captured and how many bytes they are, by their ids: a mark now and then, and what lies between as if
 //! it came evenly.
 
-use fieldgate_hub::backlog::{Batch, Held, Stored};
+use fieldgate_hub::backlog::{Batch, Held};
 use fieldgate_hub::ledger::Stretch;
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ const MARK_MICROS: u64 = 100_000;
 /// Marks kept; when there are more every second one goes.
 const MAX_MARKS: usize = 65_536;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Mark {
     id: u64,
     unix_micros: i64,
@@ -26,8 +26,8 @@ pub(super) struct Marks {
     end: Option<Mark>,
     /// Frames below are of an earlier life: what is between the marks is learned when they are read.
     early_id: u64,
-    /// Up to where that was read, and the bytes before it.
-    learned: (u64, u64),
+    /// One past the last of those that was read, with that one's time.
+    learned: Mark,
 }
 
 impl Marks {
@@ -37,7 +37,7 @@ impl Marks {
         if !held.ids.is_empty() {
             marks.list.push_back(Mark { id: held.ids.start, unix_micros: held.oldest_unix_micros, at: 0 });
             marks.end = Some(Mark { id: held.ids.end, unix_micros: held.newest_unix_micros, at: held.bytes });
-            marks.learned = (held.ids.start, 0);
+            marks.learned = Mark { id: held.ids.start, unix_micros: held.oldest_unix_micros, at: 0 };
         }
         marks
     }
@@ -67,40 +67,36 @@ impl Marks {
         }
     }
 
-    /// Notes what was read of an earlier life.
+    /// Notes what was read of an earlier life. Ids that are missing between what is read one after the other are of
+    /// frames that were damaged: they have no bytes.
     pub(super) fn learn(&mut self, batch: &Batch) {
-        let mut last: Option<&Stored> = None;
-        let mut at = 0;
         for packet in batch.packets.iter().filter(|packet| packet.is_frame()) {
+            let read = self.learned;
             if packet.id >= self.early_id || self.list.len() >= MAX_MARKS {
                 return;
             }
-            if last.is_none() {
-                let (next_id, known) = self.learned;
-                at = if packet.id == next_id { known } else { self.at(packet.id) };
-            }
+            let at = if packet.id >= read.id { read.at } else { self.at(packet.id) };
             let place = self.list.partition_point(|mark| mark.id <= packet.id);
             let before = place.checked_sub(1).and_then(|place| self.list.get(place)).copied();
-            let gap = last.filter(|last| last.id + 1 != packet.id);
+            let has_gap = packet.id > read.id;
             let known = before.is_some_and(|mark| mark.id == packet.id);
             let far = before
                 .is_none_or(|mark| packet.captured_unix_micros.abs_diff(mark.unix_micros) >= MARK_MICROS);
             // Bytes never go down from one mark to the next.
             let most = self.list.get(place).or(self.end.as_ref()).map_or(u64::MAX, |mark| mark.at);
-            let at_most = at.min(most);
-            if !known && (gap.is_some() || far) {
-                self.list.insert(
-                    place,
-                    Mark { id: packet.id, unix_micros: packet.captured_unix_micros, at: at_most },
-                );
-                if let Some(gap) = gap.filter(|gap| before.is_none_or(|mark| mark.id <= gap.id)) {
-                    let mark = Mark { id: gap.id + 1, unix_micros: gap.captured_unix_micros, at: at_most };
-                    self.list.insert(place, mark);
+            let at = at.min(most);
+            if !known && (has_gap || far) {
+                let mark = Mark { id: packet.id, unix_micros: packet.captured_unix_micros, at };
+                self.list.insert(place, mark);
+                if has_gap && before.is_none_or(|mark| mark.id < read.id) {
+                    self.list.insert(place, Mark { at, ..read });
                 }
             }
-            at += packet.bytes() as u64;
-            self.learned = (packet.id + 1, at);
-            last = Some(packet);
+            self.learned = Mark {
+                id: packet.id + 1,
+                unix_micros: packet.captured_unix_micros,
+                at: at + packet.bytes() as u64,
+            };
         }
     }
 
@@ -129,7 +125,14 @@ impl Marks {
 
     /// Bytes of the frames before this one.
     fn at(&self, id: u64) -> u64 {
-        match self.around(id, self.end) {
+        let learned = self.learned;
+        let (before, after) = self.around(id, self.end);
+        // What was read reaches further than its last mark.
+        let before = before.map(|mark| match (mark.id..=id).contains(&learned.id) {
+            true => learned,
+            false => mark,
+        });
+        match (before, after) {
             (Some(before), Some(after)) => {
                 let span = after.at.saturating_sub(before.at);
                 before.at + (span as f64 * share(id, before.id, after.id)) as u64
@@ -163,7 +166,7 @@ fn share(id: u64, from_id: u64, to_id: u64) -> f64 {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use fieldgate_hub::backlog::StoredKind;
+    use fieldgate_hub::backlog::{Stored, StoredKind};
 
     fn bytes(marks: &Marks, from_id: u64, to_id: u64) -> u64 {
         marks.stretch(from_id, to_id).bytes
@@ -187,7 +190,7 @@ mod tests {
         marks.append(5000, 40_000_000, 7);
         assert_eq!((bytes(&marks, 50, 1050), bytes(&marks, 5000, 5001)), (sum(0, 1000), 7));
         marks.forget(700);
-        assert_eq!(bytes(&marks, 700, 1050), sum(650, 1000));
+        assert!(bytes(&marks, 700, 1050).abs_diff(sum(650, 1000)) < 10);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod refusal;
 mod sanity;
 
 use super::notice::{Notice, Teller};
+use crate::audio_path::{self, CodedSound};
 use crate::error::WorkError;
 use crate::outlet::{Outlet, Payload};
 use crate::stream::{Feed, Stream, Timed};
@@ -18,7 +19,7 @@ use crate::timeline::DecodeTimes;
 use clock::Clock;
 use fieldgate_hub::link::LogLevel;
 use fieldgate_media::{AudioShape, Codec, Track, TrackId, VideoShape};
-use fieldgate_model::job::RtspCamera;
+use fieldgate_model::job::{AudioTreatment, RtspCamera};
 use futures_util::StreamExt;
 use retina::client::{
     Credentials, Demuxed, Described, InitialTimestampPolicy, PlayOptions, Session, SessionGroup,
@@ -59,13 +60,12 @@ impl Drop for Running {
 /// Starts the session.
 pub(super) fn start(
     settings: &RtspCamera,
-    sound: bool,
     stream: Stream,
     outlet: Outlet,
     tell: Teller,
 ) -> Result<Running, WorkError> {
     let (stop, stopped) = oneshot::channel();
-    let intake = Intake { settings: settings.clone(), sound, stream, outlet, tell };
+    let intake = Intake { settings: settings.clone(), stream, outlet, tell };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime =
         runtime.map_err(|error| WorkError::Camera(format!("no thread for the session: {error}")))?;
@@ -78,7 +78,6 @@ pub(super) fn start(
 
 struct Intake {
     settings: RtspCamera,
-    sound: bool,
     stream: Stream,
     outlet: Outlet,
     tell: Teller,
@@ -141,9 +140,11 @@ impl Intake {
         let session = within("DESCRIBE", Session::describe(url, options)).await?;
         let session = session.map_err(|error| refusal::of("DESCRIBE", &error, has_login))?;
         let mut taken: Vec<Taken> = Vec::new();
+        let sound = &settings.audio;
         for (index, stream) in session.streams().iter().enumerate() {
             let (media, name) = (stream.media(), stream.encoding_name());
-            let offer = offer(media, name).filter(|offer| self.sound || offer.id() != TrackId::AUDIO);
+            let offer = offer(media, name, sound)
+                .filter(|offer| audio_path::is_wanted(sound) || offer.id() != TrackId::AUDIO);
             // The first of each kind; others (a second video, ONVIF metadata) are left out.
             let offer = offer.filter(|offer| taken.iter().all(|other| other.feed.id() != offer.id()));
             match offer {
@@ -322,13 +323,17 @@ fn id_of(codec: Codec) -> TrackId {
     if matches!(codec, Codec::H264 | Codec::Hevc) { TrackId::VIDEO } else { TrackId::AUDIO }
 }
 
-fn offer(media: &str, encoding: &str) -> Option<Offer> {
+fn offer(media: &str, encoding: &str, treat: &AudioTreatment) -> Option<Offer> {
+    let sound = |codec, from| match audio_path::passes(from, treat) {
+        true => Offer::Direct(codec),
+        false => Offer::Elements(TrackId::AUDIO),
+    };
     Some(match (media, encoding) {
         ("video", "h264") => Offer::Direct(Codec::H264),
         ("video", "h265") => Offer::Direct(Codec::Hevc),
-        ("audio", "mpeg4-generic") => Offer::Direct(Codec::Aac),
-        ("audio", "pcma") => Offer::Direct(Codec::PcmA),
-        ("audio", "pcmu") => Offer::Direct(Codec::PcmU),
+        ("audio", "mpeg4-generic") => sound(Codec::Aac, CodedSound::Aac),
+        ("audio", "pcma") => sound(Codec::PcmA, CodedSound::PcmA),
+        ("audio", "pcmu") => sound(Codec::PcmU, CodedSound::PcmU),
         ("video", "jpeg") => Offer::Elements(TrackId::VIDEO),
         ("audio", "opus") => Offer::Elements(TrackId::AUDIO),
         _ => return None,
@@ -338,13 +343,26 @@ fn offer(media: &str, encoding: &str) -> Option<Offer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fieldgate_model::job::AudioEncode;
 
     #[test]
     fn only_what_is_carried_as_it_is_goes_past_gstreamer() {
-        assert_eq!(offer("video", "h264"), Some(Offer::Direct(Codec::H264)));
-        assert_eq!(offer("audio", "opus").map(Offer::id), Some(TrackId::AUDIO));
-        assert_eq!(offer("video", "jpeg"), Some(Offer::Elements(TrackId::VIDEO)));
-        assert_eq!(offer("application", "vnd.onvif.metadata"), None);
-        assert_eq!(offer("audio", "h264"), None);
+        let offered = |media, encoding| offer(media, encoding, &AudioTreatment::Pass);
+        assert_eq!(offered("video", "h264"), Some(Offer::Direct(Codec::H264)));
+        assert_eq!(offered("audio", "opus").map(Offer::id), Some(TrackId::AUDIO));
+        assert_eq!(offered("video", "jpeg"), Some(Offer::Elements(TrackId::VIDEO)));
+        assert_eq!(offered("application", "vnd.onvif.metadata"), None);
+        assert_eq!(offered("audio", "h264"), None);
+    }
+
+    #[test]
+    fn sound_that_is_to_be_another_goes_through_elements() {
+        let aac = AudioTreatment::Encode(AudioEncode::default());
+        let louder = AudioTreatment::Encode(AudioEncode { gain_db: 6.0, ..AudioEncode::default() });
+        let (direct, elements) = (Offer::Direct(Codec::Aac), Offer::Elements(TrackId::AUDIO));
+        assert_eq!(offer("audio", "mpeg4-generic", &aac), Some(direct));
+        assert_eq!(offer("audio", "mpeg4-generic", &louder), Some(elements));
+        assert_eq!(offer("audio", "pcma", &aac), Some(elements));
+        assert_eq!(offer("audio", "pcma", &AudioTreatment::Pass), Some(Offer::Direct(Codec::PcmA)));
     }
 }
