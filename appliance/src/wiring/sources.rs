@@ -1,6 +1,7 @@
 //! What feeds a mountpoint from our side: workers with a camera, and pulls. What each kind of worker is told is in a
 //! file of its own.
 
+mod file;
 mod rtsp;
 mod test_picture;
 mod v4l2;
@@ -55,6 +56,9 @@ impl Wiring {
         if let Source::V4l2(v4l2) = &source {
             return self.v4l2_source(name, v4l2, &handling, child).await;
         }
+        if let Source::File(file) = &source {
+            return self.file_source(name, file, &handling, child).await;
+        }
         self.run_worker(&name, &source, &handling, mpsc::channel(COMMANDS), child).await
     }
 
@@ -91,6 +95,7 @@ impl Wiring {
             Source::Test(_) => "test picture".to_owned(),
             Source::V4l2(v4l2) => v4l2.device.display().to_string(),
             Source::Rtsp(rtsp) => rtsp.taken_url().redacted(),
+            Source::File(file) => file.path.display().to_string(),
             Source::Publish(_) | Source::Pull(_) | Source::Kmp(_) => {
                 return Err(ChildError::new(Retry::Never, "publishers feed it, no source of ours"));
             }
@@ -173,6 +178,15 @@ impl Wiring {
                 };
                 let treat = self.treated(name, source, handling, asked, (encoder, false));
                 Ok(v4l2::v4l2_job(name, v4l2, treat, devices))
+            }
+            Source::File(file) => {
+                // What is in it shows when it is played.
+                let (encoder, devices) = match must_encode {
+                    true => self.proven(name, cancel).await?,
+                    false => self.known_or_untried(),
+                };
+                let treat = self.treated(name, source, handling, asked, (encoder, false));
+                Ok(file::file_job(name, file, treat, devices))
             }
             Source::Rtsp(_) | Source::Publish(_) | Source::Pull(_) | Source::Kmp(_) => {
                 Err(ChildError::new(Retry::Never, "this source needs no worker"))

@@ -23,6 +23,8 @@ mod ledger;
 #[cfg(feature = "gst")]
 mod pictures;
 mod relay;
+#[cfg(feature = "gst")]
+mod sources;
 mod systemd;
 mod tls;
 mod uplink;

@@ -117,7 +117,11 @@ impl Worker {
         let played = self.play(&camera, session.as_mut());
         drop(session);
         let _ = camera.pipeline.set_state(gst::State::Null);
-        played
+        match played {
+            // A file that is played once is done at its end; a camera never is.
+            Err(WorkError::Ended) if matches!(job.work, Work::File(_)) => Ok(Phase::Done),
+            played => played,
+        }
     }
 
     /// Answers what is asked until it is time to end.

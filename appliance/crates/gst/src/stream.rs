@@ -63,9 +63,13 @@ impl Stream {
         self.with(|state| state.expected.push(id));
     }
 
-    /// Running times begin at zero again; the stream goes on where it is.
-    pub(crate) fn begin_again(&self) {
-        self.with(|state| state.shift_ns = state.end_ns);
+    /// Running times begin at zero again; the stream goes on where it is. Returns how long it was since the last such
+    /// beginning, nanoseconds.
+    pub(crate) fn begin_again(&self) -> i64 {
+        self.with(|state| {
+            let before = std::mem::replace(&mut state.shift_ns, state.end_ns);
+            state.end_ns - before
+        })
     }
 
     /// Sends what arrives at `sink` as the units of track `id`.

@@ -20,6 +20,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What is read of a file to know its container.
 const HEAD: u64 = 376;
 const TS_PACKET: usize = 188;
+/// How far a file that begins again may be behind.
+const LATE_MAX: gst::ClockTime = gst::ClockTime::from_mseconds(500);
 
 /// What happens to the file's media.
 #[derive(Clone)]
@@ -46,15 +48,17 @@ pub(super) fn build(
     std::fs::File::open(&settings.path)
         .and_then(|file| file.take(HEAD).read_to_end(&mut head))
         .map_err(|_| unreadable("a file that the gateway may read"))?;
-    let demuxer = demuxer(&head).ok_or_else(|| unreadable("an MP4, Matroska, FLV or MPEG-TS file"))?;
-    elements::require(&["filesrc", "queue", "appsink", demuxer])?;
+    let demuxer_name = demuxer(&head).ok_or_else(|| unreadable("an MP4, Matroska, FLV or MPEG-TS file"))?;
+    elements::require(&["filesrc", "queue", "appsink", demuxer_name])?;
     let treat =
         Treatments { video: video_path::prepared(&settings.video, tell)?, audio: settings.audio.clone() };
 
     let pipeline = gst::Pipeline::new();
     let source = make("filesrc", &[("name", "camera")])?;
     source.set_property("location", settings.path.to_string_lossy().as_ref());
-    let demuxer = make(demuxer, &[])?;
+    let demuxer = make(demuxer_name, &[])?;
+    // Matroska has presentation times alone.
+    let times = if demuxer_name == "matroskademux" { DecodeTimes::Made } else { DecodeTimes::Given };
     chain(&pipeline, &[&source, &demuxer])?;
     let stream = Stream::new(outlet.clone());
     let ends = settings.repeat.then(|| Arc::new(Mutex::new(Ends::default())));
@@ -72,7 +76,7 @@ pub(super) fn build(
         }) else {
             return log.log(LogLevel::Info, &format!("left out: {caps}"));
         };
-        if let Err(error) = attach(&pipeline, pad, form, &treat, &stream, ends.as_ref()) {
+        if let Err(error) = attach(&pipeline, pad, (form, times), &treat, &stream, ends.as_ref()) {
             log.log(LogLevel::Warn, &format!("{caps}: {error}"));
         }
     });
@@ -130,7 +134,7 @@ impl Form {
 fn attach(
     pipeline: &gst::Pipeline,
     pad: &gst::Pad,
-    form: Form,
+    (form, times): (Form, DecodeTimes),
     treat: &Treatments,
     stream: &Stream,
     ends: Option<&Arc<Mutex<Ends>>>,
@@ -150,7 +154,7 @@ fn attach(
     all.push(sink.clone().upcast());
     pipeline.add_many(&all)?;
     gst::Element::link_many(&all)?;
-    stream.attach(&sink, track, DecodeTimes::Given);
+    stream.attach(&sink, track, times);
     if let (Some(ends), Some(end)) = (ends, sink.static_pad("sink")) {
         begin_again_at(&end, track, pipeline, stream, ends);
     }
@@ -182,10 +186,11 @@ fn begin_again_at(
         ends.ended += 1;
         if ends.ended >= ends.tracks.len() {
             ends.ended = 0;
-            stream.begin_again();
+            let length = u64::try_from(stream.begin_again()).unwrap_or(0);
             if let Some(pipeline) = weak.upgrade() {
                 // Seeking stops this very thread, so another does it.
-                pipeline.call_async(|pipeline| {
+                pipeline.call_async(move |pipeline| {
+                    move_on(pipeline, gst::ClockTime::from_nseconds(length));
                     if let Err(error) = pipeline.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::ZERO) {
                         gst::element_error!(pipeline, gst::ResourceError::Seek, ("cannot begin anew: {error}"));
                     }
@@ -194,6 +199,19 @@ fn begin_again_at(
         }
         gst::PadProbeReturn::Drop
     });
+}
+
+/// Running times begin at zero again, this much later than before: else all of the file would be late, and be played as
+/// fast as it is read.
+fn move_on(pipeline: &gst::Pipeline, length: gst::ClockTime) {
+    let (Some(before), Some(now)) = (pipeline.base_time(), pipeline.current_clock_time()) else { return };
+    // After a standstill of the machine not all that was missed is played at once.
+    let base = (before + length).max(now.saturating_sub(LATE_MAX));
+    pipeline.set_start_time(gst::ClockTime::NONE);
+    pipeline.set_base_time(base);
+    for element in pipeline.children() {
+        element.set_base_time(base);
+    }
 }
 
 #[cfg(test)]

@@ -44,11 +44,14 @@ pub(crate) fn every_container_is_played_at_the_speed_of_life() {
 
 pub(crate) fn a_file_that_repeats_is_one_stream() {
     let path = file("again.mp4");
-    let taken = play(&path, true, |taken| taken.of(TrackId::VIDEO).count() >= 220);
+    let began = crate::common::now();
+    let taken = play(&path, true, |taken| taken.of(TrackId::VIDEO).count() >= 170);
+    // Once it was read as fast as the disk is, after its first end.
+    assert!(began.elapsed().as_secs() >= 6, "170 pictures of 25 a second after {:?}", began.elapsed());
     let _ = std::fs::remove_file(&path);
     for track in [TrackId::VIDEO, TrackId::AUDIO] {
         let times: Vec<i64> = taken.of(track).map(|(head, _)| head.source_dts.as_millis()).collect();
-        assert!(times.len() > 150, "{track:?}: {}", times.len());
+        assert!(times.len() > 120, "{track:?}: {}", times.len());
         assert!(times.windows(2).all(|pair| (1..200).contains(&(pair[1] - pair[0]))), "{track:?}: {times:?}");
     }
 }

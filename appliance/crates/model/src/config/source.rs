@@ -1,11 +1,13 @@
 //! Where a mountpoint's stream comes from: one file per kind.
 
+mod file;
 mod publish;
 mod pull;
 mod rtsp;
 mod test_picture;
 mod v4l2;
 
+pub use file::FileSource;
 pub use publish::Publish;
 pub use pull::Pull;
 pub use rtsp::{Rtsp, RtspStream, RtspTransport};
@@ -26,6 +28,8 @@ pub enum Source {
     Rtsp(Rtsp),
     /// A local camera or capture card (Video4Linux).
     V4l2(V4l2),
+    /// A recorded file, for demonstrations.
+    File(FileSource),
     /// A moving test picture with a clock and a tone.
     Test(TestPicture),
     /// A stream fetched from another RTMP server.
@@ -41,6 +45,7 @@ impl Source {
             Source::Publish(_) => "publish",
             Source::Rtsp(_) => "rtsp",
             Source::V4l2(_) => "v4l2",
+            Source::File(_) => "file",
             Source::Test(_) => "test",
             Source::Pull(_) => "pull",
             Source::Kmp(_) => "kmp",

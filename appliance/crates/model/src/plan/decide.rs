@@ -526,6 +526,7 @@ impl Stream<'_> {
             Source::Publish(_) | Source::Pull(_) | Source::Kmp(_) => {
                 format!("let the source send {}", listed(takes))
             }
+            Source::File(_) => format!("convert the file to {}", listed(takes)),
             _ => format!("set the camera to {}, or ask its second profile for it", listed(takes)),
         })
     }

@@ -119,7 +119,7 @@ fn plans_are_as_written() {
     }
 }
 
-const SOURCES: [(&str, &str, &str); 12] = [
+const SOURCES: [(&str, &str, &str); 13] = [
     ("publish h264+aac", r#"{"kind": "publish"}"#, "h264 1280x720@25, aac"),
     ("publish hevc+opus", r#"{"kind": "publish"}"#, "hevc 1280x720@25, opus"),
     ("publish h264+pcma", r#"{"kind": "publish"}"#, "h264 1280x720@25, pcma"),
@@ -131,6 +131,7 @@ const SOURCES: [(&str, &str, &str); 12] = [
     ("v4l2 h264", r#"{"kind": "v4l2", "device": "/dev/video0", "format": "h264"}"#, "h264 1280x720@30, -"),
     ("v4l2 mjpeg", r#"{"kind": "v4l2", "device": "/dev/video0", "format": "mjpeg"}"#, ""),
     ("v4l2 raw", r#"{"kind": "v4l2", "device": "/dev/video0", "format": "raw"}"#, ""),
+    ("file h264+aac", r#"{"kind": "file", "path": "/a.mp4"}"#, "h264 1280x720@25, aac"),
     ("test picture", r#"{"kind": "test"}"#, ""),
 ];
 

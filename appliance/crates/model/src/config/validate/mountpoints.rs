@@ -124,6 +124,14 @@ impl Checker<'_> {
                 self.even(&path.field("width"), v4l2.width);
                 self.even(&path.field("height"), v4l2.height);
             }
+            Source::File(file) => {
+                if !file.has_file_name() {
+                    let problem =
+                        Problem::new(&path.field("path"), "must be the whole path of a file, without ..");
+                    let got = file.path.display().to_string();
+                    self.problems.push(problem.got(got).remedy("an MP4, Matroska, FLV or MPEG-TS file"));
+                }
+            }
             Source::Test(test) => {
                 self.even(&path.field("width"), Some(test.width));
                 self.even(&path.field("height"), Some(test.height));

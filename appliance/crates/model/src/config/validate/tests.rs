@@ -236,6 +236,7 @@ fn combinations_that_cannot_work_are_refused() {
         "a": {"source": {"kind": "v4l2", "device": "/dev/video0"}, "max_lag": "20s"},
         "b": {"source": {"kind": "v4l2", "device": "/dev/video0", "width": 641}},
         "c": {"source": {"kind": "v4l2", "device": "/dev/../etc/passwd"}},
+        "e": {"source": {"kind": "file", "path": "/srv/../etc/shadow"}},
         "d": {"source": {"kind": "publish", "key": "with blank"}, "play": {"key": "\u{e9}"}},
     }));
     let paths: Vec<&str> =
@@ -249,6 +250,7 @@ fn combinations_that_cannot_work_are_refused() {
             "mountpoints.c.source.device",
             "mountpoints.d.source.key",
             "mountpoints.d.play.key",
+            "mountpoints.e.source.path",
         ],
         "{found:#?}"
     );
