@@ -19,6 +19,7 @@ mod hostile;
 mod kmp;
 mod kmp_chain;
 mod kmp_control;
+mod kmp_damage;
 mod ledger;
 #[cfg(feature = "gst")]
 mod pictures;

@@ -26,7 +26,7 @@ const MAX_WRITE: usize = 1 << 20;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// How long a note waits, as it may change often.
-const NOTE_AFTER: Duration = Duration::from_secs(10);
+const NOTE_AFTER: Duration = Duration::from_secs(3);
 /// How long nothing must have been written until what is released is written down alone.
 const REST_AFTER: Duration = Duration::from_secs(10);
 
@@ -171,6 +171,8 @@ pub(crate) struct Core {
     settings: Settings,
     folder: Folder,
     segments: Option<Segments>,
+    /// It is on disk that this life has begun.
+    begun: bool,
     meta: Meta,
     wear: Wear,
     shared: Arc<Shared>,
@@ -207,6 +209,7 @@ impl Core {
             settings,
             folder,
             segments: None,
+            begun: false,
             meta: Meta::default(),
             wear: Wear::default(),
             shared: Arc::new(Shared(Mutex::new(tail))),
@@ -262,17 +265,27 @@ impl Core {
         self.wear = Wear::new(meta.flash_bytes);
         // From here on it is not closed in order until it says so.
         self.meta = Meta { reserved: next_id, clean: false, floor: 0, flash_bytes: meta.flash_bytes };
-        self.save(&mut segments)?;
+        let saved = self.save(&mut segments);
+        // What is there can be read even if nothing can be written.
         self.segments = Some(segments);
-        Ok(())
+        saved
     }
 
     fn save(&mut self, segments: &mut Segments) -> io::Result<()> {
         self.meta.floor = segments.floor();
         self.meta.flash_bytes = self.wear.total();
         self.meta.write(segments.fs())?;
+        self.begun = true;
         segments.floor_saved();
         Ok(())
+    }
+
+    /// Writes packets; how many of them are done. What must be on disk before them comes first, with none done.
+    fn write(&mut self, packets: &[Stored]) -> (usize, io::Result<()>) {
+        let Some(mut segments) = self.segments.take() else { return (0, self.open_segments()) };
+        let outcome = if self.begun { segments.write(packets) } else { (0, self.save(&mut segments)) };
+        self.segments = Some(segments);
+        outcome
     }
 
     /// The writer's side.
@@ -377,12 +390,10 @@ impl Core {
                 tail.queue.pin(packets.last().map_or(0, |last| last.id + 1));
                 packets
             };
-            let outcome = match (&mut self.segments, packets.is_empty()) {
-                (_, true) => break,
-                (Some(segments), _) => segments.write(&packets),
-                (None, _) => (0, self.open_segments()),
-            };
-            let (done, result) = outcome;
+            if packets.is_empty() {
+                break;
+            }
+            let (done, result) = self.write(&packets);
             let mut tail = self.shared.lock();
             tail.queue.pin(0);
             if let Some(last) = done.checked_sub(1).and_then(|last| packets.get(last)) {

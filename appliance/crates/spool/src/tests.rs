@@ -286,6 +286,37 @@ fn a_disk_that_cannot_be_written_degrades_to_the_memory_bound_and_names_what_tha
 }
 
 #[test]
+fn what_is_on_a_disk_that_takes_nothing_from_the_start_is_read_and_stays() {
+    let fs = SimFs::default();
+    let mut bench = Bench::open(&fs, settings(10 << 20));
+    bench.fill(0..100);
+    // It is killed.
+    drop(bench);
+    fs.failing(Fail::Always(std::io::ErrorKind::ReadOnlyFilesystem));
+    let mut bench = Bench::open(&fs, settings(10 << 20));
+    assert_eq!(bench.keeping(), Keeping::MemoryInstead(LossCause::DiskFailed));
+    let held = bench.core.shared().lock().held();
+    assert_eq!((held.ids, held.frames), (0..100, 100));
+    let next = held.next_id.next_multiple_of(10);
+    bench.fill(next..next + 50);
+    bench.release(20);
+    let kept: Vec<u64> = (20..100).chain(next..next + 50).collect();
+    assert_eq!(bench.ids(20), kept);
+    fs.failing(Fail::Never);
+    bench.pass(60);
+    bench.pass(1);
+    assert_eq!(bench.keeping(), Keeping::Disk);
+    assert_eq!(bench.ids(20), kept);
+    drop(bench);
+    let mut bench = Bench::open(&fs, settings(10 << 20));
+    assert_eq!(bench.ids(20), kept);
+    assert!(
+        bench.core.found() == Some(true),
+        "the life that began on a disk that took nothing was killed too"
+    );
+}
+
+#[test]
 fn a_disk_that_can_not_be_read_at_the_start_is_tried_again() {
     let fs = SimFs::default();
     fs.failing(Fail::Always(std::io::ErrorKind::ReadOnlyFilesystem));

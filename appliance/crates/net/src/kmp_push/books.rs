@@ -38,6 +38,8 @@ pub(super) struct Books {
     early: Range<u64>,
     /// Ids below are those of earlier lives.
     early_id: u64,
+    /// Those of them that were read, as rows without a gap.
+    read: VecDeque<Range<u64>>,
     /// Frames of earlier lives below may have been handed to a socket.
     early_handed_id: u64,
     /// Everything below is released.
@@ -75,6 +77,7 @@ impl Books {
             upstream: String::new(),
             early: held.ids,
             early_id: held.next_id,
+            read: VecDeque::new(),
             early_handed_id: held.next_id,
             floor: 0,
             note: Bytes::new(),
@@ -162,39 +165,46 @@ impl Books {
             if part.is_empty() {
                 continue;
             }
-            frames += self.settle_unnamed(upstream, next_id..part.start, rest, told);
+            let why = Why::Backlog(lost.cause);
+            frames += self.settle_unnamed(upstream, next_id..part.start, rest, why, told);
             next_id = part.end;
-            let (stretch, why) = (self.marks.stretch(part.start, part.end), Why::Backlog(lost.cause));
+            let stretch = self.marks.stretch(part.start, part.end);
             frames += stretch.frames;
             self.last_why = Some(why);
             self.handle(upstream).settle(told(why), stretch);
         }
-        frames + self.settle_unnamed(upstream, next_id..ids.end, rest, told)
+        let why = self.last_why.unwrap_or(Why::Backlog(LossCause::Bytes));
+        frames + self.settle_unnamed(upstream, next_id..ids.end, rest, why, told)
     }
 
-    /// Frames that are not kept although the backlog has not named them. Of an earlier life, which was killed before it
-    /// told, it is not known how many they are: ids were set aside.
+    /// Frames that the backlog has not named as lost. What was read goes with the gap `why` that comes after it. What is not
+    /// kept of an earlier life, which was killed before it told, may be any number of frames: ids were set aside.
     fn settle_unnamed(
         &mut self,
         upstream: &str,
         ids: Range<u64>,
         rest: Option<Why>,
+        why: Why,
         told: fn(Why) -> Told,
     ) -> u64 {
-        let early = match rest {
-            Some(_) => ids.start,
-            None => self.early_id.clamp(ids.start, ids.end.max(ids.start)),
-        };
-        if early > ids.start {
-            let stretch = Stretch { frames: 0, bytes: 0, ..self.marks.stretch(ids.start, early) };
-            self.handle(upstream).settle(Told::Unknown, stretch);
+        if let Some(rest) = rest {
+            return self.settle_all(upstream, ids, told(rest));
         }
-        if ids.end > early {
-            let why = rest.or(self.last_why).unwrap_or(Why::Backlog(LossCause::Bytes));
-            let stretch = self.marks.stretch(early, ids.end);
-            self.handle(upstream).settle(told(why), stretch);
+        let early_id = self.early_id.clamp(ids.start, ids.end.max(ids.start));
+        let clip = |row: &Range<u64>| row.start.max(ids.start)..row.end.min(early_id);
+        let rows: Vec<Range<u64>> = self.read.iter().map(clip).filter(|row| !row.is_empty()).collect();
+        let (mut next_id, mut frames) = (ids.start, 0);
+        for row in rows.into_iter().chain([early_id..ids.end]) {
+            if row.start > next_id {
+                let stretch = Stretch { frames: 0, bytes: 0, ..self.marks.stretch(next_id, row.start) };
+                self.handle(upstream).settle(Told::Unknown, stretch);
+            }
+            next_id = row.end;
+            if !row.is_empty() {
+                frames += self.settle_all(upstream, row, told(why));
+            }
         }
-        ids.end.saturating_sub(early)
+        frames
     }
 
     /// A frame was put in the queue.
@@ -229,6 +239,18 @@ impl Books {
     /// Notes the times of what was read.
     pub(super) fn learn(&mut self, batch: &Batch) {
         self.marks.learn(batch);
+        let early = batch.packets.iter().filter(|packet| packet.is_frame() && packet.id < self.early_id);
+        for id in early.map(|packet| packet.id) {
+            match self.read.back_mut() {
+                Some(last) if last.end == id => last.end = id + 1,
+                // What is read again is known.
+                Some(last) if id < last.end => {}
+                _ => self.read.push_back(id..id + 1),
+            }
+        }
+        while self.read.len() > MAX_LOSSES {
+            self.read.pop_front();
+        }
     }
 
     /// Frames were gone before they could be put in the queue.
@@ -290,6 +312,9 @@ impl Books {
     pub(super) fn release(&mut self, before_id: u64) {
         if let Some(backlog) = self.backlog.as_ref().filter(|_| before_id > self.floor) {
             self.floor = before_id;
+            while self.read.front().is_some_and(|row| row.end <= before_id) {
+                self.read.pop_front();
+            }
             backlog.release(before_id);
         }
     }

@@ -76,7 +76,7 @@ impl KmpTrack {
             stream.asks = false;
             stream.ids = (channel_id, *track_id);
             stream.lane.sender.published(channel_id, *track_id, vec![upstream.clone()], now());
-            if stream.ends {
+            if stream.ends || stream.has_ended {
                 stream.lane.sender.end(Reason::Disconnect, now());
             }
         };

@@ -16,6 +16,8 @@ pub(super) struct Stream {
     pub(super) asks: bool,
     /// It ends as soon as it has them: nothing comes after what was kept.
     pub(super) ends: bool,
+    /// All that it has gathered so far has ended, while it waited for its turn.
+    pub(super) has_ended: bool,
     pub(super) frames: u64,
     pub(super) keyframes: u64,
     pub(super) newest: Option<FrameHead>,
@@ -30,6 +32,7 @@ impl Stream {
             names: BTreeMap::new(),
             asks: false,
             ends: false,
+            has_ended: false,
             frames: 0,
             keyframes: 0,
             newest: None,

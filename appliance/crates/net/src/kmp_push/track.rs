@@ -340,6 +340,7 @@ impl KmpTrack {
         let Some(id) = stream.lane.sender.push(mapped.media_info, mapped.frame, keyframe, now()) else {
             return;
         };
+        stream.has_ended = false;
         stream.frames += 1;
         stream.keyframes += u64::from(mapped.head.keyframe);
         stream.newest = Some(mapped.head);
@@ -417,9 +418,10 @@ impl KmpTrack {
         let only = self.streams.len() == 1;
         let Some(stream) = self.streams.back_mut() else { return };
         if only {
-            // While the first is not done its successor gathers all that comes, however many streams that is.
             stream.lane.sender.end(Reason::Close, now());
         }
+        // While the first is not done its successor gathers all that comes, however many streams that is.
+        stream.has_ended = !only;
         stream.mapper = TrackMapper::new(settings.kind, settings.map);
     }
 

@@ -273,6 +273,7 @@ impl Sender {
                 connection.unacked_since = waits.then_some(now);
             }
         }
+        self.live.heard();
         self.release();
         self.fetch();
     }

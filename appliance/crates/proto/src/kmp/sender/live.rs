@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Live {
     /// The newest frame with which a receiver can begin.
     keyframe_id: Option<u64>,
-    /// Since when there is no connection.
+    /// Since when there is no connection on which anything was acknowledged.
     down_since: Option<Instant>,
     /// Since when the connection has not caught up.
     behind_since: Option<Instant>,
@@ -25,6 +25,11 @@ impl Live {
     /// There is no connection.
     pub(super) fn lost(&mut self, now: Instant) {
         self.down_since.get_or_insert(now);
+    }
+
+    /// The receiver is there: it acknowledges. One that only lets us connect may be a router's doing.
+    pub(super) fn heard(&mut self) {
+        self.down_since = None;
     }
 
     fn is_late(&self, within: Duration, now: Instant) -> bool {
@@ -110,13 +115,14 @@ impl Sender {
     pub(super) fn leave_behind(&mut self, now: Instant) {
         let Some(within) = self.settings.live_within else { return };
         let is_late = self.live.is_late(within, now) && !self.live.stays;
-        (self.live.down_since, self.live.behind_since) = (None, None);
+        self.live.behind_since = None;
         let Sender { upstreams, window, outputs, live, state, end_due, .. } = self;
         let Some(upstream) = upstreams.first_mut().filter(|upstream| matches!(upstream.link, Link::Open))
         else {
             return;
         };
         let Some(live_id) = live.keyframe_id.filter(|id| is_late && *id > upstream.acked_id) else { return };
+        live.down_since = None;
         let in_gop = upstream.head_seq >= window.base() && !window.is_border(upstream.seq);
         let head: Vec<Kept> = match in_gop && window.id_at(upstream.seq) == upstream.acked_id {
             true => window

@@ -591,3 +591,47 @@ fn live_goes_first_and_both_channels_together_have_everything() {
 fn live_first_over_the_budget_every_loss_is_told() {
     assert!(runs(Room::Tight, 50_000..50_400).2 > 1_000);
 }
+
+#[test]
+fn a_receiver_that_only_lets_us_connect_is_still_away() {
+    let settings = World::new(1, Room::Ample).settings;
+    let settings = Settings { keep: Keep::Backlog { window_bytes: 1 << 20 }, ..settings };
+    let mut sender = Sender::new(settings, FIRST_ID);
+    let (name, mut now) = (Name::new("x").unwrap(), super::now());
+    let push = |sender: &mut Sender, now: Instant| {
+        let id = sender.next_id();
+        let keyframe = (id - FIRST_ID).is_multiple_of(GOP);
+        sender.push((id == FIRST_ID).then(|| info(0)), frame(id, keyframe, 50), keyframe, now);
+    };
+    push(&mut sender, now);
+    sender.published(name, name, vec![UpstreamSpec::new("u")], now);
+    let key = sender.upstreams().next().unwrap().key;
+    sender.connected(key, now);
+    let mut slices = [IoSlice::new(&[]); 8];
+    let used = sender.slices(key, &mut slices);
+    let len = slices[..used].iter().map(|slice| slice.len()).sum();
+    sender.written(key, len, now);
+    sender.acked(key, &Ack { frame_id: FIRST_ID + 1, upstream_frame_id: 0, offset: 0 }, now);
+    sender.disconnected(key, now);
+    // A router takes each connection and closes it, for longer than what is caught up with in order.
+    let (lost, mut connections, mut left) = (now, 0, None);
+    while left.is_none() && now < lost + 4 * WITHIN {
+        now += Duration::from_millis(20);
+        push(&mut sender, now);
+        sender.handle_timeout(now);
+        while let Some(output) = sender.poll_output() {
+            match output {
+                Output::Connect(_) => {
+                    connections += 1;
+                    sender.connected(key, now);
+                    sender.disconnected(key, now);
+                }
+                Output::Left(owed) => left = Some(owed.from_id..owed.end_id),
+                _ => {}
+            }
+        }
+    }
+    assert!(connections > 3 && now > lost + WITHIN, "{connections} after {:?}", now - lost);
+    let newest = (sender.next_id() - 1 - FIRST_ID) / GOP * GOP + FIRST_ID;
+    assert_eq!(left, Some(FIRST_ID + 1..newest), "{connections} connections");
+}
