@@ -194,7 +194,7 @@ impl Books {
         let clip = |row: &Range<u64>| row.start.max(ids.start)..row.end.min(early_id);
         let rows: Vec<Range<u64>> = self.read.iter().map(clip).filter(|row| !row.is_empty()).collect();
         let (mut next_id, mut frames) = (ids.start, 0);
-        for row in rows.into_iter().chain([early_id..ids.end]) {
+        for row in rows.into_iter().chain(std::iter::once(early_id..ids.end)) {
             if row.start > next_id {
                 let stretch = Stretch { frames: 0, bytes: 0, ..self.marks.stretch(next_id, row.start) };
                 self.handle(upstream).settle(Told::Unknown, stretch);
