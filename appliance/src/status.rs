@@ -1,12 +1,13 @@
 //! Puts together what the gateway shows of itself.
 
 mod meter;
+mod renditions;
 
 pub use meter::{Meter, Pace};
 
 use crate::clock::timestamp;
 use crate::steward::View;
-use crate::supervisor::{ChildKey, Snapshot};
+use crate::supervisor::{ChildKey, RenditionKey, Snapshot};
 use crate::wiring::{Wiring, WorkerView, encoders};
 use fieldgate_hub::backlog::Keeping;
 use fieldgate_hub::{Mountpoint, StreamState};
@@ -152,15 +153,20 @@ impl StatusBoard {
                 let spool = self.wiring.spool.reports();
                 let spool = spool.iter().filter(|one| one.key.mountpoint == name && one.key.upstream == id);
                 let spool = spool.map(|one| (one.key.track.clone(), spool_status(one))).collect();
-                (id, push_status(push, name, snapshot.children.get(&key), reports, spool))
+                let mut status = push_status(push, name, snapshot.children.get(&key), reports, spool);
+                self.tell_way(name, &id, snapshot, &mut status);
+                (id, status)
             })
             .collect();
+        let renditions = self.renditions(name, snapshot);
         let ring = mountpoint.as_ref().map(|mountpoint| mountpoint.ring().counters()).unwrap_or_default();
         let reads = |push: &PushStatus| match push.kmp {
             Some(_) => KmpPush::SUBSCRIBERS,
             None => u64::from(push.activity.state == State::Running),
         };
-        let pushed: u64 = pushes.values().map(reads).sum();
+        let own = pushes.values().filter(|push| push.rendition.is_none());
+        let pushed = own.map(reads).sum::<u64>()
+            + renditions.values().filter(|rendition| rendition.stream.is_some()).count() as u64;
         MountpointStatus {
             template,
             source: self.source(name, &settings.source, mountpoint.as_deref(), snapshot),
@@ -168,6 +174,7 @@ impl StatusBoard {
             picture: self.wiring.sight.pictures.picture(name),
             players: u32::try_from(ring.subscribers.saturating_sub(pushed)).unwrap_or(u32::MAX),
             pushes,
+            renditions,
             counters: Counters {
                 units: ring.units,
                 bytes: ring.bytes,
@@ -234,8 +241,13 @@ impl StatusBoard {
         let workers = self.wiring.board.workers().into_iter();
         workers
             .map(|(name, worker)| {
-                let activity =
-                    snapshot.children.get(&ChildKey::Source(name.clone())).cloned().unwrap_or_default();
+                let key = match name.split_once('~') {
+                    Some((of, name)) => {
+                        ChildKey::Rendition(RenditionKey { of: of.into(), name: name.into() })
+                    }
+                    None => ChildKey::Source(name.clone()),
+                };
+                let activity = snapshot.children.get(&key).cloned().unwrap_or_default();
                 let gaps = worker.report.status.sandbox.iter().filter(|guard| !guard.on);
                 let status = WorkerStatus {
                     pid: worker.report.pid,
@@ -314,6 +326,7 @@ fn push_status(
             (None, None) => Counters::default(),
         },
         kmp: kmp.map(kmp_status),
+        rendition: None,
         spool,
     }
 }

@@ -21,7 +21,8 @@ mod tests;
 
 pub use backoff::Backoff;
 pub use children::{
-    ChildKey, ChildSettings, Handling, MountpointSettings, Stage, children_of, stream_children_of,
+    ChildKey, ChildSettings, Handling, Made, MadeSound, MountpointSettings, RenditionKey, Stage, children_of,
+    stream_children_of,
 };
 pub use handle::{InstantiateError, Snapshot, Supervised, SupervisorHandle};
 

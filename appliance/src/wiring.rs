@@ -16,6 +16,7 @@ mod masks;
 mod mending;
 mod mountpoints;
 mod pushes;
+mod renditions;
 mod sight;
 mod snapshots;
 mod sources;
@@ -23,6 +24,7 @@ mod spools;
 mod transports;
 mod treatment;
 mod truth;
+mod ways;
 
 pub use admission::Admission;
 pub use board::{Board, WorkerView};
@@ -36,6 +38,7 @@ pub use snapshots::{DEFAULT_WIDTH, Snapshot, SnapshotError, Snapshots, WIDTHS};
 pub use spools::keep_configured;
 pub use transports::Transports;
 pub use truth::Watch as PictureWatch;
+pub use ways::{leg, rendition};
 
 use crate::admin::api::AdminApi;
 use crate::admin::{Admin, Settings as AdminSettings};
@@ -132,6 +135,10 @@ impl Start for Wiring {
             (ChildKey::Source(name), ChildSettings::Source(source, _, handling)) => {
                 let (name, source, handling) = (name.clone(), source.as_ref().clone(), handling.clone());
                 Box::pin(async move { wiring.mended_source(name, source, *handling, context).await })
+            }
+            (ChildKey::Rendition(rendition), ChildSettings::Rendition(made, _, handling)) => {
+                let (rendition, made, handling) = (rendition.clone(), *made, handling.clone());
+                Box::pin(async move { wiring.rendition(rendition, made, *handling, context).await })
             }
             (ChildKey::Push { mountpoint, .. }, ChildSettings::Push(push, _)) => {
                 let (key, name, push) = (key.clone(), mountpoint.clone(), push.as_ref().clone());

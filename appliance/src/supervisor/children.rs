@@ -1,8 +1,10 @@
 //! Which children a config has, with which settings.
 
 use super::Backoff;
+use fieldgate_hub::origin_of;
 use fieldgate_model::Config;
 use fieldgate_model::config::{Audio, Mountpoint, Part, Path, Push, Ring, SecretUrl, Source, Span, Video};
+use fieldgate_model::job::{PictureCodec, SoundCodec};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -53,6 +55,9 @@ pub enum ChildKey {
     Mountpoint(String),
     /// What feeds a mountpoint: a camera or a pull. A `publish` source has none: it waits for others.
     Source(String),
+    /// What makes one rendition of a mountpoint's stream; the rendition's own place in the hub is a
+    /// [`ChildKey::Mountpoint`] of the name that [`RenditionKey::mountpoint`] gives.
+    Rendition(RenditionKey),
     /// One push.
     Push {
         /// The mountpoint or stream under a template.
@@ -60,6 +65,44 @@ pub enum ChildKey {
         /// The push's effective id in the config.
         id: String,
     },
+}
+
+/// Names a rendition. Renditions are in the plan, not in the config: they come and go with the pushes that need them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RenditionKey {
+    /// The mountpoint or stream under a template whose stream it is made of.
+    pub of: String,
+    /// Its name within that: `h264`, `aac`.
+    pub name: String,
+}
+
+impl RenditionKey {
+    /// The mountpoint that carries it. No stream from outside can have a name with `~`.
+    pub fn mountpoint(&self) -> String {
+        format!("{}~{}", self.of, self.name)
+    }
+}
+
+/// What a rendition is made into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// What pictures are encoded into; none: they pass.
+    pub video: Option<PictureCodec>,
+    /// What becomes of sound.
+    pub audio: MadeSound,
+}
+
+/// What becomes of a rendition's sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MadeSound {
+    /// It passes, if there is any.
+    Pass,
+    /// It is left out.
+    Off,
+    /// It is encoded.
+    Encode(SoundCodec),
+    /// There is none: silence is put in its place.
+    Silence(SoundCodec),
 }
 
 /// When a child is stopped; each stage begins when the one before has ended.
@@ -89,6 +132,7 @@ impl ChildKey {
             | ChildKey::KmpApi { .. }
             | ChildKey::KmpListener { .. }
             | ChildKey::KmpsListener { .. }
+            | ChildKey::Rendition(_)
             | ChildKey::Source(_) => Stage::Inputs,
             ChildKey::Push { .. } => Stage::Outputs,
             ChildKey::Mountpoint(_) => Stage::Streams,
@@ -96,18 +140,20 @@ impl ChildKey {
         }
     }
 
-    /// Whether a change fails when it does not get ready. Sources and pushes depend on cameras and servers that may be
-    /// down, slow or of a kind that this build lacks: that is no fault of a config, and their status says it.
+    /// Whether a change fails when it does not get ready. Sources, renditions and pushes depend on cameras, encoders and
+    /// servers that may be down, slow or of a kind that this build lacks: that is no fault of a config, and their status
+    /// says it.
     pub fn must_be_ready(&self) -> bool {
-        !matches!(self, ChildKey::Source(_) | ChildKey::Push { .. })
+        !matches!(self, ChildKey::Source(_) | ChildKey::Rendition(_) | ChildKey::Push { .. })
     }
 
     /// The mountpoint or stream that it belongs to.
     pub fn mountpoint(&self) -> Option<&str> {
         match self {
-            ChildKey::Mountpoint(name) | ChildKey::Source(name) | ChildKey::Push { mountpoint: name, .. } => {
-                Some(name)
-            }
+            ChildKey::Mountpoint(name) => Some(origin_of(name)),
+            ChildKey::Source(name)
+            | ChildKey::Rendition(RenditionKey { of: name, .. })
+            | ChildKey::Push { mountpoint: name, .. } => Some(name),
             ChildKey::Admin
             | ChildKey::RtmpListener { .. }
             | ChildKey::RtmpsListener { .. }
@@ -128,6 +174,7 @@ impl ChildKey {
             ChildKey::KmpApi { .. } => Part::KmpApi,
             ChildKey::Mountpoint(name) => Part::Mountpoint { name: name.clone() },
             ChildKey::Source(name) => Part::Source { name: name.clone() },
+            ChildKey::Rendition(rendition) => Part::Mountpoint { name: rendition.mountpoint() },
             ChildKey::Push { mountpoint, id } => Part::Push { name: mountpoint.clone(), id: id.clone() },
         }
     }
@@ -141,8 +188,9 @@ impl ChildKey {
             ChildKey::KmpListener { .. } => Path::root().field("kmp").field("listen"),
             ChildKey::KmpsListener { .. } => Path::root().field("kmp").field("tls"),
             ChildKey::KmpApi { .. } => Path::root().field("compat").field("kmp").field("api").field("listen"),
-            ChildKey::Mountpoint(name) => Path::mountpoint(name),
+            ChildKey::Mountpoint(name) => Path::mountpoint(origin_of(name)),
             ChildKey::Source(name) => Path::mountpoint(name).field("source"),
+            ChildKey::Rendition(rendition) => Path::mountpoint(&rendition.of),
             ChildKey::Push { mountpoint, .. } => Path::mountpoint(mountpoint).field("push"),
         }
     }
@@ -159,6 +207,7 @@ impl fmt::Display for ChildKey {
             ChildKey::KmpApi { address, .. } => write!(f, "kmp api {address}"),
             ChildKey::Mountpoint(name) => write!(f, "mountpoint {name}"),
             ChildKey::Source(name) => write!(f, "source {name}"),
+            ChildKey::Rendition(rendition) => write!(f, "rendition {}", rendition.mountpoint()),
             ChildKey::Push { mountpoint, id } => write!(f, "push {mountpoint}/{id}"),
         }
     }
@@ -239,6 +288,8 @@ pub enum ChildSettings {
     Mountpoint(MountpointSettings),
     /// A source of ours.
     Source(Box<Source>, MountpointSettings, Box<Handling>),
+    /// A rendition.
+    Rendition(Made, MountpointSettings, Box<Handling>),
     /// A push; `{name}` is replaced.
     Push(Box<Push>, MountpointSettings),
 }
@@ -307,6 +358,20 @@ pub fn stream_children_of(name: &str, mountpoint: &Mountpoint) -> BTreeMap<Child
         children.insert(key, ChildSettings::Push(Box::new(named(push, name)), settings.clone()));
     }
     children
+}
+
+/// The children of a rendition of this mountpoint: its place in the hub, and what makes it.
+pub(super) fn rendition_children_of(
+    key: &RenditionKey,
+    made: Made,
+    mountpoint: &Mountpoint,
+) -> [(ChildKey, ChildSettings); 2] {
+    let settings = MountpointSettings { takes_publishers: false, ..MountpointSettings::of(mountpoint) };
+    let handling = Box::new(Handling { needs_audio: false, ..Handling::of(mountpoint) });
+    [
+        (ChildKey::Mountpoint(key.mountpoint()), ChildSettings::Mountpoint(settings.clone())),
+        (ChildKey::Rendition(key.clone()), ChildSettings::Rendition(made, settings, handling)),
+    ]
 }
 
 /// The source without what its task reads as it goes: a camera's controls are set while it runs.

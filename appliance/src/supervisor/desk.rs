@@ -1,14 +1,14 @@
 //! The supervisor's task: one loop that owns all children.
 
-use super::children::{children_of, stream_children_of};
+use super::children::{children_of, rendition_children_of, stream_children_of};
 use super::handle::{InstantiateError, Snapshot};
 use super::{
-    ABORT_WITHIN, Backoff, ChildContext, ChildError, ChildKey, ChildSettings, IDLE_BEAT, Ready,
-    SETTLE_WITHIN, START_WITHIN, STOP_WITHIN, Stage, Supervisor,
+    ABORT_WITHIN, Backoff, ChildContext, ChildError, ChildKey, ChildSettings, IDLE_BEAT, Made, Ready,
+    RenditionKey, SETTLE_WITHIN, START_WITHIN, STOP_WITHIN, Stage, Supervisor,
 };
 use crate::clock::timestamp;
 use crate::logging::RateLimit;
-use fieldgate_hub::Retry;
+use fieldgate_hub::{Retry, origin_of};
 use fieldgate_model::Config;
 use fieldgate_model::config::{Mountpoint, Path, Problem};
 use fieldgate_model::status::{Activity, State};
@@ -29,6 +29,7 @@ pub(super) enum Ask {
     Reconcile(Arc<Config>, oneshot::Sender<Result<(), Vec<Problem>>>),
     Instantiate(String, oneshot::Sender<Result<(), InstantiateError>>),
     Retire(String),
+    Renditions(BTreeMap<RenditionKey, Made>),
     RetryNow(ChildKey),
 }
 
@@ -116,6 +117,7 @@ pub(super) struct Desk {
     leaving: BTreeMap<TaskId, Leaving>,
     stuck: Vec<String>,
     instances: BTreeMap<String, String>,
+    renditions: BTreeMap<RenditionKey, Made>,
     instantiating: Vec<(String, oneshot::Sender<Result<(), InstantiateError>>)>,
     reconciling: Option<Reconciling>,
     wake: Arc<Notify>,
@@ -139,6 +141,7 @@ impl Desk {
             leaving: BTreeMap::new(),
             stuck: Vec::new(),
             instances: BTreeMap::new(),
+            renditions: BTreeMap::new(),
             instantiating: Vec::new(),
             reconciling: None,
             wake: Arc::new(Notify::new()),
@@ -205,6 +208,7 @@ impl Desk {
                     of_stream.iter().for_each(|key| self.dismiss(key));
                 }
             }
+            Ask::Renditions(wanted) => self.make_renditions(wanted),
             Ask::RetryNow(key) => {
                 if let Some(child) = self.children.get_mut(&key)
                     && let Phase::Waiting(until) = &mut child.phase
@@ -230,6 +234,7 @@ impl Desk {
             }
         }
         self.config.send_replace(config);
+        wanted.extend(self.rendition_children());
         let differs = |key: &ChildKey, child: &Child| wanted.get(key) != Some(&child.settings);
         let gone: Vec<ChildKey> = self
             .children
@@ -253,6 +258,40 @@ impl Desk {
             "reconcile"
         );
         self.reconciling = Some(Reconciling { waiting, problems: Vec::new(), since: None, reply });
+    }
+
+    /// The children of all renditions whose mountpoint there is.
+    fn rendition_children(&self) -> BTreeMap<ChildKey, ChildSettings> {
+        let config = self.config.borrow();
+        let settings_of = |of: &String| config.mountpoints.get(self.instances.get(of).unwrap_or(of));
+        let known =
+            self.renditions.iter().filter_map(|(key, made)| Some((key, *made, settings_of(&key.of)?)));
+        known.flat_map(|(key, made, mountpoint)| rendition_children_of(key, made, mountpoint)).collect()
+    }
+
+    fn make_renditions(&mut self, renditions: BTreeMap<RenditionKey, Made>) {
+        self.renditions = renditions;
+        let wanted = self.rendition_children();
+        let is_of_rendition = |key: &ChildKey| match key {
+            ChildKey::Rendition(_) => true,
+            ChildKey::Mountpoint(name) => origin_of(name) != name,
+            _ => false,
+        };
+        let differs = |key: &ChildKey, child: &Child| wanted.get(key) != Some(&child.settings);
+        let gone = self.children.iter().filter(|(key, child)| is_of_rendition(key) && differs(key, child));
+        let gone: Vec<ChildKey> = gone.map(|(key, _)| key.clone()).collect();
+        gone.iter().for_each(|key| self.dismiss(key));
+        for (key, settings) in wanted {
+            if !self.children.contains_key(&key) {
+                let same = self
+                    .leaving
+                    .iter()
+                    .filter(|(_, leaving)| leaving.key == key)
+                    .map(|(id, _)| *id)
+                    .collect();
+                self.add(key, settings, same);
+            }
+        }
     }
 
     fn instantiate(&mut self, name: &str) -> Result<(), InstantiateError> {
@@ -325,11 +364,19 @@ impl Desk {
         tasks.iter().any(|id| self.leaving.contains_key(id))
     }
 
-    /// A source or push needs its mountpoint.
+    /// A source, push or rendition needs its mountpoint; what makes a rendition, also the one that it feeds.
     fn has_ground(&self, key: &ChildKey) -> bool {
         let Some(name) = key.mountpoint().filter(|_| key.stage() != Stage::Streams) else { return true };
-        let mountpoint = self.children.get(&ChildKey::Mountpoint(name.to_owned()));
-        mountpoint.is_some_and(|child| matches!(&child.phase, Phase::Running(run) if run.ready_at.is_some()))
+        let is_there = |name: String| {
+            let mountpoint = self.children.get(&ChildKey::Mountpoint(name));
+            mountpoint
+                .is_some_and(|child| matches!(&child.phase, Phase::Running(run) if run.ready_at.is_some()))
+        };
+        let feeds = match key {
+            ChildKey::Rendition(rendition) => is_there(rendition.mountpoint()),
+            _ => true,
+        };
+        feeds && is_there(name.to_owned())
     }
 
     fn start_child(&mut self, key: &ChildKey, now: Instant) {

@@ -1,7 +1,7 @@
 //! How others reach the supervisor, and what it shows.
 
 use super::desk::Ask;
-use super::{ChildKey, children_of};
+use super::{ChildKey, Made, RenditionKey, children_of};
 use crate::steward::Reconcile;
 use fieldgate_model::Config;
 use fieldgate_model::config::{Part, Path, Problem, Source};
@@ -98,6 +98,11 @@ impl SupervisorHandle {
     pub async fn retire(&self, name: &str) {
         // A closed inbox means that everything ends anyway.
         self.inbox.send(Ask::Retire(name.to_owned())).await.ok();
+    }
+
+    /// Makes these renditions and no others; of mountpoints that there are not, none. Others are not touched.
+    pub async fn set_renditions(&self, wanted: BTreeMap<RenditionKey, Made>) {
+        self.inbox.send(Ask::Renditions(wanted)).await.ok();
     }
 
     /// Tries a waiting child at once. Whether there is one that waits is not answered.

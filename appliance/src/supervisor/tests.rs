@@ -498,3 +498,43 @@ async fn the_steward_sees_what_delivers() {
     bench.stage.act("rtmp 127.0.0.1:1935", Act::Work);
     assert!(!running.healthy().contains(&Part::AdminListen));
 }
+
+#[tokio::test(start_paused = true)]
+async fn renditions_come_and_go_without_touching_others_and_outlive_other_changes() {
+    let bench = bench();
+    let two = |bytes: u64| {
+        let mut a = test_source(30);
+        a["ring"] = json!({ "bytes": bytes });
+        json!({"a": a, "b": test_source(30)})
+    };
+    let rendition = |of: &str| RenditionKey { of: of.to_owned(), name: "aac".to_owned() };
+    let made = |video| Made { video, audio: MadeSound::Encode(fieldgate_model::job::SoundCodec::Aac) };
+    let wanted = |video| [(rendition("a"), made(video)), (rendition("gone"), made(None))].into();
+    bench.reconcile(two(1 << 20)).await.unwrap();
+    bench.stage.log();
+    bench.handle.set_renditions(wanted(None)).await;
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(
+        bench.stage.log(),
+        ["+mountpoint a~aac", "+rendition a~aac"],
+        "of what there is, ground first"
+    );
+    bench.handle.set_renditions(wanted(None)).await;
+    bench.reconcile(json!({"a": two(1 << 20)["a"]})).await.unwrap();
+    assert_eq!(bench.stage.log(), ["-mountpoint b", "-source b"], "the same again, and a change elsewhere");
+    // Made of a mountpoint with other bounds it is another.
+    bench.reconcile(two(1 << 21)).await.unwrap();
+    assert_eq!(bench.activity("rendition a~aac").starts, 1);
+    assert_eq!(bench.stage.starts("rendition a~aac").len(), 2);
+    bench.stage.log();
+    bench.handle.set_renditions(wanted(Some(fieldgate_model::job::PictureCodec::H264))).await;
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(bench.stage.log(), ["-rendition a~aac", "+rendition a~aac"], "its place stays");
+    bench.handle.set_renditions(BTreeMap::new()).await;
+    sleep(Duration::from_millis(10)).await;
+    let mut log = bench.stage.log();
+    log.sort();
+    assert_eq!(log, ["-mountpoint a~aac", "-rendition a~aac"]);
+    bench.cancel.cancel();
+    bench.task.await.unwrap();
+}

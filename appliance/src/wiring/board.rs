@@ -2,6 +2,7 @@
 
 use crate::admin::Load;
 use crate::supervisor::ChildKey;
+use fieldgate_hub::link::Feeder;
 use fieldgate_net::{KmpPushReport, PushPhase, PushReport};
 use fieldgate_worker::Report;
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ struct Notes {
     pushes: BTreeMap<ChildKey, Arc<PushReport>>,
     kmp_pushes: BTreeMap<ChildKey, KmpPushReport>,
     workers: BTreeMap<String, WorkerView>,
+    feeders: BTreeMap<String, Feeder>,
     missing: BTreeMap<String, String>,
 }
 
@@ -77,7 +79,21 @@ impl Board {
 
     /// A worker has ended; what it was like at last.
     pub fn remove_worker(&self, mountpoint: &str) -> Option<WorkerView> {
-        self.lock().workers.remove(mountpoint)
+        let mut notes = self.lock();
+        notes.feeders.remove(mountpoint);
+        notes.workers.remove(mountpoint)
+    }
+
+    /// How a rendition's worker is fed, until it ends.
+    pub fn set_feeder(&self, mountpoint: &str, feeder: Feeder) {
+        self.lock().feeders.insert(mountpoint.to_owned(), feeder);
+    }
+
+    /// Units that a rendition's worker, the one that runs now, was too slow for.
+    pub fn dropped_units(&self, mountpoint: &str) -> u64 {
+        let notes = self.lock();
+        let fed = notes.feeders.get(mountpoint).map_or(0, |feeder| feeder.counters().dropped_units);
+        fed + notes.workers.get(mountpoint).map_or(0, |worker| worker.report.health.dropped_units)
     }
 
     /// Why a source waits for its device; `None` when it is there.

@@ -14,7 +14,7 @@ pub use sensors::{Look, Meter, Sensors};
 use super::encoders::Encoders;
 use super::{Board, Wiring};
 use crate::clock::timestamp;
-use crate::supervisor::{ChildContext, ChildError, Handling, SupervisorHandle};
+use crate::supervisor::{ChildContext, ChildError, Handling, RenditionKey, SupervisorHandle};
 use fieldgate_hub::{Clock, Registry, StreamState};
 use fieldgate_media::TrackKind;
 use fieldgate_model::config::{Config, Problem, Source};
@@ -61,10 +61,12 @@ impl Standing {
         self.shed.iter().map(|(shed, _)| shed).find(is_it)
     }
 
-    /// What encodes nothing does not wait for encoders to be measured.
-    fn judges(&self, mountpoint: &str) -> bool {
-        let planned = self.plan.mountpoints.get(mountpoint);
-        planned.is_some_and(|planned| self.is_settled || !planned.source.video.encodes())
+    /// What encodes no pictures does not wait for encoders to be measured.
+    fn judges(&self, mountpoint: &str, rendition: Option<&str>) -> bool {
+        let Some(planned) = self.plan.mountpoints.get(mountpoint) else { return false };
+        let made = |name: &str| planned.renditions.iter().find(|it| it.name == name).map(|it| &it.video);
+        let video = rendition.map_or(Some(&planned.source.video), made);
+        video.is_some_and(|video| self.is_settled || !video.encodes())
     }
 }
 
@@ -147,6 +149,11 @@ impl Capacity {
         self.standing.borrow().plan.mountpoints.get(mountpoint)?.source.video.encoder.clone()
     }
 
+    /// The encoder that the plan has for a rendition.
+    pub fn encoder_for_rendition(&self, key: &RenditionKey) -> Option<String> {
+        super::ways::rendition(&self.standing.borrow().plan, key)?.video.encoder.clone()
+    }
+
     /// How many masks a mountpoint has.
     pub fn note_masks(&self, mountpoint: &str, count: usize) {
         self.notes().masks.insert(mountpoint.to_owned(), count);
@@ -162,7 +169,9 @@ impl Capacity {
     pub async fn admitted(&self, mountpoint: &str, rendition: Option<&str>, waits: impl FnOnce()) {
         let mut standing = self.standing();
         // The sender lives in self.
-        timeout(MEASURED_WITHIN, standing.wait_for(|standing| standing.judges(mountpoint))).await.ok();
+        timeout(MEASURED_WITHIN, standing.wait_for(|standing| standing.judges(mountpoint, rendition)))
+            .await
+            .ok();
         if standing.borrow().shed_reason(mountpoint, rendition).is_some() {
             waits();
         }
@@ -194,9 +203,10 @@ impl Capacity {
         }
     }
 
-    /// Looks every few seconds, and whenever the config has changed, until cancelled.
+    /// Looks every few seconds, and whenever the config or the streams under templates have changed, until cancelled.
+    /// Has those renditions made that are needed then.
     pub async fn run(&self, supervisor: SupervisorHandle, cancel: CancellationToken) {
-        let mut config = supervisor.config();
+        let (mut config, mut running) = (supervisor.config(), supervisor.watch());
         let (mut shedder, mut meter, start) = (Shedder::default(), Meter::default(), Instant::now());
         let mut measuring: Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = None;
         let mut measured_at: Option<Instant> = None;
@@ -212,9 +222,14 @@ impl Capacity {
                 measuring = Some(Box::pin(self.encoders.measure(&cancel)));
             }
             let is_settled = !wants || measuring.is_none();
+            let renditions = super::ways::wanted(&plan);
             self.settle(&mut shedder, start.elapsed(), plan, readings, is_settled);
+            supervisor.set_renditions(renditions).await;
             tokio::select! {
                 () = cancel.cancelled() => return,
+                changed = running.wait_for(|running| running.instances != instances) => if changed.is_err() {
+                    return;
+                },
                 () = async { measuring.as_mut().expect("guarded").await }, if measuring.is_some() => {
                     (measuring, measured_at) = (None, Some(Instant::now()));
                 }

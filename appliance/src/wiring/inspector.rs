@@ -317,7 +317,7 @@ async fn end(worker: Option<Running>) {
 }
 
 /// The device files below `root` that decode: not a camera's, which hostile bytes must not reach.
-fn decoder_devices(root: &Path) -> Vec<PathBuf> {
+pub(super) fn decoder_devices(root: &Path) -> Vec<PathBuf> {
     let names = |folder: &str| {
         let entries = std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<String>>()

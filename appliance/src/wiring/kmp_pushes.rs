@@ -4,7 +4,7 @@ use super::Wiring;
 use super::pushes::{client_tls, dial_options};
 use crate::supervisor::{ChildContext, ChildError, ChildKey};
 use fieldgate_hub::backlog::Budget;
-use fieldgate_hub::{Backlog, RamBacklog, Retry};
+use fieldgate_hub::{Backlog, Mountpoint, RamBacklog, Retry};
 use fieldgate_media::TrackKind;
 use fieldgate_model::config::{Push, PushOrder};
 use fieldgate_net::{KmpBacklog, KmpDialer, KmpPush, KmpPushTrack, KmpShared, KmpTrackSettings};
@@ -47,25 +47,25 @@ pub(super) fn is_kmp(push: &Push) -> bool {
 impl Wiring {
     pub(super) async fn kmp_push(
         &self,
-        key: ChildKey,
-        name: String,
-        push: Push,
+        key: &ChildKey,
+        name: &str,
+        push: &Push,
+        mountpoint: Arc<Mountpoint>,
         child: ChildContext,
     ) -> Result<(), ChildError> {
         let url = KmpUrl::parse(push.url.reveal()).map_err(|error| ChildError::of(Retry::Never, &error))?;
-        let mountpoint = self.existing(&name)?;
         let shard = self.shard_of(&mountpoint)?;
         let named = |text: &str| {
             Name::new(text).ok_or_else(|| ChildError::new(Retry::Never, "a KMP name is longer than 32 bytes"))
         };
-        let channel_id = named(push.channel_id.as_deref().unwrap_or(&name))?;
+        let channel_id = named(push.channel_id.as_deref().unwrap_or(name))?;
         let track_ids = push.track_ids.clone().unwrap_or_default();
         let dialer = KmpDialer {
             options: dial_options(push.write_timeout.get()),
             tls: client_tls(url.tls, push.verify, push.ca.as_deref())?,
             ..KmpDialer::default()
         };
-        let report = self.board.kmp_report(&key);
+        let report = self.board.kmp_report(key);
         let memory = push.memory.clone().unwrap_or_default();
         let live_first = push.order == PushOrder::LiveFirst;
         let late_channel_id = match push.backlog_channel_id.as_deref().filter(|_| live_first) {
@@ -86,7 +86,7 @@ impl Wiring {
                 ..plain
             };
             let settings = KmpTrackSettings { kind, map: MapSettings::default(), sender };
-            let spooled = self.backlog(&name, &push, id).await?;
+            let spooled = self.backlog(name, push, id).await?;
             let backlog = match (spooled, &push.spool) {
                 (Some(frames), Some(spool)) => {
                     KmpBacklog { frames, percent: Some(spool.backlog_percent), outlives: true }
@@ -121,9 +121,6 @@ impl Wiring {
         };
         child.ready.ready();
         let ended = shard.run(move |local| run.run(local)).await;
-        if child.cancel.is_cancelled() {
-            self.board.forget(&key);
-        }
         ended.map_err(|error| ChildError::of(Retry::Backoff, &error))
     }
 }

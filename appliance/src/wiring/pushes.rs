@@ -2,11 +2,12 @@
 
 use super::Wiring;
 use crate::supervisor::{ChildContext, ChildError, ChildKey};
-use fieldgate_hub::Retry;
+use fieldgate_hub::{Mountpoint, Retry};
 use fieldgate_model::config::Push;
 use fieldgate_net::{ClientTls, DialOptions, RtmpEndpoint, RtmpPush};
 use fieldgate_proto::rtmp::RtmpUrl;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Name, connection and TLS together: short, so that a link that comes back is used within seconds.
@@ -34,18 +35,15 @@ pub(super) fn client_tls(
 }
 
 impl Wiring {
-    pub(super) async fn push(
+    pub(super) async fn rtmp_push(
         &self,
-        key: ChildKey,
-        name: String,
-        push: Push,
+        key: &ChildKey,
+        name: &str,
+        push: &Push,
+        mountpoint: Arc<Mountpoint>,
         child: ChildContext,
     ) -> Result<(), ChildError> {
-        if super::kmp_pushes::is_kmp(&push) {
-            return self.kmp_push(key, name, push, child).await;
-        }
         let url = RtmpUrl::parse(push.url.reveal()).map_err(|error| ChildError::of(Retry::Never, &error))?;
-        let mountpoint = self.existing(&name)?;
         let shard = self.shard_of(&mountpoint)?;
         let tls = client_tls(url.tls, push.verify, push.ca.as_deref())?;
         let run = RtmpPush {
@@ -58,18 +56,14 @@ impl Wiring {
             gather: push.gather.get(),
             write_timeout: push.write_timeout.get(),
             max_lag: mountpoint.limits().bound.age,
-            report: self.board.push_report(&key),
-            ledger: self.spool.ledger().handle(&name, &push.effective_id(), ""),
+            report: self.board.push_report(key),
+            ledger: self.spool.ledger().handle(name, &push.effective_id(), ""),
             clock: self.context.clock.clone(),
             cancel: child.cancel.clone(),
             mountpoint,
         };
         child.ready.ready();
-        let ended = shard.run(move |local| run.run(local)).await;
-        if child.cancel.is_cancelled() {
-            self.board.forget(&key);
-        }
-        match ended {
+        match shard.run(move |local| run.run(local)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(ChildError::of(error.retry(), &error)),
             Err(error) => Err(ChildError::of(Retry::Backoff, &error)),

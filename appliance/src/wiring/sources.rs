@@ -224,13 +224,13 @@ impl Wiring {
         planned.is_some_and(|planned| planned.source.video.action == Action::Transcode)
     }
 
-    fn bitrate(&self, name: &str, source: &Source) -> u32 {
+    pub(super) fn bitrate(&self, name: &str, source: &Source) -> u32 {
         let config = self.admission.supervisor().map(|supervisor| supervisor.config().borrow().clone());
         treatment::bitrate(&config.unwrap_or_default(), name, source)
     }
 
     /// Tells a running encoder each new rate.
-    async fn follow_bitrate(
+    pub(super) async fn follow_bitrate(
         &self,
         name: &str,
         source: &Source,

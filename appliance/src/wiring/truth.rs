@@ -9,8 +9,8 @@ use super::mending::steps_of;
 use super::sources::login_of;
 use crate::clock::timestamp;
 use crate::supervisor::{ChildKey, Snapshot as Supervised, SupervisorHandle};
-use fieldgate_hub::Mountpoint;
 use fieldgate_hub::truth::{Finding, Keyframe, Settings, Verdict};
+use fieldgate_hub::{Mountpoint, origin_of};
 use fieldgate_model::Timestamp;
 use fieldgate_model::config::{Config, Source, Truth};
 use fieldgate_model::status::{LadderStatus, LadderStep, PictureStatus, State};
@@ -100,7 +100,9 @@ impl Watch {
     fn round(&mut self, now: Instant) {
         let config = self.supervisor.config().borrow().clone();
         let snapshot = self.supervisor.snapshot();
-        let mountpoints = self.wiring.context.registry.all();
+        let mut mountpoints = self.wiring.context.registry.all();
+        // A rendition shows what is watched already.
+        mountpoints.retain(|mountpoint| origin_of(mountpoint.name()) == mountpoint.name());
         self.wiring.sight.snapshots.forget_ended();
         let exists = |name: &str| mountpoints.iter().any(|mountpoint| mountpoint.name() == name);
         self.ladders.keep(exists);

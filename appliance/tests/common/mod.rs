@@ -5,6 +5,8 @@
 
 pub(crate) mod amf;
 pub(crate) mod chunks;
+#[cfg(feature = "gst")]
+pub(crate) mod decoded;
 pub(crate) mod fixture;
 pub(crate) mod flv;
 pub(crate) mod gateway;

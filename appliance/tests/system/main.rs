@@ -25,6 +25,8 @@ mod ledger;
 mod pictures;
 mod relay;
 #[cfg(feature = "gst")]
+mod renditions;
+#[cfg(feature = "gst")]
 mod sources;
 mod systemd;
 mod tls;

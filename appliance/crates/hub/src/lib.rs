@@ -37,7 +37,7 @@ pub use ledger::{LedgerHandle, LedgerKeeper};
 pub use logins::{CameraKey, LoginTry, LoginWait, Logins, REST as LOGIN_REST};
 pub use mountpoint::{Limits, Mountpoint, MountpointError, PublisherInfo, StreamState};
 pub use pulse::{Pulse, Pulses, Silence};
-pub use registry::{Registry, RegistryError};
+pub use registry::{Registry, RegistryError, origin_of};
 pub use retry::Retry;
 pub use ring::{Bound, Counters, Entry, Item, Ring, Start, Subscriber, Taken};
 pub use rtmp::{RtmpClient, RtmpEnd, RtmpSession};

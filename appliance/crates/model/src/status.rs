@@ -181,6 +181,9 @@ pub struct MountpointStatus {
     pub players: u32,
     /// Pushes by id.
     pub pushes: BTreeMap<String, PushStatus>,
+    /// Forms of the stream that pushes need and that are made here, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub renditions: BTreeMap<String, RenditionStatus>,
     /// Counters since the mountpoint exists.
     pub counters: Counters,
 }
@@ -371,9 +374,38 @@ pub struct PushStatus {
     /// KMP only: what its receiver has acknowledged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kmp: Option<KmpPushStatus>,
+    /// The rendition that it sends; absent: the mountpoint's own stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rendition: Option<String>,
     /// What waits on disk, by track; only with a spool.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub spool: BTreeMap<String, SpoolStatus>,
+}
+
+/// A form of a stream that some pushes need.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RenditionStatus {
+    /// How it does.
+    #[serde(flatten)]
+    pub activity: Activity,
+    /// Why it is made.
+    pub reason: String,
+    /// What would make it needless, or possible.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// What it costs, as planned: encoder sessions.
+    pub encoder_sessions: u32,
+    /// What it costs, as planned: per cent of a core.
+    pub cpu_percent: u32,
+    /// The encoder at work, where pictures are encoded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<EncoderStatus>,
+    /// The stream that comes of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamStatus>,
+    /// Units that its worker, the one that runs now, was too slow for.
+    pub dropped_units: u64,
 }
 
 /// One track's frames on disk that its upstream has not acknowledged.

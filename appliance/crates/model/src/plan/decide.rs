@@ -349,15 +349,19 @@ impl Stream<'_> {
             let makes = matches!(step.action, Action::Transcode | Action::Silence);
             makes && !matches!(done.action, Action::Transcode | Action::Silence) && done.to != step.to
         };
-        let (makes_video, makes_audio) =
-            (by_rendition(&video, &source.video), by_rendition(&audio, &source.audio));
+        let drops_audio = audio.action == Action::Off && !matches!(source.audio.to, Form::Absent);
+        let makes_video = by_rendition(&video, &source.video);
+        let makes_audio = drops_audio || by_rendition(&audio, &source.audio);
         let wanted = push.is_some_and(|push| push.enabled);
         let is_possible = video.action != Action::Unable;
         let rendition = ((makes_video || makes_audio) && wanted && is_possible).then(|| {
             let mut name = Vec::new();
             name.extend(makes_video.then(|| video.to.to_string()));
-            name.extend((makes_audio && audio.action != Action::Silence).then(|| audio.to.to_string()));
-            name.extend((makes_audio && audio.action == Action::Silence).then(|| "silence".to_owned()));
+            name.extend(makes_audio.then(|| match audio.action {
+                Action::Silence => "silence".to_owned(),
+                Action::Off => "no-sound".to_owned(),
+                _ => audio.to.to_string(),
+            }));
             let name = name.join("-");
             if !renditions.iter().any(|known| known.name == name) {
                 let of = |makes: bool, step: &Step, done: &Step| {
@@ -482,7 +486,7 @@ impl Stream<'_> {
             _ => None,
         };
         match (form, forced) {
-            (Form::Unknown, None) if !takes.named_audio => {
+            (Form::Unknown, None) if !takes.named_audio && !takes.needs_audio => {
                 return Step::new(
                     Action::Pass,
                     form,
@@ -497,7 +501,8 @@ impl Stream<'_> {
                 return self.carried(form, takes, is_enhanced(codec));
             }
             (Form::Unknown, None) => {
-                let reason = format!("{} passes, anything else is encoded", listed(&takes.audio));
+                let else_ = if takes.needs_audio { "encoded, nothing is made silence" } else { "encoded" };
+                let reason = format!("{} passes, anything else is {else_}", listed(&takes.audio));
                 return Step::new(Action::PassOrTranscode, form, form, reason);
             }
             _ => {}

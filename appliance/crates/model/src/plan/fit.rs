@@ -265,6 +265,8 @@ fn share(mountpoint: &mut MountpointPlan) {
             "the stream as a whole is off".clone_into(&mut audio.reason);
             audio.remedy = None;
         }
+        renditions.clear();
+        legs.iter_mut().for_each(|leg| leg.rendition = None);
     }
     for leg in legs {
         let made = leg.rendition.as_ref().and_then(|name| renditions.iter().find(|it| it.name == *name));

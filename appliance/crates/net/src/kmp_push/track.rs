@@ -18,6 +18,7 @@ use fieldgate_hub::backlog::{Batch, LossCause};
 use fieldgate_hub::ledger::Why;
 use fieldgate_hub::{
     Backlog, Clock, Entry, Item, LedgerKeeper, LocalShard, Mountpoint, Start, StreamState, Subscriber,
+    origin_of,
 };
 use fieldgate_media::{TrackKind, Unit};
 use fieldgate_proto::kmp::sender::{Arrears, Reason, Sender, Settings, State, UpstreamSpec};
@@ -153,7 +154,8 @@ impl KmpTrack {
         name: String,
         backlog: Option<KmpBacklog>,
     ) -> KmpTrack {
-        let mountpoint = shared.mountpoint.name().to_owned();
+        // Whatever form of it is sent.
+        let mountpoint = origin_of(shared.mountpoint.name()).to_owned();
         let frames = backlog.as_ref().map(|backlog| backlog.frames.clone());
         let abandoned = match &control {
             Control::Fixed { .. } => Why::Removed,
