@@ -48,11 +48,6 @@ impl Pictures {
         part.iter().map(|dot| f64::from(*dot)).sum::<f64>() / part.len() as f64
     }
 
-    /// The brightest dot of such a part.
-    pub(crate) fn brightest(&self, at: usize, from: (f64, f64), to: (f64, f64)) -> u8 {
-        self.part(at, from, to).into_iter().max().unwrap()
-    }
-
     fn part(&self, at: usize, from: (f64, f64), to: (f64, f64)) -> Vec<u8> {
         let place = |part: f64, whole: usize| (part * whole as f64).round() as usize;
         let columns = place(from.0, self.width)..place(to.0, self.width);
