@@ -302,6 +302,7 @@ impl ChildSettings {
             ChildSettings::Source(source, ..) => match source.as_ref() {
                 Source::Pull(pull) => pull.backoff_cap.get(),
                 Source::Rtsp(rtsp) => rtsp.backoff_cap.get(),
+                Source::Mjpeg(mjpeg) => mjpeg.backoff_cap.get(),
                 _ => Backoff::CAP,
             },
             _ => Backoff::CAP,

@@ -2,6 +2,7 @@
 //! file of its own.
 
 mod file;
+mod mjpeg;
 mod rtsp;
 mod test_picture;
 mod v4l2;
@@ -23,7 +24,7 @@ use fieldgate_model::masks::Masks;
 use fieldgate_model::plan::Action;
 use fieldgate_net::{RtmpEndpoint, RtmpPull};
 use fieldgate_proto::rtmp::{Limits, RtmpUrl};
-use fieldgate_worker::{Deadlines, Deliver, Program, Report, WorkerError, WorkerSource, WorkerSpec};
+use fieldgate_worker::{Deliver, Program, Report, WorkerError, WorkerSource, WorkerSpec};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::rc::Rc;
@@ -75,13 +76,19 @@ impl Wiring {
         // Before the masks are read: who changes them after this cuts, and the claim is refused.
         let epoch = mountpoint.epoch();
         let stop = child.cancel.child_token();
-        let mut rtsp = None;
+        let (mut rtsp, mut fetch) = (None, None);
         let prepare = async {
             Ok(match source {
                 Source::Rtsp(_) => {
                     let attempt = self.rtsp(name, source, handling, &child.cancel).await?;
                     let job = attempt.job.clone();
                     rtsp = Some(attempt);
+                    job
+                }
+                Source::Mjpeg(_) => {
+                    let fetched = self.mjpeg(name, source, handling, &child.cancel).await?;
+                    let job = fetched.job.clone();
+                    fetch = Some(fetched);
                     job
                 }
                 _ => self.job(name, source, handling, &child.cancel).await?,
@@ -95,17 +102,21 @@ impl Wiring {
             Source::Test(_) => "test picture".to_owned(),
             Source::V4l2(v4l2) => v4l2.device.display().to_string(),
             Source::Rtsp(rtsp) => rtsp.taken_url().redacted(),
+            Source::Mjpeg(mjpeg) => mjpeg.url.redacted(),
             Source::File(file) => file.path.display().to_string(),
             Source::Publish(_) | Source::Pull(_) | Source::Kmp(_) => {
                 return Err(ChildError::new(Retry::Never, "publishers feed it, no source of ours"));
             }
         };
         let shard = self.shard_of(&mountpoint)?;
-        let deadlines = rtsp.as_ref().map_or_else(Deadlines::default, |rtsp| rtsp.deadlines);
-        let silent = silence_of(&job.work);
+        let deadlines = rtsp.as_ref().map(|rtsp| rtsp.deadlines);
+        let deadlines = deadlines.or(fetch.as_ref().map(|fetch| fetch.deadlines)).unwrap_or_default();
+        let audio = fetch.as_ref().map(|fetch| &fetch.audio);
+        let silent = audio.or(job.work.treatments().map(|(_, audio)| audio)).and_then(silence_of);
         let learning = tries_encoders(&job.work).then(|| self.encoders.clone());
         let spec = WorkerSpec { program: Program::this_binary(), job, limits: LinkLimits::CAMERA, deadlines };
-        let worker = WorkerSource::new(spec, self.spawner.clone(), inbox, stop.clone());
+        let feeder = fetch.as_ref().map(|fetch| fetch.feeder.clone()).unwrap_or_default();
+        let worker = WorkerSource::new(spec, self.spawner.clone(), inbox, stop.clone()).fed_by(feeder);
         let info = PublisherInfo {
             kind: source.kind(),
             from,
@@ -118,12 +129,16 @@ impl Wiring {
         let (fed, relay) = (mountpoint.clone(), rtsp.as_mut().and_then(|rtsp| rtsp.relay.take()));
         let run = shard.run(move |local| feed_from_worker(worker, fed, info, notes, local));
         let mut feeding = pin!(async {
-            match relay {
-                Some(relay) => rtsp::relayed(relay, run).await,
-                None => run.await,
+            match (relay, &mut fetch) {
+                (Some(relay), _) => (rtsp::relayed(relay, run).await, None),
+                (None, Some(fetch)) => {
+                    let (ended, error) = fetch.beside(run, &stop).await;
+                    (ended, error.map(|error| self.note_mjpeg_end(fetch, &error)))
+                }
+                (None, None) => (run.await, None),
             }
         });
-        let ended = tokio::select! {
+        let (ended, no_more) = tokio::select! {
             ended = &mut feeding => ended,
             never = self.follow_bitrate(name, source, commands) => match never {},
             () = self.masks.cut_since(&mountpoint, epoch) => {
@@ -136,6 +151,9 @@ impl Wiring {
         let last = self.board.remove_worker(name).map(|worker| worker.report).unwrap_or_default();
         if child.cancel.is_cancelled() {
             self.transports.forget(name);
+        }
+        if let Some(error) = no_more {
+            return Err(error);
         }
         match ended {
             Ok(Ok(())) => Ok(()),
@@ -188,7 +206,7 @@ impl Wiring {
                 let treat = self.treated(name, source, handling, asked, (encoder, false));
                 Ok(file::file_job(name, file, treat, devices))
             }
-            Source::Rtsp(_) | Source::Publish(_) | Source::Pull(_) | Source::Kmp(_) => {
+            Source::Rtsp(_) | Source::Mjpeg(_) | Source::Publish(_) | Source::Pull(_) | Source::Kmp(_) => {
                 Err(ChildError::new(Retry::Never, "this source needs no worker"))
             }
         }
@@ -450,8 +468,7 @@ fn tries_encoders(work: &Work) -> bool {
 }
 
 /// Silence in the codec that the worker's sound would have, where a receiver insists on sound.
-fn silence_of(work: &Work) -> Option<Silence> {
-    let (_, audio) = work.treatments()?;
+fn silence_of(audio: &AudioTreatment) -> Option<Silence> {
     match audio {
         AudioTreatment::Silence(encode) if encode.codec == SoundCodec::Opus => Some(Silence::opus()),
         AudioTreatment::Silence(_) => Some(Silence::aac()),

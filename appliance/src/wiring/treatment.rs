@@ -92,6 +92,7 @@ pub(super) fn bitrate(config: &Config, mountpoint: &str, source: &Source) -> u32
     wanted.unwrap_or(match source {
         Source::Test(test) => test.bitrate,
         Source::V4l2(v4l2) => v4l2.bitrate,
+        Source::Mjpeg(mjpeg) => mjpeg.bitrate,
         _ => USUAL_BITRATE,
     })
 }
@@ -101,6 +102,7 @@ pub(super) fn gop_ms(handling: &Handling, source: &Source) -> u32 {
     let own = match source {
         Source::Test(test) => Some(test.keyframe_interval),
         Source::V4l2(v4l2) => Some(v4l2.keyframe_interval),
+        Source::Mjpeg(mjpeg) => Some(mjpeg.keyframe_interval),
         _ => None,
     };
     let millis = |span: Span| u32::try_from(span.get().as_millis()).unwrap_or(u32::MAX);

@@ -159,6 +159,7 @@ fn coded(codec: Codec) -> Result<Coded, WorkError> {
     match codec {
         Codec::H264 => Ok(Coded::H264),
         Codec::Hevc => Ok(Coded::Hevc),
+        Codec::Jpeg => Ok(Coded::Jpeg),
         other => Err(not_decoded("video", other)),
     }
 }
@@ -174,7 +175,7 @@ fn coded_sound(codec: Codec) -> Result<CodedSound, WorkError> {
 }
 
 fn not_decoded(setting: &'static str, codec: Codec) -> WorkError {
-    let remedy = "have the source send H.264 or HEVC with AAC, G.711 or Opus";
+    let remedy = "have the source send H.264, HEVC or JPEG with AAC, G.711 or Opus";
     WorkError::Setting { setting, got: format!("{codec:?}"), remedy }
 }
 
@@ -200,6 +201,7 @@ fn caps(track: &Track) -> gst::Caps {
             .field("alignment", "au")
             .field("codec_data", header())
             .build(),
+        Codec::Jpeg => gst::Caps::new_empty_simple("image/jpeg"),
         Codec::Aac => gst::Caps::builder("audio/mpeg")
             .field("mpegversion", 4)
             .field("stream-format", "raw")

@@ -23,6 +23,8 @@ pub enum Codec {
     Vp9,
     /// One VP8 frame; header: VPCodecConfigurationRecord.
     Vp8,
+    /// One JPEG picture; no header. Only on its way to a decoder of ours: no output carries it.
+    Jpeg,
     /// One raw AAC frame without ADTS; header: AudioSpecificConfig.
     Aac,
     /// One MPEG-1/2 layer III frame; no header.
@@ -45,7 +47,9 @@ impl Codec {
     /// Whether it codes pictures or sound.
     pub const fn kind(self) -> TrackKind {
         match self {
-            Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8 => TrackKind::Video,
+            Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Vp8 | Codec::Jpeg => {
+                TrackKind::Video
+            }
             _ => TrackKind::Audio,
         }
     }
@@ -58,6 +62,7 @@ impl Codec {
             Codec::Av1 => "av1",
             Codec::Vp9 => "vp9",
             Codec::Vp8 => "vp8",
+            Codec::Jpeg => "jpeg",
             Codec::Aac => "aac",
             Codec::Mp3 => "mp3",
             Codec::PcmA => "pcma",
@@ -71,12 +76,13 @@ impl Codec {
 
     /// The codec with this `name()`.
     pub fn from_name(name: &str) -> Option<Codec> {
-        const ALL: [Codec; 13] = [
+        const ALL: [Codec; 14] = [
             Codec::H264,
             Codec::Hevc,
             Codec::Av1,
             Codec::Vp9,
             Codec::Vp8,
+            Codec::Jpeg,
             Codec::Aac,
             Codec::Mp3,
             Codec::PcmA,

@@ -11,6 +11,7 @@ mod bits;
 mod codec;
 pub mod h264;
 pub mod hevc;
+pub mod jpeg;
 mod silence;
 pub mod sound;
 mod ticks;

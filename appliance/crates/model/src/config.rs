@@ -40,7 +40,7 @@ pub use secret::Secret;
 pub use secrets::StoredError;
 pub use shape::schema;
 pub use source::{
-    FileSource, KmpSource, Publish, Pull, Rtsp, RtspStream, RtspTransport, Source, TestPicture, V4l2,
+    FileSource, KmpSource, Mjpeg, Publish, Pull, Rtsp, RtspStream, RtspTransport, Source, TestPicture, V4l2,
     V4l2Format,
 };
 pub use span::{Span, SpanError};

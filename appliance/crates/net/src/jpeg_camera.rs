@@ -2,6 +2,7 @@
 
 use crate::dial::{DialError, DialOptions, Stream, Target, dial};
 use bytes::Bytes;
+use fieldgate_media::jpeg;
 use fieldgate_proto::http_auth::{self, Challenge, Credentials, DigestChallenge, Proof};
 use fieldgate_proto::multipart::{MultipartError, MultipartReader};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -20,7 +21,9 @@ const HEAD_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
 /// Bodies in a row that are no JPEG before the camera is given up.
 const NO_PICTURE_MAX: u32 = 10;
-const JPEG_START: [u8; 3] = [0xff, 0xd8, 0xff];
+/// Pixels of a picture's side, and of all of it (8K): a few bytes may claim a picture that fills the memory.
+const SIDE_MAX: u32 = 8_192;
+const PIXELS_MAX: u32 = 7_680 * 4_320;
 
 /// How pictures are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,17 @@ pub struct JpegCamera {
     pub fetch: JpegFetch,
     /// Silence after which the camera is given up; for single pictures, how long one may take.
     pub stall_timeout: Duration,
+}
+
+/// One picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Jpeg {
+    /// The whole JPEG.
+    pub bytes: Bytes,
+    /// Pixels, as its frame header says.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
 }
 
 /// Why there are no more pictures.
@@ -78,6 +92,16 @@ pub enum JpegCameraError {
     /// A picture is too large.
     #[error("a picture is longer than {PICTURE_MAX} bytes: lower the camera's resolution or quality")]
     TooLong,
+    /// A picture has too many pixels.
+    #[error(
+        "a picture of {width}x{height} is larger than 8192 a side or 33 million pixels: lower the camera's resolution"
+    )]
+    TooLarge {
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+    },
     /// The stream ended.
     #[error("the camera ended the stream")]
     Ended,
@@ -88,7 +112,7 @@ pub enum JpegCameraError {
 
 impl JpegCamera {
     /// Hands each picture to `take` as it comes, until something fails. Dropping the future ends the connection.
-    pub async fn run(&self, mut take: impl FnMut(Bytes)) -> JpegCameraError {
+    pub async fn run(&self, mut take: impl FnMut(Jpeg)) -> JpegCameraError {
         let mut login = Login::default();
         loop {
             let options = DialOptions { user_timeout: self.stall_timeout, ..DialOptions::default() };
@@ -109,7 +133,7 @@ impl JpegCamera {
         &self,
         stream: Stream,
         login: &mut Login,
-        take: &mut impl FnMut(Bytes),
+        take: &mut impl FnMut(Jpeg),
     ) -> Result<(), JpegCameraError> {
         let shaken =
             Builder::new().max_headers(HEADERS_MAX).max_buf_size(HEAD_MAX).handshake(TokioIo::new(stream));
@@ -177,7 +201,7 @@ impl JpegCamera {
     async fn stream(
         &self,
         response: Response<Incoming>,
-        take: &mut impl FnMut(Bytes),
+        take: &mut impl FnMut(Jpeg),
     ) -> Result<(), JpegCameraError> {
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let mut reader = MultipartReader::new(content_type.unwrap_or_default(), PICTURE_MAX)?;
@@ -191,9 +215,9 @@ impl JpegCamera {
             let Ok(data) = frame.into_data() else { continue };
             reader.push(&data);
             while let Some(part) = reader.next_part()? {
-                if is_jpeg(&part) {
+                if let Some(picture) = Jpeg::of(part)? {
                     (since, wrong) = (Instant::now(), 0);
-                    take(part);
+                    take(picture);
                 } else {
                     wrong += 1;
                     if wrong >= NO_PICTURE_MAX {
@@ -204,7 +228,7 @@ impl JpegCamera {
         }
     }
 
-    async fn picture(&self, response: Response<Incoming>) -> Result<Bytes, JpegCameraError> {
+    async fn picture(&self, response: Response<Incoming>) -> Result<Jpeg, JpegCameraError> {
         let body =
             timeout(self.stall_timeout, Limited::new(response.into_body(), PICTURE_MAX).collect()).await;
         let body = body.map_err(|_| JpegCameraError::Stalled(self.stall_timeout))?;
@@ -212,13 +236,19 @@ impl JpegCamera {
             Ok(error) => JpegCameraError::Http(*error),
             Err(_) => JpegCameraError::TooLong,
         })?;
-        let picture = picture.to_bytes();
-        if is_jpeg(&picture) { Ok(picture) } else { Err(JpegCameraError::NoPicture) }
+        Jpeg::of(picture.to_bytes())?.ok_or(JpegCameraError::NoPicture)
     }
 }
 
-fn is_jpeg(bytes: &[u8]) -> bool {
-    bytes.starts_with(&JPEG_START)
+impl Jpeg {
+    /// `None` if it is no JPEG that decoders take.
+    fn of(bytes: Bytes) -> Result<Option<Jpeg>, JpegCameraError> {
+        let Some((width, height)) = jpeg::shape(&bytes) else { return Ok(None) };
+        if width.max(height) > SIDE_MAX || width * height > PIXELS_MAX {
+            return Err(JpegCameraError::TooLarge { width, height });
+        }
+        Ok(Some(Jpeg { bytes, width, height }))
+    }
 }
 
 /// How the camera lets us in.

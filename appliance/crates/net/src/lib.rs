@@ -29,7 +29,7 @@ pub use discovery::{
 };
 pub use http_client::{HttpCall, HttpCallError, HttpReply};
 pub use http_server::{HttpAnswer, HttpHandler, HttpListener, HttpRequest, HttpServerSettings};
-pub use jpeg_camera::{JpegCamera, JpegCameraError, JpegFetch, PICTURE_MAX};
+pub use jpeg_camera::{Jpeg, JpegCamera, JpegCameraError, JpegFetch, PICTURE_MAX};
 pub use keys::KeyCheck;
 pub use kmp_listen::{
     KmpChannelSettings, KmpConnectionError, KmpDirectory, KmpListenCounters, KmpListener, KmpPlace,

@@ -41,7 +41,11 @@ impl Login {
         }
     }
 
-    fn take(&self) -> Option<LoginTry> {
+    pub(super) fn put(&self, begun: LoginTry) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+    }
+
+    pub(super) fn take(&self) -> Option<LoginTry> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -84,7 +88,7 @@ impl Wiring {
             let camera = CameraKey::address(address.ip());
             let begun = self.cameras.logins().begin(camera, &user, &password, Instant::now());
             let begun = begun.map_err(|wait| self.must_wait(wait))?;
-            *login.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+            login.put(begun);
         }
         let tls = client_tls(has_tls, rtsp.verify, rtsp.ca.as_deref())?;
         let relay = match tls {
@@ -168,7 +172,7 @@ impl Wiring {
         }
     }
 
-    fn must_wait(&self, wait: LoginWait) -> ChildError {
+    pub(super) fn must_wait(&self, wait: LoginWait) -> ChildError {
         match wait {
             LoginWait::Refused(wait) => {
                 let next = timestamp(&self.context.clock).plus(wait);
@@ -196,13 +200,13 @@ pub(super) async fn relayed<T>(relay: CameraRelay, run: impl Future<Output = T>)
     run.await
 }
 
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ChildError> {
+pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ChildError> {
     let found = tokio::time::timeout(RESOLVE_WITHIN, tokio::net::lookup_host((host, port))).await;
     let found = found.map_err(|_| unresolved(host, "no answer"))?;
     Ok(found.map_err(|error| unresolved(host, &error.to_string()))?.collect())
 }
 
-fn unresolved(host: &str, cause: &str) -> ChildError {
+pub(super) fn unresolved(host: &str, cause: &str) -> ChildError {
     let text = format!("camera name {host} does not resolve ({cause}): check the name or the gateway's DNS");
     ChildError::new(Retry::Backoff, text)
 }
@@ -246,7 +250,7 @@ pub(in crate::wiring) fn login_of(rtsp: &Rtsp) -> Option<(String, Credentials)> 
 
 /// A user name or password as it is meant. A `%` without two hexadecimal digits stands for itself, as cameras' own
 /// pages tell passwords unencoded.
-fn percent_decoded(text: &str) -> String {
+pub(super) fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {

@@ -152,6 +152,7 @@ impl Owner<'_> {
                     both
                 }
                 Some(Source::Pull(pull)) => vec![&pull.url],
+                Some(Source::Mjpeg(mjpeg)) => vec![&mjpeg.url],
                 _ => Vec::new(),
             },
             Owner::Push { mountpoint, id } => {
@@ -193,6 +194,9 @@ fn visit(config: &mut Config, visitor: &mut dyn FnMut(&Path, &Owner<'_>, Held<'_
             }
             Source::Pull(pull) => {
                 visitor(&at.field("source").field("url"), &source, Held::Url(&mut pull.url))
+            }
+            Source::Mjpeg(mjpeg) => {
+                visitor(&at.field("source").field("url"), &source, Held::Url(&mut mjpeg.url))
             }
             Source::V4l2(_) | Source::File(_) | Source::Test(_) | Source::Kmp(_) => {}
         }

@@ -1,6 +1,7 @@
 //! Where a mountpoint's stream comes from: one file per kind.
 
 mod file;
+mod mjpeg;
 mod publish;
 mod pull;
 mod rtsp;
@@ -8,6 +9,7 @@ mod test_picture;
 mod v4l2;
 
 pub use file::FileSource;
+pub use mjpeg::Mjpeg;
 pub use publish::Publish;
 pub use pull::Pull;
 pub use rtsp::{Rtsp, RtspStream, RtspTransport};
@@ -28,6 +30,8 @@ pub enum Source {
     Rtsp(Rtsp),
     /// A local camera or capture card (Video4Linux).
     V4l2(V4l2),
+    /// A camera with Motion JPEG or single JPEG pictures by HTTP.
+    Mjpeg(Mjpeg),
     /// A recorded file, for demonstrations.
     File(FileSource),
     /// A moving test picture with a clock and a tone.
@@ -45,6 +49,7 @@ impl Source {
             Source::Publish(_) => "publish",
             Source::Rtsp(_) => "rtsp",
             Source::V4l2(_) => "v4l2",
+            Source::Mjpeg(_) => "mjpeg",
             Source::File(_) => "file",
             Source::Test(_) => "test",
             Source::Pull(_) => "pull",
@@ -69,6 +74,11 @@ pub(super) fn default_keyframe_interval() -> Span {
 /// Short: a link that comes back shall carry the stream again within five seconds.
 pub(super) fn default_backoff_cap() -> Span {
     Span::from_secs(3)
+}
+
+/// Of pictures that are encoded here.
+pub(super) fn default_bitrate() -> u32 {
+    2_000_000
 }
 
 pub(super) fn yes() -> bool {

@@ -9,8 +9,21 @@ use std::fmt;
 const MASK: &str = "***";
 
 /// Query parameters whose values are masked.
-const SECRET_PARAMETERS: [&str; 8] =
-    ["key", "token", "password", "pass", "secret", "auth", "sig", "signature"];
+const SECRET_PARAMETERS: [&str; 12] = [
+    "key",
+    "token",
+    "password",
+    "pass",
+    "secret",
+    "auth",
+    "sig",
+    "signature",
+    // Cheap cameras' own.
+    "pwd",
+    "passwd",
+    "psw",
+    "loginpas",
+];
 
 /// A URL as it was written. Shows and serialises with its password, and the values of query parameters such as
 /// `key` and `token`, as `***`.

@@ -124,6 +124,7 @@ impl Stream<'_> {
         };
         match &self.settings.source {
             Source::Test(_) => Form::Raw,
+            Source::Mjpeg(_) => Form::Jpeg,
             Source::V4l2(v4l2) => match v4l2.format {
                 V4l2Format::H264 => Form::Coded(Codec::H264),
                 V4l2Format::Hevc => Form::Coded(Codec::Hevc),
@@ -138,7 +139,7 @@ impl Stream<'_> {
     fn audio_form(&self) -> Form {
         match &self.settings.source {
             Source::Test(test) if test.audio => Form::Raw,
-            Source::Test(_) | Source::V4l2(_) => Form::Absent,
+            Source::Test(_) | Source::V4l2(_) | Source::Mjpeg(_) => Form::Absent,
             _ => match self.seen.audio {
                 Some(audio) if audio.encoded_here => Form::Unknown,
                 Some(audio) => Form::Coded(audio.codec),

@@ -70,7 +70,7 @@ fn learn(known: &mut Known, line: &str) {
             let (width, height) = size.split_once('x').unwrap();
             known.streams.entry((*mountpoint).to_owned()).or_default().profiles.push(Profile {
                 name: (*name).to_owned(),
-                codec: Codec::from_name(codec),
+                codec: Codec::from_name(codec).filter(|codec| *codec != Codec::Jpeg),
                 width: width.parse().unwrap(),
                 height: height.parse().unwrap(),
             });
@@ -88,7 +88,7 @@ fn learn(known: &mut Known, line: &str) {
         }
         ["decoder", name, codec, kind, ..] => known.decoders.push(KnownDecoder {
             name: (*name).to_owned(),
-            codec: Codec::from_name(codec),
+            codec: Codec::from_name(codec).filter(|codec| *codec != Codec::Jpeg),
             hardware: *kind == "hardware",
             cpu_us_per_megapixel: setting("us").unwrap_or(0),
         }),
@@ -119,7 +119,7 @@ fn plans_are_as_written() {
     }
 }
 
-const SOURCES: [(&str, &str, &str); 13] = [
+const SOURCES: [(&str, &str, &str); 14] = [
     ("publish h264+aac", r#"{"kind": "publish"}"#, "h264 1280x720@25, aac"),
     ("publish hevc+opus", r#"{"kind": "publish"}"#, "hevc 1280x720@25, opus"),
     ("publish h264+pcma", r#"{"kind": "publish"}"#, "h264 1280x720@25, pcma"),
@@ -131,6 +131,7 @@ const SOURCES: [(&str, &str, &str); 13] = [
     ("v4l2 h264", r#"{"kind": "v4l2", "device": "/dev/video0", "format": "h264"}"#, "h264 1280x720@30, -"),
     ("v4l2 mjpeg", r#"{"kind": "v4l2", "device": "/dev/video0", "format": "mjpeg"}"#, ""),
     ("v4l2 raw", r#"{"kind": "v4l2", "device": "/dev/video0", "format": "raw"}"#, ""),
+    ("mjpeg", r#"{"kind": "mjpeg", "url": "http://cam/"}"#, ""),
     ("file h264+aac", r#"{"kind": "file", "path": "/a.mp4"}"#, "h264 1280x720@25, aac"),
     ("test picture", r#"{"kind": "test"}"#, ""),
 ];

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-const JPEG: &[u8] = b"\xff\xd8\xff\xe0picture\xff\xd9";
+/// The head of a picture of 352 x 288.
+const JPEG: &[u8] =
+    b"\xff\xd8\xff\xe0\x00\x04JF\xff\xc0\x00\x0b\x08\x01\x20\x01\x60\x01\x01\x11\x00\xff\xda\xff\xd9";
 
 /// A camera that answers each request, whatever it is, with the next of these; `None` hangs.
 struct Fake {
@@ -61,7 +63,12 @@ impl Fake {
         let mut camera = self.camera();
         change(&mut camera);
         let mut pictures = Vec::new();
-        let error = camera.run(|picture| pictures.push(picture)).await;
+        let error = camera
+            .run(|picture| {
+                assert_eq!((picture.width, picture.height), (352, 288));
+                pictures.push(picture.bytes);
+            })
+            .await;
         (pictures, error.to_string())
     }
 
@@ -189,6 +196,20 @@ fn what_is_no_camera_is_told_apart() {
                 .await;
             assert!(pictures.is_empty() && error.contains(expected), "{expected}: {error}");
         }
+    });
+}
+
+#[test]
+fn a_picture_that_claims_to_be_huge_ends_the_stream() {
+    local(async {
+        let mut huge = JPEG.to_vec();
+        let at = huge.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        huge[at + 5..at + 9].copy_from_slice(&[0xea, 0x60, 0xea, 0x60]);
+        let head = format!("200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {}", huge.len());
+        let fake = Fake::new(vec![answer(&head, &huge)]).await;
+        let every = |camera: &mut JpegCamera| camera.fetch = JpegFetch::Every(Duration::from_millis(1));
+        let (pictures, error) = fake.run(every).await;
+        assert!(pictures.is_empty() && error.contains("60000x60000 is larger"), "{error}");
     });
 }
 

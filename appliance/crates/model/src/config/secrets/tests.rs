@@ -17,6 +17,7 @@ fn whole() -> Config {
         },
         "gate": {"source": {"kind": "rtsp", "url": "rtsp://u:RTSP-PASS@cam/main",
                  "sub_url": "rtsp://u:SUB-PASS@cam/second"}},
+        "shed": {"source": {"kind": "mjpeg", "url": "http://u:MJPEG-PASS@cam/v?pwd=MJPEG-QUERY"}},
         "far": {"source": {"kind": "pull", "url": "rtmp://u:PULL-PASS@far/live/a"}},
     }, "compat": {"kmp": {"applications": {"ingest": {
         "connect_url": "http://ctl/connect?token=CONNECT-TOKEN",
@@ -27,7 +28,9 @@ fn whole() -> Config {
     }}}}}))
 }
 
-const SECRETS: [&str; 12] = [
+const SECRETS: [&str; 14] = [
+    "MJPEG-PASS",
+    "MJPEG-QUERY",
     "PUBLISH-KEY",
     "PUSH-PASS",
     "PUSH-TOKEN",

@@ -1,6 +1,6 @@
 //! A local camera.
 
-use super::default_keyframe_interval;
+use super::{default_bitrate, default_keyframe_interval};
 use crate::config::Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -62,10 +62,6 @@ pub struct V4l2 {
     #[serde(default = "default_keyframe_interval")]
     #[schemars(extend("minSpan" = "100ms", "maxSpan" = "60s"))]
     pub keyframe_interval: Span,
-}
-
-fn default_bitrate() -> u32 {
-    2_000_000
 }
 
 impl V4l2 {

@@ -124,6 +124,16 @@ impl Checker<'_> {
                 self.even(&path.field("width"), v4l2.width);
                 self.even(&path.field("height"), v4l2.height);
             }
+            Source::Mjpeg(mjpeg) => {
+                if let Some(parts) = self.url(&path.field("url"), &mjpeg.url, &["http", "https"]) {
+                    self.tls(&path, parts.scheme, mjpeg.verify, mjpeg.ca.as_deref());
+                    if mjpeg.allow_basic && parts.user.is_none_or(str::is_empty) {
+                        let problem =
+                            Problem::new(&path.field("allow_basic"), "there is no password to send");
+                        self.problems.push(problem.remedy("put user:password@ into the url"));
+                    }
+                }
+            }
             Source::File(file) => {
                 if !file.has_file_name() {
                     let problem =
@@ -292,8 +302,12 @@ impl Checker<'_> {
     }
 
     fn tls(&mut self, path: &Path, scheme: &str, verify: bool, ca: Option<&FilePath>) {
-        if !["rtmps", "kmps", "rtsps"].iter().any(|tls| scheme.eq_ignore_ascii_case(tls)) {
-            let with_tls = if scheme.eq_ignore_ascii_case("rtsp") { "rtsps" } else { "rtmps:// and kmps" };
+        if !["rtmps", "kmps", "rtsps", "https"].iter().any(|tls| scheme.eq_ignore_ascii_case(tls)) {
+            let with_tls = match scheme.to_ascii_lowercase().as_str() {
+                "rtsp" => "rtsps",
+                "http" => "https",
+                _ => "rtmps:// and kmps",
+            };
             self.only_for(&path.field("verify"), !verify, with_tls);
             self.only_for(&path.field("ca"), ca.is_some(), with_tls);
         } else if let Some(ca) = ca {

@@ -236,6 +236,8 @@ fn combinations_that_cannot_work_are_refused() {
         "a": {"source": {"kind": "v4l2", "device": "/dev/video0"}, "max_lag": "20s"},
         "b": {"source": {"kind": "v4l2", "device": "/dev/video0", "width": 641}},
         "c": {"source": {"kind": "v4l2", "device": "/dev/../etc/passwd"}},
+        "f": {"source": {"kind": "mjpeg", "url": "rtsp://cam/"}},
+        "g": {"source": {"kind": "mjpeg", "url": "http://cam/", "verify": false, "allow_basic": true}},
         "e": {"source": {"kind": "file", "path": "/srv/../etc/shadow"}},
         "d": {"source": {"kind": "publish", "key": "with blank"}, "play": {"key": "\u{e9}"}},
     }));
@@ -251,6 +253,9 @@ fn combinations_that_cannot_work_are_refused() {
             "mountpoints.d.source.key",
             "mountpoints.d.play.key",
             "mountpoints.e.source.path",
+            "mountpoints.f.source.url",
+            "mountpoints.g.source.verify",
+            "mountpoints.g.source.allow_basic",
         ],
         "{found:#?}"
     );
