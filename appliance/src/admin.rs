@@ -13,7 +13,9 @@
 pub mod api;
 mod backend;
 pub mod discovery;
+mod door;
 mod front;
+mod gate;
 mod guard;
 pub mod head;
 mod keeper;
@@ -21,12 +23,15 @@ mod ledger;
 mod masks;
 mod metrics;
 mod page;
+mod people;
 mod plan;
 mod relay;
 mod reply;
 mod routes;
+mod seen;
 mod snapshots;
 
+use crate::access::Access;
 use api::AdminApi;
 use backend::Handlers;
 pub use front::Load;
@@ -104,13 +109,18 @@ pub struct Admin {
 
 impl Admin {
     /// Binds all addresses and starts the server behind. To be called inside a tokio runtime.
-    pub fn bind(settings: &Settings, api: Arc<dyn AdminApi>) -> Result<Self, AdminError> {
-        Self::bind_with(settings, api, Limits::default(), Rhythm::default())
+    pub fn bind(
+        settings: &Settings,
+        api: Arc<dyn AdminApi>,
+        access: Arc<Access>,
+    ) -> Result<Self, AdminError> {
+        Self::bind_with(settings, api, access, Limits::default(), Rhythm::default())
     }
 
     fn bind_with(
         settings: &Settings,
         api: Arc<dyn AdminApi>,
+        access: Arc<Access>,
         limits: Limits,
         rhythm: Rhythm,
     ) -> Result<Self, AdminError> {
@@ -130,10 +140,16 @@ impl Admin {
         let folder = private_folder(&settings.socket_folder).map_err(private)?;
         let broken = Arc::new(Notify::new());
         let epoch = Instant::now();
-        let handlers = Handlers { api, front_token: front_token.clone(), epoch, broken: broken.clone() };
+        let handlers = Handlers {
+            api,
+            access: access.clone(),
+            front_token: front_token.clone(),
+            epoch,
+            broken: broken.clone(),
+        };
         let (keeper, backend) = Keeper::start(folder, Arc::new(handlers)).map_err(private)?;
         let guard = Guard::new(&addresses, &settings.host_names);
-        let shared = Arc::new(Shared::new(guard, limits, front_token, epoch, backend, broken));
+        let shared = Arc::new(Shared::new(guard, access, limits, front_token, epoch, backend, broken));
         Ok(Admin { listeners, addresses, keeper, shared, rhythm })
     }
 

@@ -21,6 +21,8 @@ pub struct RunOptions {
     pub overrides: Overrides,
     /// How long a provisional change waits for its confirmation.
     pub confirm_within: Duration,
+    /// Where a file stands that removes users and tokens at the next start, once.
+    pub reset_file: PathBuf,
 }
 
 /// Listen addresses from the command line. They are laid over whatever config runs and are never stored.

@@ -53,6 +53,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show the code that claims a new gateway
+    ClaimCode {
+        /// Folder that keeps the gateway's state
+        #[arg(long, value_name = "DIR", default_value = "/var/lib/fieldgate")]
+        state: PathBuf,
+    },
     /// Say which version this is and what is built in
     Version,
     /// The inside of a worker process; started by the gateway alone
@@ -80,6 +86,9 @@ struct Run {
     /// Time in which a change of what is running must be confirmed before it is undone
     #[arg(long, value_name = "TIME", default_value = "90s")]
     confirm_within: Span,
+    /// A file on the boot partition: if it is there at the start, users and tokens are removed, once
+    #[arg(long, value_name = "FILE", default_value = "/boot/fieldgate-reset")]
+    reset_file: PathBuf,
     /// What to log: error, warn, info, debug, trace, or a filter such as info,fieldgate_net=debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: String,
@@ -117,6 +126,7 @@ pub fn main(surroundings: Surroundings) -> ExitCode {
         Command::Check(inspect) => check(&inspect, &mut io::stdout()),
         Command::Plan(Measured { inspect, measure }) => plan(&inspect, measure, &mut io::stdout()),
         Command::Devices { json } => list_devices(surroundings.worker.is_some(), json, &mut io::stdout()),
+        Command::ClaimCode { state } => claim_code(&state, &mut io::stdout()),
         Command::Version => {
             version(surroundings.worker.is_some(), &mut io::stdout()).map(|()| ExitCode::SUCCESS)
         }
@@ -140,6 +150,7 @@ fn start(surroundings: Surroundings, run: Run) -> ExitCode {
         replace: run.replace,
         overrides: Overrides { rtmp_listen: run.rtmp_listen, admin_listen: run.admin_listen },
         confirm_within: run.confirm_within.get(),
+        reset_file: run.reset_file,
     };
     match crate::run::run(options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -262,6 +273,25 @@ fn list_devices(can_ask: bool, json: bool, out: &mut dyn Write) -> io::Result<Ex
         devices.iter().try_for_each(|device| writeln!(out, "{device}"))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn claim_code(state: &Path, out: &mut dyn Write) -> io::Result<ExitCode> {
+    match crate::access::read_claim_code(state) {
+        Ok(Some(code)) => {
+            writeln!(out, "{code}")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(None) => Ok(complain("this gateway is claimed already")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = state.display();
+            Ok(complain(&format!(
+                "no gateway has run in {folder} yet; start it, or name its folder with --state"
+            )))
+        }
+        Err(error) => {
+            Err(io::Error::new(error.kind(), format!("cannot read the code in {}: {error}", state.display())))
+        }
+    }
 }
 
 fn version(has_cameras: bool, out: &mut dyn Write) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! Wiring of the gateway: what the binary is made of.
 
+pub mod access;
 pub mod admin;
 pub mod admit;
 pub mod boot;

@@ -6,6 +6,7 @@
 //!  spawner, sd-notify, admin-*     one thread each for what blocks
 //! ```
 
+use crate::access::{Access, AccessError};
 use crate::admin::api::{AdminApi, Gateway, Planner};
 use crate::boot::{BootError, Booted, Overrides, RunOptions, boot, machine_memory_bytes};
 use crate::clock::{timestamp, wall_clock};
@@ -51,6 +52,9 @@ pub enum RunError {
     /// The state folder or the config.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// Who may use it.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// A media thread.
     #[error(transparent)]
     Shard(#[from] ShardError),
@@ -76,17 +80,20 @@ pub fn run(options: RunOptions) -> Result<(), RunError> {
 
 async fn serve(options: RunOptions) -> Result<(), RunError> {
     let memory = machine_memory_bytes();
-    let Booted { store, confirmed, notices } = boot(&options, memory, timestamp(&wall_clock(None)))?;
+    let Booted { store, confirmed, mut notices } = boot(&options, memory, timestamp(&wall_clock(None)))?;
+    let clock = wall_clock(Some(confirmed.meta.at));
+    let (access, of_access) = Access::open(&options.state, &options.reset_file, clock.clone())?;
+    notices.extend(of_access);
     for notice in &notices {
         warn!(code = notice.code, "{}", notice.text);
     }
-    let clock = wall_clock(Some(confirmed.meta.at));
     let first = options.overrides.apply(&confirmed.config);
 
     let cancel = CancellationToken::new();
     let media_cancel = CancellationToken::new();
     let pulses = Pulses::default();
-    let (wiring, settings_feed, inspecting) = wire(&options, &first, &pulses, &media_cancel, clock.clone())?;
+    let (wiring, settings_feed, inspecting) =
+        wire(&options, &first, &pulses, &media_cancel, clock.clone(), access)?;
     let (notifier, notify_thread) = Notifier::start()?;
 
     let supervisor = Supervisor {
@@ -253,6 +260,7 @@ fn wire(
     pulses: &Pulses,
     media_cancel: &CancellationToken,
     clock: fieldgate_hub::Clock,
+    access: Access,
 ) -> Result<(Wiring, watch::Sender<Arc<RtmpServerSettings>>, Inspecting), RunError> {
     let shards: Result<Vec<Shard>, ShardError> =
         (0..shard_count(config)).map(|index| Shard::start(index, pulses, media_cancel.clone())).collect();
@@ -304,6 +312,7 @@ fn wire(
         spool,
         admission,
         admin_api: Arc::new(OnceLock::new()),
+        access: Arc::new(access),
         socket_folder: options.state.clone(),
     };
     Ok((wiring, settings_feed, inspecting))

@@ -19,7 +19,7 @@ pub(crate) mod sim;
 mod tests;
 
 pub use envelope::{EnvelopeError, Meta};
-pub use fs::{DirFs, StoreFs};
+pub use fs::{DirFs, StoreFs, write_whole};
 
 use envelope::Envelope;
 use fieldgate_model::config::StoredError;

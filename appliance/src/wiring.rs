@@ -40,6 +40,7 @@ pub use transports::Transports;
 pub use truth::Watch as PictureWatch;
 pub use ways::{leg, rendition};
 
+use crate::access::Access;
 use crate::admin::api::AdminApi;
 use crate::admin::{Admin, Settings as AdminSettings};
 use crate::supervisor::{ChildContext, ChildError, ChildFuture, ChildKey, ChildSettings, Start};
@@ -93,6 +94,8 @@ pub struct Wiring {
     pub kmp_control: Arc<KmpControl>,
     /// Fulfils the admin plane; set once the steward runs, before the first child starts.
     pub admin_api: Arc<OnceLock<Arc<dyn AdminApi>>>,
+    /// Who may use the admin plane.
+    pub access: Arc<Access>,
     /// A folder for the admin plane's private socket.
     pub socket_folder: PathBuf,
 }
@@ -161,7 +164,8 @@ impl Wiring {
         let api = self.admin_api.get().cloned().expect("the admin API is set before the first child starts");
         let settings =
             AdminSettings { listen, host_names: Vec::new(), socket_folder: self.socket_folder.clone() };
-        let admin = Admin::bind(&settings, api).map_err(|error| ChildError::of(Retry::Backoff, &error))?;
+        let admin = Admin::bind(&settings, api, self.access.clone())
+            .map_err(|error| ChildError::of(Retry::Backoff, &error))?;
         self.board.set_addresses(ChildKey::Admin, admin.addresses().to_vec());
         self.board.set_admin_load(Box::new(admin.watch_load()));
         context.ready.ready();

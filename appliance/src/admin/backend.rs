@@ -4,10 +4,13 @@
 //! only whole, re-serialised requests from the front, and is built anew when it no longer answers ([`super::keeper`]).
 
 use super::api::AdminApi;
+use super::gate::{self, Way};
 use super::head::Method;
 use super::reply::Reply;
 use super::routes::{self, Request};
+use crate::access::Access;
 use std::io::{self, Read as _};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -30,12 +33,15 @@ const MAX_BODY_LEN: u64 = 8 << 20;
 pub(super) const FRONT_HEADER: &str = "x-fieldgate-front";
 /// The header that tells who asks.
 pub(super) const PEER_HEADER: &str = "x-fieldgate-peer";
+/// The header that tells whether it came over TLS and from a page of ours, `secure`, `same-origin`, both or none.
+pub(super) const WAY_HEADER: &str = "x-fieldgate-way";
 /// The header that tells when the asking connection was opened, in nanoseconds since [`Handlers::epoch`].
 pub(super) const OPENED_HEADER: &str = "x-fieldgate-opened";
 
 /// What the threads need to answer.
 pub(super) struct Handlers {
     pub(super) api: Arc<dyn AdminApi>,
+    pub(super) access: Arc<Access>,
     /// Known to the front and the threads only.
     pub(super) front_token: String,
     /// What the times in requests are counted from.
@@ -128,7 +134,7 @@ fn serve(server: &tiny_http::Server, retired: &AtomicBool, handlers: &Handlers) 
 fn handle(mut raw: tiny_http::Request, handlers: &Handlers) {
     let reply = match read(&mut raw, handlers) {
         Ok(request) => answer(&request, handlers),
-        Err(error) => Reply::problem(400, &error.to_string(), &[]),
+        Err(Unread(reply)) => reply,
     };
     if let Err(error) = raw.respond(into_tiny(reply)) {
         debug!(%error, "the front did not wait for an answer");
@@ -137,13 +143,19 @@ fn handle(mut raw: tiny_http::Request, handlers: &Handlers) {
 
 fn answer(request: &Request, handlers: &Handlers) -> Reply {
     let (method, target, peer) = (request.method.name(), &request.target, &request.peer);
-    let answer = catch_unwind(AssertUnwindSafe(|| routes::respond(request, handlers.api.as_ref())));
-    let reply = answer.unwrap_or_else(|_| {
+    let respond = || routes::respond(request, handlers.api.as_ref(), &handlers.access);
+    let reply = catch_unwind(AssertUnwindSafe(respond)).unwrap_or_else(|_| {
         error!(method, target, "a request's handler panicked");
         Reply::problem(500, "this request met a fault of the gateway; it is in the log", &[])
     });
     if !request.method.is_safe() {
-        info!(method, target, peer, status = reply.status, "admin request");
+        info!(method, target, %peer, who = request.who(), status = reply.status, "admin request");
+        // Who claims or logs in is noted by name where that is done.
+        if request.principal.is_some() {
+            let result =
+                if reply.status < 400 { "done".to_owned() } else { format!("refused: {}", reply.status) };
+            handlers.access.note(&request.who(), &request.from(), &format!("{method} {target}"), &result);
+        }
     }
     reply
 }
@@ -158,28 +170,50 @@ enum ReadError {
     Body(#[source] io::Error),
 }
 
-fn read(raw: &mut tiny_http::Request, handlers: &Handlers) -> Result<Request, ReadError> {
+/// The request, or what is to be answered at once: between the front and here somebody may have been removed.
+fn read(raw: &mut tiny_http::Request, handlers: &Handlers) -> Result<Request, Unread> {
     let header = |name: &'static str| {
         let found = raw.headers().iter().find(|header| header.field.equiv(name));
         found.map(|header| header.value.as_str().to_owned())
     };
     if header(FRONT_HEADER).as_deref() != Some(handlers.front_token.as_str()) {
-        return Err(ReadError::NotFromFront);
+        return Err(ReadError::NotFromFront.into());
     }
-    let peer = header(PEER_HEADER).ok_or(ReadError::Unreadable)?;
-    let host = header("host").ok_or(ReadError::Unreadable)?;
-    let nanos = header(OPENED_HEADER).and_then(|text| text.parse().ok()).ok_or(ReadError::Unreadable)?;
-    let method = Method::from_name(raw.method().as_str()).ok_or(ReadError::Unreadable)?;
-    let headers = raw
+    let unreadable = || ReadError::Unreadable;
+    let peer: SocketAddr = header(PEER_HEADER).and_then(|text| text.parse().ok()).ok_or_else(unreadable)?;
+    let host = header("host").ok_or_else(unreadable)?;
+    let nanos = header(OPENED_HEADER).and_then(|text| text.parse().ok()).ok_or_else(unreadable)?;
+    let way = Way::from_text(&header(WAY_HEADER).ok_or_else(unreadable)?);
+    let method = Method::from_name(raw.method().as_str()).ok_or_else(unreadable)?;
+    let headers: Vec<(String, String)> = raw
         .headers()
         .iter()
         .map(|header| (header.field.as_str().as_str().to_ascii_lowercase(), header.value.as_str().to_owned()))
         .collect();
     let target = raw.url().to_owned();
+    let asking = gate::Asking { method, target: &target, headers: &headers, peer, way };
+    let principal =
+        gate::judge(&handlers.access, &asking, Instant::now()).map_err(|refused| refused.reply)?;
     let mut body = Vec::new();
     raw.as_reader().take(MAX_BODY_LEN).read_to_end(&mut body).map_err(ReadError::Body)?;
     let opened = handlers.epoch + Duration::from_nanos(nanos);
-    Ok(Request { method, target, host, headers, peer, opened, body })
+    let is_secure = way.is_secure;
+    Ok(Request { method, target, host, headers, principal, peer, is_secure, opened, body })
+}
+
+/// What is answered instead.
+struct Unread(Reply);
+
+impl From<ReadError> for Unread {
+    fn from(error: ReadError) -> Self {
+        Unread(Reply::problem(400, &error.to_string(), &[]))
+    }
+}
+
+impl From<Reply> for Unread {
+    fn from(reply: Reply) -> Self {
+        Unread(reply)
+    }
 }
 
 fn into_tiny(reply: Reply) -> tiny_http::Response<io::Cursor<Vec<u8>>> {

@@ -12,6 +12,7 @@ pub use view::{
 use super::head::Method;
 use super::reply::Reply;
 use super::routes::{Request, Route};
+use crate::access::{Area, Need, Role};
 use fieldgate_model::config::{Path, Problem, Secret};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -145,13 +146,21 @@ pub enum CameraError {
     Camera(String),
 }
 
-const fn route(methods: &'static [Method], waits: bool) -> Route {
-    Route { path: BASE, methods, max_body_len: MAX_BODY_LEN, waits, looks: false }
-}
+static LIST: Route = Route::read_only(BASE, Need::Role(Role::Operator, Area::Cameras));
+static SCAN: Route = acting(false);
+static ACTION: Route = acting(true);
 
-const LIST: Route = route(&[Method::Get, Method::Head, Method::Options], false);
-const SCAN: Route = route(&[Method::Options, Method::Post], false);
-const ACTION: Route = route(&[Method::Options, Method::Post], true);
+const fn acting(waits: bool) -> Route {
+    Route {
+        path: BASE,
+        read: None,
+        change: &[(Method::Post, Need::Role(Role::Installer, Area::Cameras))],
+        max_body_len: MAX_BODY_LEN,
+        waits,
+        looks: false,
+        hashes: false,
+    }
+}
 
 /// The route of a path below `/api/v1/discovery`, that included.
 pub(super) fn find_route(path: &str) -> Option<&'static Route> {

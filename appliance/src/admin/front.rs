@@ -2,19 +2,21 @@
 //! deadlines, judges it, and relays it.
 //!
 //! ```text
-//! accept -> slot? -> head (deadline, size) -> meaning, Host, Origin -> body (budget, deadline)
+//! accept -> slot? -> head (deadline, size) -> meaning, Host, Origin -> who may -> body (budget, deadline)
 //!        -> server behind (deadline) -> answer (deadline) -> close
 //! ```
 //!
 //! One request per connection: nothing can hide behind a first one, and every confirmation comes over a connection
 //! whose age is known.
 
-use super::backend::{FRONT_HEADER, OPENED_HEADER, PEER_HEADER};
+use super::backend::{FRONT_HEADER, OPENED_HEADER, PEER_HEADER, WAY_HEADER};
+use super::gate::{self, Asking, Way};
 use super::guard::Guard;
 use super::head::{HeadError, MAX_HEAD_LEN, Method, RequestHead, head_len};
 use super::relay::{self, RelayError};
 use super::reply::Reply;
 use super::routes;
+use crate::access::Access;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -67,6 +69,8 @@ const BODY_BUDGET_KIB: u32 = 8 << 10;
 const ANSWER_BUDGET_KIB: usize = 16 << 10;
 /// Requests that may wait for the steward at once; the other threads keep answering reads.
 const WAITING: usize = 2;
+/// How long a request that hashes a password waits for those before it.
+const HASH_WITHIN: Duration = Duration::from_secs(15);
 /// How long a request for a picture waits for those before it.
 const LOOK_WITHIN: Duration = Duration::from_secs(10);
 /// What is still read after a refusal, so that the client gets to see it.
@@ -76,6 +80,7 @@ const LINGER_LEN: u64 = 8 << 20;
 /// What all connections share.
 pub(super) struct Shared {
     guard: Guard,
+    access: Arc<Access>,
     limits: Limits,
     front_token: String,
     epoch: Instant,
@@ -87,6 +92,7 @@ pub(super) struct Shared {
     answers: Semaphore,
     waiting: Semaphore,
     looking: Semaphore,
+    hashing: Semaphore,
 }
 
 /// How busy the admin plane is.
@@ -121,6 +127,7 @@ enum SlotKind {
 impl Shared {
     pub(super) fn new(
         guard: Guard,
+        access: Arc<Access>,
         limits: Limits,
         front_token: String,
         epoch: Instant,
@@ -129,6 +136,7 @@ impl Shared {
     ) -> Self {
         Shared {
             guard,
+            access,
             limits,
             front_token,
             epoch,
@@ -140,6 +148,7 @@ impl Shared {
             answers: Semaphore::new(ANSWER_BUDGET_KIB),
             waiting: Semaphore::new(WAITING),
             looking: Semaphore::new(1),
+            hashing: Semaphore::new(1),
         }
     }
 
@@ -292,6 +301,8 @@ async fn exchange(
     let read = timeout(limits.head, read_head(stream)).await;
     let (head, mut body) = read.map_err(|_| refuse(408, "the request did not arrive in time"))??;
     shared.guard.check(&head).map_err(|error| refuse(error.status(), &error.to_string()))?;
+    let way = Way::of(&head, false);
+    admit(&head, peer, way, shared)?;
     let admission = routes::admission(head.method, head.path());
     if head.content_len > admission.max_body_len {
         let detail = format!("the body may take {} bytes here", admission.max_body_len);
@@ -327,10 +338,22 @@ async fn exchange(
         let busy = Reply::problem(503, "many pictures are being asked for; try again in a moment", &[]);
         return Err(Ended::Refused(busy.with("retry-after", "1")));
     };
+    // Guesses wait for each other, and leave the other threads alone.
+    let hashing = async {
+        match admission.hashes {
+            true => Some(shared.hashing.acquire().await),
+            false => None,
+        }
+    };
+    let Ok(_hash) = timeout(HASH_WITHIN, hashing).await else {
+        let busy = Reply::problem(503, "many are logging in; try again in a moment", &[]);
+        return Err(Ended::Refused(busy.with("retry-after", "5")));
+    };
     let nanos = opened.saturating_duration_since(shared.epoch).as_nanos().to_string();
     let wire = head.write(&[
         (FRONT_HEADER, &shared.front_token),
         (PEER_HEADER, &peer.to_string()),
+        (WAY_HEADER, way.to_text()),
         (OPENED_HEADER, &nanos),
     ]);
     let path = shared.backend.borrow().clone();
@@ -345,6 +368,22 @@ async fn exchange(
     drop(body);
     let written = timeout(limits.write, stream.write_all(&answer.wire)).await;
     written.map_err(|_| Ended::Gone)?.map_err(Ended::from)
+}
+
+/// Before a byte of the body is taken in: a stranger gets no memory.
+fn admit(head: &RequestHead, peer: SocketAddr, way: Way, shared: &Shared) -> Result<(), Ended> {
+    let (method, target, headers) = (head.method, &head.target, &head.passed_on);
+    let asking = Asking { method, target, headers, peer, way };
+    let Err(refused) = gate::judge(&shared.access, &asking, Instant::now()) else { return Ok(()) };
+    if let Some(who) = refused.who {
+        let (access, what) = (shared.access.clone(), format!("{} {}", method.name(), head.path()));
+        let result = format!("refused: {}", refused.reply.status);
+        // The log is on disk.
+        tokio::task::spawn_blocking(move || {
+            access.note_refusal(&who.to_string(), peer.ip(), &what, &result, Instant::now());
+        });
+    }
+    Err(Ended::Refused(refused.reply))
 }
 
 fn unanswered(error: &RelayError, shared: &Shared) -> Ended {

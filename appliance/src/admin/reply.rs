@@ -22,7 +22,8 @@ const SECURITY_HEADERS: &str = "x-content-type-options: nosniff\r\n\
     referrer-policy: no-referrer\r\n\
     cross-origin-resource-policy: same-origin\r\n\
     cross-origin-opener-policy: same-origin\r\n\
-    content-security-policy: default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; \
+    content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+    connect-src 'self'; base-uri 'none'; \
     form-action 'self'; frame-ancestors 'none'\r\n\
     cache-control: no-store\r\n\
     connection: close\r\n";
@@ -97,10 +98,12 @@ pub(super) fn head_to_wire(status: u16, headers: &[(&str, &str)], body_len: usiz
 pub(super) fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
         202 => "Accepted",
         204 => "No Content",
         304 => "Not Modified",
         400 => "Bad Request",
+        401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",

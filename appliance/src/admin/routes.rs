@@ -3,14 +3,16 @@
 use super::api::{AdminApi, Outcome, Put, PutError, config_schema};
 use super::head::Method;
 use super::reply::Reply;
-use super::{discovery, ledger, masks, metrics, page, plan, snapshots};
+use super::{discovery, door, ledger, masks, metrics, people, plan, seen, snapshots};
+use crate::access::{Access, Area, Need, Principal, Role};
 use crate::steward::{Applied, ChangeError};
 use crate::wiring::BODY_MAX;
 use serde_json::json;
+use std::net::SocketAddr;
 use tokio::time::Instant;
 
 /// A whole request, as the front let it through.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Request {
     /// What is wanted.
     pub(super) method: Method,
@@ -20,8 +22,12 @@ pub(super) struct Request {
     pub(super) host: String,
     /// Headers by lower-case name; only those that the front passes on.
     pub(super) headers: Vec<(String, String)>,
-    /// Who asks; the front alone can tell.
-    pub(super) peer: String,
+    /// Who asks, if that is known.
+    pub(super) principal: Option<Principal>,
+    /// From where; the front alone can tell.
+    pub(super) peer: SocketAddr,
+    /// Whether it came over TLS.
+    pub(super) is_secure: bool,
     /// When the asking connection was opened.
     pub(super) opened: Instant,
     /// The body, whole.
@@ -33,69 +39,121 @@ impl Request {
     pub(super) fn is_post(&self) -> bool {
         self.method == Method::Post
     }
+
+    /// Who asks, for the record.
+    pub(super) fn who(&self) -> String {
+        self.principal.as_ref().map_or_else(|| "stranger".to_owned(), |known| known.identity.to_string())
+    }
+
+    /// From where, for the record.
+    pub(super) fn from(&self) -> String {
+        self.peer.ip().to_canonical().to_string()
+    }
 }
 
-/// One path and what may be done with it.
+/// One path: who may do what with it. Nothing is answered that has no line here.
 pub(super) struct Route {
     pub(super) path: &'static str,
-    pub(super) methods: &'static [Method],
+    /// Who may read it; none where there is nothing to read.
+    pub(super) read: Option<Need>,
+    /// Who may do what else with it.
+    pub(super) change: &'static [(Method, Need)],
     /// Longest body, in bytes.
     pub(super) max_body_len: u64,
     /// Changes wait for the steward; only some of the threads may do so at once.
     pub(super) waits: bool,
     /// Pictures wait to be decoded; one request after the other.
     pub(super) looks: bool,
+    /// Passwords are hashed; one request after the other.
+    pub(super) hashes: bool,
 }
 
-const READ: &[Method] = &[Method::Get, Method::Head, Method::Options];
+impl Route {
+    /// For paths that can only be read.
+    pub(super) const fn read_only(path: &'static str, read: Need) -> Route {
+        Route {
+            path,
+            read: Some(read),
+            change: &[],
+            max_body_len: 0,
+            waits: false,
+            looks: false,
+            hashes: false,
+        }
+    }
 
-const fn read_only(path: &'static str) -> Route {
-    Route { path, methods: READ, max_body_len: 0, waits: false, looks: false }
+    /// Who may do this with it; none where nobody can.
+    pub(super) fn need(&self, method: Method) -> Option<Need> {
+        let changes = || self.change.iter();
+        match method {
+            Method::Get | Method::Head => self.read,
+            // What may be done is told to whoever may do anything of it.
+            Method::Options => {
+                let needs = || changes().map(|(_, need)| *need).chain(self.read);
+                let open = needs().find(|need| matches!(need, Need::Nothing | Need::Login));
+                Some(open.unwrap_or(Need::Known))
+            }
+            _ => changes().find(|(known, _)| *known == method).map(|(_, need)| *need),
+        }
+    }
+
+    /// What may be done with it.
+    pub(super) fn methods(&self) -> Vec<Method> {
+        let reading: &[Method] = if self.read.is_some() { &[Method::Get, Method::Head] } else { &[] };
+        let changing = self.change.iter().map(|(method, _)| *method);
+        reading.iter().copied().chain([Method::Options]).chain(changing).collect()
+    }
 }
 
-const ROUTES: [Route; 11] = [
-    read_only("/"),
-    read_only("/page.css"),
-    read_only("/healthz"),
-    read_only("/metrics"),
-    read_only("/api/v1/status"),
-    read_only("/api/v1/config/schema"),
-    read_only("/api/v1/ledger"),
-    read_only("/api/v1/devices"),
+const OPERATOR_STATUS: Need = Need::Role(Role::Operator, Area::Status);
+const OPERATOR_CONFIG: Need = Need::Role(Role::Operator, Area::Config);
+const INSTALLER_CONFIG: Need = Need::Role(Role::Installer, Area::Config);
+
+static ROUTES: [Route; 12] = [
+    // The page of whoever asks: to claim, to log in, or the status.
+    Route::read_only("/", Need::Nothing),
+    Route::read_only("/page.css", Need::Nothing),
+    Route::read_only("/door.js", Need::Nothing),
+    Route::read_only("/healthz", Need::Nothing),
+    Route::read_only("/metrics", Need::Role(Role::Operator, Area::Metrics)),
+    Route::read_only("/api/v1/status", Need::Role(Role::Viewer, Area::Status)),
+    Route::read_only("/api/v1/config/schema", OPERATOR_CONFIG),
+    Route::read_only("/api/v1/ledger", OPERATOR_STATUS),
+    Route::read_only("/api/v1/devices", Need::Role(Role::Operator, Area::Cameras)),
     Route {
-        path: "/api/v1/config",
-        methods: &[Method::Get, Method::Head, Method::Options, Method::Put],
+        change: &[(Method::Put, INSTALLER_CONFIG)],
         // A thousand mountpoints with ten pushes each fit.
         max_body_len: 4 << 20,
         waits: true,
-        looks: false,
+        ..Route::read_only("/api/v1/config", OPERATOR_CONFIG)
     },
     Route {
-        path: "/api/v1/plan",
-        methods: &[Method::Get, Method::Head, Method::Options, Method::Post],
+        change: &[(Method::Post, INSTALLER_CONFIG)],
         max_body_len: 4 << 20,
         waits: true,
-        looks: false,
+        ..Route::read_only("/api/v1/plan", OPERATOR_CONFIG)
     },
     Route {
         path: "/api/v1/config/confirm",
-        methods: &[Method::Options, Method::Post],
+        read: None,
+        change: &[(Method::Post, INSTALLER_CONFIG)],
         max_body_len: 4 << 10,
         waits: true,
         looks: false,
+        hashes: false,
     },
 ];
 
 /// `/api/v1/mountpoints/NAME/snapshot.jpg`.
-const SNAPSHOT: Route = Route { path: "snapshot", methods: READ, max_body_len: 0, waits: false, looks: true };
+static SNAPSHOT: Route =
+    Route { looks: true, ..Route::read_only("snapshot", Need::Role(Role::Viewer, Area::Watch)) };
 
 /// `/api/v1/mountpoints/NAME/masks`.
-const MASKS: Route = Route {
-    path: "masks",
-    methods: &[Method::Get, Method::Head, Method::Options, Method::Put],
+static MASKS: Route = Route {
+    change: &[(Method::Put, INSTALLER_CONFIG)],
     max_body_len: BODY_MAX,
     waits: true,
-    looks: false,
+    ..Route::read_only("masks", OPERATOR_CONFIG)
 };
 
 fn route(path: &str) -> Option<&'static Route> {
@@ -105,37 +163,46 @@ fn route(path: &str) -> Option<&'static Route> {
     if snapshots::mountpoint_of(path).is_some() {
         return Some(&SNAPSHOT);
     }
-    ROUTES.iter().find(|route| route.path == path).or_else(|| discovery::find_route(path))
+    let fixed = ROUTES.iter().find(|route| route.path == path);
+    fixed.or_else(|| discovery::find_route(path)).or_else(|| people::find_route(path))
 }
 
 /// What the front must know of a request before its body comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Admission {
+pub(super) struct Admission<'a> {
+    /// Who may.
+    pub(super) need: Need,
+    /// The mountpoint that it is about.
+    pub(super) mountpoint: Option<&'a str>,
     /// Longest body, in bytes.
     pub(super) max_body_len: u64,
     /// It may take long.
     pub(super) waits: bool,
     /// It waits for a picture.
     pub(super) looks: bool,
+    /// It hashes a password.
+    pub(super) hashes: bool,
 }
 
-/// How much of a request is taken in.
-pub(super) fn admission(method: Method, path: &str) -> Admission {
-    match route(path) {
-        Some(route) if route.methods.contains(&method) && !method.is_safe() => {
-            Admission { max_body_len: route.max_body_len, waits: route.waits, looks: false }
-        }
-        // Will be refused in words; a small body may come along.
-        known => Admission {
-            max_body_len: 4 << 10,
-            waits: false,
-            looks: known.is_some_and(|route| route.looks && method != Method::Options),
-        },
+/// Who may ask this, and how much of it is taken in.
+pub(super) fn admission(method: Method, path: &str) -> Admission<'_> {
+    let known = route(path);
+    let need = known.and_then(|route| route.need(method));
+    let changes = known.filter(|_| need.is_some() && !method.is_safe());
+    Admission {
+        // What is there is not told to strangers.
+        need: need.unwrap_or(Need::Known),
+        mountpoint: snapshots::mountpoint_of(path).or_else(|| masks::mountpoint_of(path)),
+        // What will be refused in words may come with a small body.
+        max_body_len: changes.map_or(4 << 10, |route| route.max_body_len),
+        waits: changes.is_some_and(|route| route.waits),
+        looks: known.is_some_and(|route| route.looks && method.is_safe() && method != Method::Options),
+        hashes: changes.is_some_and(|route| route.hashes),
     }
 }
 
 /// Answers one request.
-pub(super) fn respond(request: &Request, api: &dyn AdminApi) -> Reply {
+pub(super) fn respond(request: &Request, api: &dyn AdminApi, access: &Access) -> Reply {
     let path = request.target.split('?').next().unwrap_or_default();
     if request.target == "*" {
         return Reply::empty(204).with("allow", "GET, HEAD, OPTIONS, PUT, POST");
@@ -143,12 +210,15 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi) -> Reply {
     let Some(route) = route(path) else {
         return Reply::problem(404, &format!("there is nothing at {path}; the status page is at /"), &[]);
     };
-    if !route.methods.contains(&request.method) {
+    if route.need(request.method).is_none() {
         let detail = format!("{} does not work on {path}", request.method.name());
         return Reply::problem(405, &detail, &[]).with("allow", allow(route));
     }
     if let Some(name) = masks::mountpoint_of(path).filter(|_| request.method != Method::Options) {
         return masks::respond(request, name, api);
+    }
+    if people::find_route(path).is_some() && request.method != Method::Options {
+        return people::respond(request, path, access);
     }
     match (request.method, path) {
         (Method::Options, _) => Reply::empty(204).with("allow", allow(route)),
@@ -156,18 +226,15 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi) -> Reply {
         (Method::Put, _) => put_config(request, api),
         (_, "/api/v1/plan") => plan::respond(request, api),
         (Method::Post, _) => applied(api.confirm(request.opened)),
-        _ if route.looks => snapshots::get(request, api),
-        (_, "/") => Reply::new(
-            200,
-            "text/html; charset=utf-8",
-            page::render(&api.status(), &api.running(), host_name(&request.host)),
-        ),
+        _ if route.looks => snapshots::get(request, api, access),
+        (_, "/") => door::page(request, api, access, host_name(&request.host)),
+        (_, "/door.js") => Reply::new(200, "text/javascript; charset=utf-8", include_str!("door.js")),
         (_, "/page.css") => Reply::new(200, "text/css; charset=utf-8", include_str!("page.css")),
         (_, "/healthz") => healthz(api),
         (_, "/metrics") => {
             Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", metrics::render(&api.status()))
         }
-        (_, "/api/v1/status") => Reply::json(200, &json!(api.status())),
+        (_, "/api/v1/status") => Reply::json(200, &json!(seen::by(request, api.status()))),
         (_, "/api/v1/devices") => Reply::json(200, &json!({"devices": api.devices()})),
         (_, "/api/v1/ledger") => ledger::get(&request.target, api),
         (_, "/api/v1/config/schema") => Reply::new(200, "application/schema+json", config_schema()),
@@ -176,7 +243,7 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi) -> Reply {
 }
 
 fn allow(route: &Route) -> String {
-    route.methods.iter().map(|method| method.name()).collect::<Vec<_>>().join(", ")
+    route.methods().iter().map(|method| method.name()).collect::<Vec<_>>().join(", ")
 }
 
 /// `Host` without its port.
@@ -249,7 +316,7 @@ fn put_config(request: &Request, api: &dyn AdminApi) -> Reply {
             current
         }
     };
-    let by = format!("admin API from {}", request.peer);
+    let by = format!("{} from {}", request.who(), request.from());
     applied(api.put_config(Put { json: &request.body, over, dry_run, by }))
 }
 

@@ -3,7 +3,9 @@
 use super::api::AdminApi;
 use super::reply::Reply;
 use super::routes::{Request, is_known};
+use crate::access::Access;
 use crate::wiring::{DEFAULT_WIDTH, SnapshotError, WIDTHS};
+use tokio::time::Instant;
 
 /// The mountpoint whose snapshot this path names.
 pub(super) fn mountpoint_of(path: &str) -> Option<&str> {
@@ -12,7 +14,7 @@ pub(super) fn mountpoint_of(path: &str) -> Option<&str> {
 }
 
 /// The newest picture as a JPEG. `?width=` asks for another width than 640.
-pub(super) fn get(request: &Request, api: &dyn AdminApi) -> Reply {
+pub(super) fn get(request: &Request, api: &dyn AdminApi, access: &Access) -> Reply {
     let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
     let Some(name) = mountpoint_of(path) else {
         return Reply::problem(404, "there is no such mountpoint", &[]);
@@ -26,7 +28,11 @@ pub(super) fn get(request: &Request, api: &dyn AdminApi) -> Reply {
             return Reply::problem(400, &detail, &[]);
         }
     };
-    match api.snapshot(name, width) {
+    let shown = api.snapshot(name, width);
+    if shown.is_ok() {
+        access.note_watch(&request.who(), &request.from(), name, Instant::now());
+    }
+    match shown {
         Ok((snapshot, _)) if is_known(request, &snapshot.etag) => {
             Reply::empty(304).with("etag", snapshot.etag)
         }

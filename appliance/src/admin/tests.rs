@@ -2,6 +2,7 @@
 
 use super::api::{ConfigView, Health, Outcome, Put, PutError};
 use super::*;
+use crate::access::tests::for_tests;
 use crate::steward::{Applied, ChangeError};
 use fieldgate_model::{Config, Status};
 use std::io::{Read as _, Write as _};
@@ -10,6 +11,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
+
+mod people;
 
 #[derive(Default)]
 struct Fake {
@@ -48,7 +51,13 @@ impl AdminApi for Fake {
         assert!(!self.panics.load(Ordering::Relaxed), "a handler that panics");
         let hangs = self.hangs.lock().unwrap();
         drop(self.freed.wait_while(hangs, |hangs| *hangs).unwrap());
-        Status { version: " ".repeat(self.status_len), ..Status::default() }
+        let mut status = Status { version: " ".repeat(self.status_len), ..Status::default() };
+        for name in ["gate", "yard"] {
+            let mut mountpoint = fieldgate_model::status::MountpointStatus::default();
+            mountpoint.source.from = Some("rtsp://10.9.8.7/main".to_owned());
+            status.mountpoints.insert(name.to_owned(), mountpoint);
+        }
+        status
     }
     fn health(&self) -> Health {
         Health::default()
@@ -75,6 +84,9 @@ type LoadWatch = Box<dyn Fn() -> Load + Send + Sync>;
 struct Running {
     address: SocketAddr,
     api: Arc<Fake>,
+    access: Arc<Access>,
+    /// Shown by the requests of tests that are about something else.
+    local: String,
     socket_folder: PathBuf,
     load: Arc<Mutex<Option<LoadWatch>>>,
     cancel: CancellationToken,
@@ -84,6 +96,7 @@ struct Running {
 impl Running {
     fn start(api: Fake, limits: Limits, rhythm: Rhythm) -> Self {
         let api = Arc::new(api);
+        let (access, local) = for_tests();
         let socket_folder = std::env::temp_dir().join(format!("fg-admin-{}", random_name().unwrap()));
         let cancel = CancellationToken::new();
         let (tell, told) = std::sync::mpsc::sync_channel(1);
@@ -95,17 +108,19 @@ impl Running {
         let load: Arc<Mutex<Option<LoadWatch>>> = Arc::default();
         let thread = {
             let (api, cancel, watch) = (api.clone(), cancel.clone(), load.clone());
+            let access = access.clone();
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async {
-                    let admin = Admin::bind_with(&settings, api, limits, rhythm).unwrap();
+                    let admin = Admin::bind_with(&settings, api, access, limits, rhythm).unwrap();
                     watch.lock().unwrap().replace(Box::new(admin.watch_load()));
                     tell.send(admin.addresses()[0]).unwrap();
                     admin.run(cancel).await.unwrap();
                 });
             })
         };
-        Running { address: told.recv().unwrap(), api, socket_folder, load, cancel, thread: Some(thread) }
+        let (address, thread) = (told.recv().unwrap(), Some(thread));
+        Running { address, api, access, local, socket_folder, load, cancel, thread }
     }
 
     fn with_defaults() -> Self {
@@ -120,8 +135,18 @@ impl Running {
         stream
     }
 
-    /// Sends raw bytes, returns all that comes back.
+    /// Sends raw bytes with the machine's own secret, returns all that comes back.
     fn exchange(&self, bytes: &[u8]) -> String {
+        let Some(at) = bytes.windows(6).position(|window| window == b"\r\nHost") else {
+            return self.bare(bytes);
+        };
+        let shown = format!("\r\nAuthorization: Bearer {}", self.local);
+        let (before, after) = bytes.split_at(at);
+        self.bare(&[before, shown.as_bytes(), after].concat())
+    }
+
+    /// Sends raw bytes, returns all that comes back.
+    fn bare(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect();
         // The front may refuse, and close, before it has read all.
         let _ = stream.write_all(bytes);
@@ -224,9 +249,9 @@ fn a_go_ahead_is_given_and_a_body_in_pieces_is_put_together() {
     let admin = Running::with_defaults();
     let mut stream = admin.connect();
     let head = format!(
-        "PUT /api/v1/config HTTP/1.1\r\nHost: {}\r\nIf-Match: \"1\"\r\nContent-Type: application/json\r\n\
-         Content-Length: 4\r\nExpect: 100-continue\r\n\r\n",
-        admin.address
+        "PUT /api/v1/config HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nIf-Match: \"1\"\r\n\
+         Content-Type: application/json\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n",
+        admin.address, admin.local
     );
     for byte in head.as_bytes() {
         stream.write_all(&[*byte]).unwrap();
@@ -397,7 +422,10 @@ fn a_slow_reader_holds_no_handler() {
     let slow: Vec<_> = (0..2 * backend::HANDLER_THREADS)
         .map(|_| {
             let mut stream = admin.connect();
-            let request = format!("GET /api/v1/status HTTP/1.1\r\nHost: {}\r\n\r\n", admin.address);
+            let (address, local) = (admin.address, &admin.local);
+            let request = format!(
+                "GET /api/v1/status HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {local}\r\n\r\n"
+            );
             stream.write_all(request.as_bytes()).unwrap();
             stream
         })
@@ -489,7 +517,8 @@ async fn every_address_is_probed_and_one_that_is_deaf_ends_the_plane() {
     };
     let rhythm = Rhythm { every: Duration::from_millis(20), deadline: Duration::from_millis(200) };
     let mut admin =
-        Admin::bind_with(&settings, Arc::new(Fake::default()), Limits::default(), rhythm).unwrap();
+        Admin::bind_with(&settings, Arc::new(Fake::default()), for_tests().0, Limits::default(), rhythm)
+            .unwrap();
     // The kernel completes connections to it, and nobody takes them.
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = deaf.local_addr().unwrap();
@@ -528,7 +557,7 @@ async fn an_address_that_others_can_reach_is_refused() {
             host_names: Vec::new(),
             socket_folder: std::env::temp_dir(),
         };
-        let refused = Admin::bind(&settings, Arc::new(Fake::default())).err();
+        let refused = Admin::bind(&settings, Arc::new(Fake::default()), for_tests().0).err();
         assert!(matches!(refused, Some(AdminError::NotLoopback(_))), "{address}: {refused:?}");
     }
 }

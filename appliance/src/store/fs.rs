@@ -26,6 +26,24 @@ pub trait StoreFs: Send {
     fn sync_dir(&mut self) -> io::Result<()>;
 }
 
+/// Writes a file so that a power cut leaves the old or the new one, whole: under another name, synced, renamed, and the
+/// folder synced. For files whose errors need no more words than the system's.
+pub fn write_whole(fs: &mut dyn StoreFs, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = format!("{name}{}", super::TEMPORARY);
+    let mut steps = || {
+        fs.write(&temporary, bytes)?;
+        fs.sync_file(&temporary)?;
+        fs.rename(&temporary, name)?;
+        fs.sync_dir()
+    };
+    let written = steps();
+    if written.is_err() {
+        // Gives back the space if the disk is full.
+        fs.remove(&temporary).ok();
+    }
+    written
+}
+
 /// A real folder, held by its descriptor and locked against a second gateway.
 pub struct DirFs {
     folder: OwnedFd,

@@ -7,7 +7,7 @@
 //! are set again.
 
 use super::capacity::Capacity;
-use crate::store::{DirFs, StoreError, StoreFs};
+use crate::store::{DirFs, StoreError, StoreFs, write_whole};
 use fieldgate_hub::{Mountpoint, Registry};
 use fieldgate_model::masks::{MASKS_MAX, Masks};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,6 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 const FILE: &str = "masks.json";
-const TEMPORARY: &str = "masks.json.tmp";
 const BROKEN: &str = "masks.broken.json";
 const SCHEMA: u32 = 1;
 /// More mountpoints than a config may have.
@@ -197,11 +196,7 @@ fn read(files: &mut dyn StoreFs) -> Known {
 }
 
 fn write(files: &mut dyn StoreFs, known: &Known) -> std::io::Result<()> {
-    let bytes = serde_json::to_vec(known)?;
-    files.write(TEMPORARY, &bytes)?;
-    files.sync_file(TEMPORARY)?;
-    files.rename(TEMPORARY, FILE)?;
-    files.sync_dir()
+    write_whole(files, FILE, &serde_json::to_vec(known)?)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

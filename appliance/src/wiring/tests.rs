@@ -52,6 +52,7 @@ impl Bench {
         ));
         let masks = MaskDesk::in_memory(context.registry.clone(), capacity.clone());
         let wiring = Wiring {
+            access: crate::access::tests::for_tests().0,
             sight,
             capacity,
             masks: Arc::new(masks),

@@ -23,6 +23,8 @@ pub(crate) struct Gateway {
     pub(crate) kmp: Option<SocketAddr>,
     /// Where its API for KMP controllers is, if it listens.
     pub(crate) kmp_api: Option<SocketAddr>,
+    /// What its owner shows to its API: the secret that it writes at its start.
+    credential: String,
     /// Lasts as long as the process that writes there.
     _scratch: Arc<Scratch>,
 }
@@ -56,7 +58,10 @@ impl Gateway {
         std::fs::create_dir_all(&state).unwrap();
         let mut process = spawn(&state, &file, adapt);
         let listening = wait_for_listening(&mut process);
+        let secret =
+            std::fs::read_to_string(state.join("access/local.token")).expect("it wrote its own secret");
         Gateway {
+            credential: format!("Bearer {secret}"),
             rtmp: first(&listening, "rtmp").expect("listens for RTMP"),
             rtmps: first(&listening, "rtmps"),
             admin: first(&listening, "admin").expect("has an API"),
@@ -84,7 +89,19 @@ impl Gateway {
 
     /// `GET` on its API.
     pub(crate) fn get(&self, path: &str) -> Response {
-        http::get(self.admin, path)
+        self.request("GET", path, &[], b"")
+    }
+
+    /// One request to its API, as its owner.
+    pub(crate) fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
+        let headers = [headers, &[("Authorization", self.credential.as_str())]].concat();
+        http::request(self.admin, method, path, &headers, body)
     }
 
     /// The config with its revision's tag.
@@ -102,7 +119,7 @@ impl Gateway {
         if let Some(tag) = tag {
             headers.push(("If-Match", tag));
         }
-        http::request(self.admin, "PUT", "/api/v1/config", &headers, &body)
+        self.request("PUT", "/api/v1/config", &headers, &body)
     }
 
     /// Its process id.

@@ -16,7 +16,7 @@ mod common {
 mod fake;
 
 use common::gateway::Gateway;
-use common::http::{self, Response};
+use common::http::Response;
 use common::wait::{self, secs};
 use fake::{Auth, FakeCamera, Settings};
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ fn listed(gateway: &Gateway, camera: &FakeCamera) -> Option<Value> {
 
 fn post(gateway: &Gateway, path: &str, body: &Value) -> Response {
     let json = [("Content-Type", "application/json")];
-    http::request(gateway.admin, "POST", path, &json, body.to_string().as_bytes())
+    gateway.request("POST", path, &json, body.to_string().as_bytes())
 }
 
 fn login(gateway: &Gateway, id: &Value, password: &str) -> Response {

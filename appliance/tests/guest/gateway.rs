@@ -38,17 +38,20 @@ fn write_config(machine: &mut Machine, config: &Value) {
     machine.must(&format!("printf %s '{text}' >/run/config.json"));
 }
 
+/// What its owner shows to its API.
+const CREDENTIAL: &str = "-H \"Authorization: Bearer $(cat /run/state/access/local.token)\"";
+
 /// `GET` on its API.
 pub(crate) fn get(machine: &mut Machine, path: &str) -> Value {
-    let text = machine.must(&format!("curl -sS --max-time 60 http://127.0.0.1:8080{path}"));
+    let text = machine.must(&format!("curl -sS {CREDENTIAL} --max-time 60 http://127.0.0.1:8080{path}"));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
 }
 
 /// Changes the config by what `edit` does to it; the answer's status code.
 pub(crate) fn change(machine: &mut Machine, edit: impl FnOnce(&mut Value)) -> u32 {
-    let head = machine.must(
-        "curl -sS -D /run/head -o /run/body --max-time 60 http://127.0.0.1:8080/api/v1/config; cat /run/head",
-    );
+    let head = machine.must(&format!(
+        "curl -sS {CREDENTIAL} -D /run/head -o /run/body --max-time 60 http://127.0.0.1:8080/api/v1/config; cat /run/head",
+    ));
     let tag = head
         .lines()
         .find_map(|line| line.to_ascii_lowercase().starts_with("etag:").then(|| line[5..].trim().to_owned()));
@@ -57,15 +60,18 @@ pub(crate) fn change(machine: &mut Machine, edit: impl FnOnce(&mut Value)) -> u3
     edit(&mut config);
     write_config(machine, &config);
     let put = format!(
-        "curl -sS --max-time 120 -o /run/body -w %{{http_code}} -X PUT -H 'Content-Type: application/json' \
+        "curl -sS {CREDENTIAL} --max-time 120 -o /run/body -w %{{http_code}} -X PUT -H 'Content-Type: application/json' \
          -H 'If-Match: {tag}' --data-binary @/run/config.json http://127.0.0.1:8080/api/v1/config"
     );
     let code = machine.must(&put).trim().parse().expect("a status code");
     if code == 202 {
         // What touches a running camera is undone unless somebody says over a new connection that all is well.
-        let post = "curl -sS --max-time 60 -o /run/body -w %{http_code} -X POST http://127.0.0.1:8080/api/v1/config/confirm";
+        let post = format!(
+            "curl -sS {CREDENTIAL} --max-time 60 -o /run/body -w %{{http_code}} -X POST \
+             http://127.0.0.1:8080/api/v1/config/confirm"
+        );
         machine.until("the change to be confirmed", PATIENCE, |machine| {
-            let answer = machine.must(post);
+            let answer = machine.must(&post);
             if answer.trim() == "200" { Ok(()) } else { Err(answer + &machine.must("cat /run/body")) }
         });
     }

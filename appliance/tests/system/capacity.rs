@@ -28,7 +28,7 @@ fn shed(status: &Value) -> Vec<&str> {
 fn post_plan(gateway: &Gateway, config: &Value, query: &str) -> http::Response {
     let headers = [("Content-Type", "application/json")];
     let path = format!("/api/v1/plan{query}");
-    http::request(gateway.admin, "POST", &path, &headers, config.to_string().as_bytes())
+    gateway.request("POST", &path, &headers, config.to_string().as_bytes())
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn invalid_configs_are_refused_with_every_problem_and_change_nothing() {
     assert!(text.contains("mountpoints.a.push[0].url"), "with the path: {text}");
     for body in ["", "{", "[]", "{\"mountpoints\": 7}", "{\"nonsense\": 1}"] {
         let headers = [("Content-Type", "application/json"), ("If-Match", tag.as_str())];
-        let answer = http::request(gateway.admin, "PUT", "/api/v1/config", &headers, body.as_bytes());
+        let answer = gateway.request("PUT", "/api/v1/config", &headers, body.as_bytes());
         assert!(matches!(answer.status, 400 | 422), "{body:?}: {} {}", answer.status, answer.text());
     }
     assert_eq!(gateway.config(), (config, tag), "nothing has changed");
@@ -117,7 +117,7 @@ fn change_of_an_existing_upstream_waits_for_its_confirmation() {
     let busy = gateway.put_config(&config, Some(&stale));
     assert!(matches!(busy.status, 409 | 412), "another change must wait: {} {}", busy.status, busy.text());
     wait::until_true("the confirmation to be taken", secs(20), || {
-        let answer = http::request(gateway.admin, "POST", "/api/v1/config/confirm", &[], b"");
+        let answer = gateway.request("POST", "/api/v1/config/confirm", &[], b"");
         answer.status == 200
     });
     assert_eq!(gateway.status()["config"]["phase"], "confirmed");

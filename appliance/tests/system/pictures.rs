@@ -161,7 +161,7 @@ fn a_snapshot_shows_the_newest_keyframe_and_is_made_once() {
     assert!(right.iter().all(|value| *value > 245), "white is {right:?}");
 
     let tag = first.header("etag").unwrap().to_owned();
-    let known = crate::common::http::request(gateway.admin, "GET", path, &[("If-None-Match", &tag)], b"");
+    let known = gateway.request("GET", path, &[("If-None-Match", &tag)], b"");
     assert_eq!((known.status, known.body.len()), (304, 0));
     let many: Vec<_> = std::thread::scope(|scope| {
         let ask = || scope.spawn(|| gateway.get(&format!("{path}?width=160")));

@@ -40,6 +40,7 @@ fn planner() -> Planner {
 
 struct Running {
     address: SocketAddr,
+    local: String,
     folder: PathBuf,
     cancel: CancellationToken,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -56,6 +57,7 @@ impl Running {
         std::fs::create_dir_all(&folder).unwrap();
         let cancel = CancellationToken::new();
         let (tell, told) = sync_channel(1);
+        let (access, local) = crate::access::tests::for_tests();
         let (folder_, cancel_) = (folder.clone(), cancel.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -91,6 +93,7 @@ impl Running {
                         Arc::default(),
                         masks(),
                     )),
+                    access,
                 )
                 .unwrap();
                 tell.send(admin.addresses()[0]).unwrap();
@@ -98,7 +101,7 @@ impl Running {
                 ended.unwrap();
             });
         });
-        Running { address: told.recv().unwrap(), folder, cancel, thread: Some(thread) }
+        Running { address: told.recv().unwrap(), local, folder, cancel, thread: Some(thread) }
     }
 
     fn connect(&self) -> TcpStream {
@@ -118,9 +121,11 @@ impl Running {
         headers: &str,
         body: &str,
     ) -> (u16, String, Value) {
-        let (address, len) = (self.address, body.len());
-        let text =
-            format!("{request} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {len}\r\n{headers}\r\n{body}");
+        let (address, local, len) = (self.address, &self.local, body.len());
+        let text = format!(
+            "{request} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {local}\r\n\
+             Content-Length: {len}\r\n{headers}\r\n{body}"
+        );
         stream.write_all(text.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

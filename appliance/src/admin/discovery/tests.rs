@@ -36,7 +36,7 @@ impl Fake {
     fn respond(&self, request: &Request) -> Reply {
         let path = request.target.split('?').next().unwrap();
         let Some(route) = find_route(path) else { return Reply::empty(404) };
-        if !route.methods.contains(&request.method) {
+        if route.need(request.method).is_none() {
             return Reply::empty(405);
         }
         respond(request, path, self.0.as_ref().map(|cameras| cameras as &dyn CameraApi))
@@ -49,7 +49,9 @@ fn ask(api: &Fake, method: Method, target: &str, body: &str) -> (u16, Value, Rep
         target: target.to_owned(),
         host: "localhost:8080".to_owned(),
         headers: vec![("content-type".to_owned(), "application/json".to_owned())],
-        peer: "127.0.0.1:9".to_owned(),
+        principal: None,
+        peer: "127.0.0.1:9".parse().unwrap(),
+        is_secure: false,
         opened: Instant::now(),
         body: body.as_bytes().to_vec(),
     };
@@ -150,7 +152,9 @@ fn bodies_are_judged_without_being_repeated() {
         target: "/api/v1/discovery/x/login".to_owned(),
         host: "localhost".to_owned(),
         headers: Vec::new(),
-        peer: String::new(),
+        principal: None,
+        peer: "127.0.0.1:9".parse().unwrap(),
+        is_secure: false,
         opened: Instant::now(),
         body: LOGIN.as_bytes().to_vec(),
     };

@@ -6,7 +6,7 @@ fn parse(text: &str) -> Result<RequestHead, HeadError> {
 }
 
 const PUT: &str = "PUT /api/v1/config?dry_run HTTP/1.1\r\nHost: localhost:8080\r\nIf-Match: \"7\"\r\n\
-    Content-Type: application/json\r\nContent-Length: 2\r\nX-Fieldgate-Peer: 1.2.3.4:5\r\nCookie: a=b\r\n\r\n";
+    Content-Type: application/json\r\nContent-Length: 2\r\nX-Fieldgate-Peer: 1.2.3.4:5\r\nUser-Agent: a\r\nCookie: a=b\r\n\r\n";
 
 #[test]
 fn a_request_is_read_and_only_what_was_understood_is_written() {
@@ -17,7 +17,7 @@ fn a_request_is_read_and_only_what_was_understood_is_written() {
         written,
         "PUT /api/v1/config?dry_run HTTP/1.1\r\nhost: localhost:8080\r\nconnection: close\r\n\
          content-length: 2\r\nif-match: \"7\"\r\ncontent-type: application/json\r\n\
-         x-fieldgate-peer: 127.0.0.1:9\r\n\r\n"
+         cookie: a=b\r\nx-fieldgate-peer: 127.0.0.1:9\r\n\r\n"
     );
 }
 

@@ -1,5 +1,6 @@
 use super::super::api::{ConfigView, Health};
 use super::*;
+use crate::access::{Identity, Streams};
 use fieldgate_model::config::{Changes, Path, Problem};
 use fieldgate_model::{Config, Status};
 use std::sync::{Arc, Mutex};
@@ -23,7 +24,7 @@ impl AdminApi for Fake {
         Arc::default()
     }
     fn put_config(&self, put: Put<'_>) -> Result<Outcome, PutError> {
-        assert_eq!(put.by, "admin API from 127.0.0.1:9");
+        assert_eq!(put.by, "ann from 127.0.0.1");
         self.puts.lock().unwrap().push((put.over, put.dry_run, put.json.to_vec()));
         self.outcome.clone()
     }
@@ -75,11 +76,19 @@ fn ask(api: &Fake, method: Method, target: &str, headers: &[(&str, &str)]) -> Re
         target: target.to_owned(),
         host: "localhost:8080".to_owned(),
         headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-        peer: "127.0.0.1:9".to_owned(),
+        principal: Some(admin()),
+        peer: "127.0.0.1:9".parse().unwrap(),
+        is_secure: false,
         opened: api.applied_at + Duration::from_secs(1),
         body: b"{}".to_vec(),
     };
-    respond(&request, api)
+    let (access, _) = crate::access::tests::for_tests();
+    respond(&request, api, &access)
+}
+
+fn admin() -> Principal {
+    let identity = Identity::User { name: "ann".to_owned() };
+    Principal { identity, role: Role::Admin, streams: Streams::default(), areas: Vec::new() }
 }
 
 fn confirmed() -> Result<Outcome, PutError> {
@@ -185,11 +194,14 @@ async fn a_change_is_confirmed_only_over_a_newer_connection() {
         target: "/api/v1/config/confirm".to_owned(),
         host: "localhost".to_owned(),
         headers: Vec::new(),
-        peer: String::new(),
+        principal: Some(admin()),
+        peer: "127.0.0.1:9".parse().unwrap(),
+        is_secure: false,
         opened: api.applied_at.checked_sub(Duration::from_millis(1)).unwrap(),
         body: Vec::new(),
     };
-    assert_eq!(respond(&request, &api).status, 409);
+    let (access, _) = crate::access::tests::for_tests();
+    assert_eq!(respond(&request, &api, &access).status, 409);
 }
 
 #[test]
@@ -248,4 +260,103 @@ fn the_page_is_told_which_name_it_was_asked_under() {
     for (host, name) in [("gate:80", "gate"), ("gate", "gate"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")] {
         assert_eq!(host_name(host), name);
     }
+}
+
+/// Every route with every method, and the least that it takes. What is not here is not served.
+const LEAST: &str = "
+    GET /                                       nothing
+    GET /page.css                               nothing
+    GET /door.js                                nothing
+    GET /healthz                                nothing
+    GET /metrics                                operator metrics
+    GET /api/v1/status                          viewer status
+    GET /api/v1/config/schema                   operator config
+    GET /api/v1/ledger                          operator status
+    GET /api/v1/devices                         operator cameras
+    GET /api/v1/config                          operator config
+    PUT /api/v1/config                          installer config
+    POST /api/v1/config/confirm                 installer config
+    GET /api/v1/plan                            operator config
+    POST /api/v1/plan                           installer config
+    GET /api/v1/mountpoints/gate/snapshot.jpg   viewer watch
+    GET /api/v1/mountpoints/gate/masks          operator config
+    PUT /api/v1/mountpoints/gate/masks          installer config
+    GET /api/v1/discovery                       operator cameras
+    POST /api/v1/discovery/scan                 installer cameras
+    POST /api/v1/discovery/cam/login            installer cameras
+    POST /api/v1/discovery/cam/encoder          installer cameras
+    POST /api/v1/discovery/cam/reboot           installer cameras
+    POST /api/v1/discovery/cam/clock            installer cameras
+    POST /api/v1/claim                          nothing
+    GET /api/v1/session                         known
+    POST /api/v1/session                        login
+    DELETE /api/v1/session                      known
+    GET /api/v1/users                           admin people
+    POST /api/v1/users                          admin people
+    GET /api/v1/users/bob                       admin people
+    PUT /api/v1/users/bob                       admin people
+    DELETE /api/v1/users/bob                    admin people
+    PUT /api/v1/users/bob/password              known
+    GET /api/v1/tokens                          admin people
+    POST /api/v1/tokens                         admin people
+    DELETE /api/v1/tokens/1a2b                  admin people
+    GET /api/v1/audit                           admin people
+";
+
+fn least(need: Need) -> String {
+    match need {
+        Need::Nothing => "nothing".to_owned(),
+        Need::Login => "login".to_owned(),
+        Need::Known => "known".to_owned(),
+        Need::Role(role, area) => format!("{role} {}", json!(area).as_str().unwrap()),
+    }
+}
+
+#[test]
+fn every_route_and_method_takes_what_the_table_says_and_nothing_else_is_served() {
+    use Method::{Delete, Get, Head, Options, Patch, Post, Put};
+    let lines: Vec<Vec<&str>> = LEAST
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .filter(|line: &Vec<_>| line.len() > 2)
+        .collect();
+    let mut paths: Vec<&str> = lines.iter().map(|line| line[1]).collect();
+    paths.dedup();
+    for path in &paths {
+        let route = route(path).unwrap_or_else(|| panic!("{path} is not served"));
+        for method in [Get, Put, Post, Patch, Delete] {
+            let line = lines.iter().find(|line| line[0] == method.name() && line[1] == *path);
+            let expected = line.map(|line| line[2..].join(" "));
+            assert_eq!(route.need(method).map(least), expected, "{} {path}", method.name());
+            if expected.is_none() {
+                assert_eq!(admission(method, path).need, Need::Known, "{} {path}", method.name());
+            }
+        }
+        assert_eq!(route.need(Head), route.need(Get), "{path}");
+        assert_ne!(route.need(Options), None, "{path}");
+    }
+    for fixed in &ROUTES {
+        assert!(paths.contains(&fixed.path), "{} has no line", fixed.path);
+    }
+}
+
+#[test]
+fn a_role_gets_what_it_may_of_every_route_and_no_more() {
+    let roles = [Role::Viewer, Role::Operator, Role::Installer, Role::Admin];
+    let mut counts = [0; 4];
+    for line in
+        LEAST.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).filter(|line| line.len() > 3)
+    {
+        let (method, least) = (Method::from_name(line[0]).unwrap(), line[2]);
+        let need = admission(method, line[1]).need;
+        for (index, role) in roles.into_iter().enumerate() {
+            let may = Principal { role, ..admin() }.may(need);
+            assert_eq!(
+                may,
+                role.to_string() == least || roles[..index].iter().any(|r| r.to_string() == least)
+            );
+            counts[index] += usize::from(may);
+        }
+    }
+    assert_eq!(counts, [2, 10, 19, 28], "what each role can do");
 }
