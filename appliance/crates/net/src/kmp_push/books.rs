@@ -303,6 +303,9 @@ impl Books {
     }
 
     fn settle_all(&mut self, upstream: &str, ids: Range<u64>, told: Told) -> u64 {
+        if ids.is_empty() {
+            return 0;
+        }
         let stretch = self.marks.stretch(ids.start, ids.end);
         self.handle(upstream).settle(told, stretch);
         stretch.frames
