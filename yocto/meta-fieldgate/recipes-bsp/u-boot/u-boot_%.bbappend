@@ -1,0 +1,7 @@
+FILESEXTRAPATHS:prepend:fieldgate := "${THISDIR}/files:"
+
+SRC_URI:append:fieldgate = " \
+    file://board.cfg \
+    file://fieldgate.cfg \
+    file://fw_env.config \
+"

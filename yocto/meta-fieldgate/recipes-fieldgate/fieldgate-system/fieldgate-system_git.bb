@@ -1,0 +1,39 @@
+SUMMARY = "What an image adds to fieldgate: data partition, watchdog, journal, network"
+DESCRIPTION = "Installs what fieldgate's repository has in systemd/image; the README there tells of each file."
+SECTION = "base"
+
+require recipes-fieldgate/fieldgate/fieldgate-source.inc
+
+inherit systemd
+
+# Further mount units of the board.
+FIELDGATE_UNITS ??= ""
+
+SYSTEMD_SERVICE:${PN} = "data.mount var-lib.mount ${FIELDGATE_UNITS}"
+
+do_configure[noexec] = "1"
+do_compile[noexec] = "1"
+
+do_install () {
+    image=${S}/systemd/image
+    install -d ${D}/data
+    for unit in ${SYSTEMD_SERVICE:${PN}}; do
+        install -D -m 0644 $image/$unit ${D}${systemd_system_unitdir}/$unit
+    done
+    install -D -m 0644 $image/repart-data.conf ${D}${nonarch_libdir}/repart.d/50-data.conf
+    for daemon in system journald timesyncd; do
+        install -D -m 0644 $image/$daemon.conf ${D}${systemd_unitdir}/$daemon.conf.d/50-fieldgate.conf
+    done
+    install -D -m 0644 $image/wired.network ${D}${systemd_unitdir}/network/80-fieldgate-wired.network
+    install -D -m 0644 $image/rauc-mark-good.conf \
+        ${D}${systemd_system_unitdir}/rauc-mark-good.service.d/50-fieldgate.conf
+}
+
+FILES:${PN} += "\
+    /data \
+    ${nonarch_libdir}/repart.d \
+    ${systemd_system_unitdir} \
+    ${systemd_unitdir} \
+"
+
+RDEPENDS:${PN} += "e2fsprogs-e2fsck e2fsprogs-mke2fs"

@@ -1,0 +1,6 @@
+FILESEXTRAPATHS:prepend:fieldgate := "${THISDIR}/files:"
+
+SRC_URI:append:fieldgate = " \
+    file://board.cfg \
+    file://fieldgate.cfg \
+"
