@@ -168,7 +168,8 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
         tokio::join!(capacity.run(following.clone(), keeping_room.clone()), asking);
     };
     critical.spawn(named("the capacity keeper", Box::new(Box::pin(capable))));
-    let pictures = PictureWatch::new(wiring.clone(), supervisor.clone()).run(cancel.clone());
+    let pulse = pulses.watch("pictures", OWNER_SILENCE);
+    let pictures = PictureWatch::new(wiring.clone(), supervisor.clone(), pulse).run(cancel.clone());
     critical.spawn(named("the watch over pictures", Box::new(Box::pin(pictures))));
     critical.spawn(named("the inspector", Box::new(Box::pin(inspecting.run(cancel.clone())))));
     let (kmp_control, controlling) = (wiring.kmp_control.clone(), cancel.clone());

@@ -1,8 +1,8 @@
 //! What is done, in which order and how often, to bring a camera's picture back. Pure: the driver is in `truth`.
 //!
 //! ```text
-//!  fault that may be mended --10 s--> setup --> reconnect --> transport --> reboot --> given up: visit the camera
-//!                                       \__________\______________\____________\___ picture is back: start over
+//!  fault that may be mended --10 s--> setup --> reconnect --> transport --> reboot --> worker --> given up: visit
+//!                                       \__________\______________\____________\___________\___ picture is back
 //! ```
 //! Each step waits for its effect. A step that does not apply is left out; one that was taken counts against the hour.
 
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Step {
-    /// The session is ended as it should be, and a new worker sets one up at once.
+    /// The session is ended as it should be, and another worker sets one up at once.
     Setup,
     /// The same after a pause, in which the camera forgets the old session.
     Reconnect,
@@ -22,10 +22,12 @@ pub(super) enum Step {
     Transport,
     /// The camera is told to reboot.
     Reboot,
+    /// Another worker, which begins with nothing: what was remembered of the camera is forgotten.
+    Worker,
 }
 
 impl Step {
-    const ALL: [Step; 4] = [Step::Setup, Step::Reconnect, Step::Transport, Step::Reboot];
+    const ALL: [Step; 5] = [Step::Setup, Step::Reconnect, Step::Transport, Step::Reboot, Step::Worker];
 
     /// The name used in status and logs.
     pub(super) const fn name(self) -> &'static str {
@@ -34,16 +36,33 @@ impl Step {
             Step::Reconnect => "reconnect",
             Step::Transport => "transport",
             Step::Reboot => "reboot",
+            Step::Worker => "worker",
         }
     }
 
-    /// How long its effect is waited for: a fault that is there again shows within half a minute.
-    const fn settles_within(self) -> Duration {
+    /// How long its effect is waited for.
+    fn settles_within(self, patience: Patience) -> Duration {
         match self {
-            Step::Setup => Duration::from_secs(45),
-            Step::Reconnect | Step::Transport => Duration::from_secs(60),
-            Step::Reboot => Duration::from_secs(240),
+            Step::Setup | Step::Worker => patience.step,
+            Step::Reconnect | Step::Transport => patience.step + PAUSED,
+            Step::Reboot => patience.reboot,
         }
+    }
+}
+
+/// How long effects are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Patience {
+    /// Of a step.
+    pub(super) step: Duration,
+    /// Of a reboot.
+    pub(super) reboot: Duration,
+}
+
+impl Patience {
+    /// A picture is back when it has been good for so long: a new session looks good until something speaks against it.
+    fn good_for(self) -> Duration {
+        self.step * 8 / 9
     }
 }
 
@@ -59,8 +78,8 @@ pub(super) fn is_mendable(verdict: Verdict) -> bool {
 
 /// A fault may go by itself in this time.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A picture is back when it has been good for so long: a new session looks good until something speaks against it.
-const GOOD_FOR: Duration = Duration::from_secs(40);
+/// Added where a step begins with a pause, or asks a camera in a way that takes longer.
+const PAUSED: Duration = Duration::from_secs(15);
 /// After this long without a fault the next one begins with the first step again.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
 /// Cameras that are being mended at once: what took them all down is not theirs to mend.
@@ -82,6 +101,8 @@ pub(super) struct Situation {
     pub(super) is_retrying: bool,
     /// The most steps within an hour.
     pub(super) per_hour: u32,
+    /// How long their effects are waited for.
+    pub(super) patience: Patience,
 }
 
 /// One step that was taken.
@@ -157,7 +178,7 @@ impl Climb {
             if passed(good_since) >= FORGET_AFTER {
                 (self.next, self.rests_until, self.rests) = (0, None, 0);
             }
-            let is_back = self.waits_until.is_some() && passed(good_since) >= GOOD_FOR;
+            let is_back = self.waits_until.is_some() && passed(good_since) >= situation.patience.good_for();
             return (is_back.then(|| self.conclude("the picture is back")).flatten(), false);
         }
         self.good_since = None;
@@ -184,7 +205,7 @@ impl Climb {
             self.next += 1;
             let adds_nothing = situation.is_retrying && step != Step::Reboot;
             if situation.steps.contains(&step) && !adds_nothing {
-                self.waits_until = Some(now + step.settles_within());
+                self.waits_until = Some(now + step.settles_within(situation.patience));
                 self.hour.push_back(now);
                 if self.taken.len() == REMEMBERED {
                     self.taken.pop_front();

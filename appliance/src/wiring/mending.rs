@@ -64,7 +64,9 @@ impl Wiring {
         self.sight.mending.lock().remove(&name);
         let order = running.order.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(step) = order.filter(|_| !child.cancel.is_cancelled()) else { return ended };
-        if let Some(used) = used {
+        if step == Step::Worker {
+            self.transports.forget(&name);
+        } else if let Some(used) = used {
             self.transports.set(&name, if step == Step::Transport { other(used) } else { used });
         }
         if step == Step::Reconnect {
@@ -89,9 +91,11 @@ pub(super) fn steps_of(source: &Source, may_reboot: bool) -> Vec<Step> {
             if may_reboot && login_of(rtsp).is_some() {
                 steps.push(Step::Reboot);
             }
+            steps.push(Step::Worker);
             steps
         }
         Source::Publish(_) | Source::Kmp(_) => Vec::new(),
+        // Nothing is remembered of them.
         _ => vec![Step::Setup, Step::Reconnect],
     }
 }

@@ -1,16 +1,17 @@
 //! Watches every mountpoint's picture: asks its tap once a second, has keyframes decoded, climbs the ladder.
 //!
-//! None of this feeds the watchdog, and nothing here withholds it: a restart of the gateway mends no camera.
+//! No verdict withholds a ping from systemd: a restart of the gateway mends no camera. What a restart could mend is this
+//! watch itself, when it is stuck; so its rounds are one of the pulses.
 
 use super::Wiring;
 use super::inspector::{InspectError, Seen};
-use super::ladder::{Climb, Ladders, Situation, Step};
+use super::ladder::{Climb, Ladders, Patience, Situation, Step};
 use super::mending::steps_of;
 use super::sources::login_of;
 use crate::clock::timestamp;
 use crate::supervisor::{ChildKey, Snapshot as Supervised, SupervisorHandle};
 use fieldgate_hub::truth::{Finding, Keyframe, Settings, Verdict};
-use fieldgate_hub::{Mountpoint, origin_of};
+use fieldgate_hub::{Mountpoint, Pulse, origin_of};
 use fieldgate_model::Timestamp;
 use fieldgate_model::config::{Config, Source, Truth};
 use fieldgate_model::status::{LadderStatus, LadderStep, PictureStatus, State};
@@ -67,13 +68,14 @@ pub struct Watch {
     /// One keyframe per mountpoint at most.
     looking: JoinSet<Checked>,
     rebooting: JoinSet<Rebooted>,
+    pulse: Pulse,
 }
 
 impl Watch {
     /// Over the mountpoints of this wiring.
-    pub fn new(wiring: Wiring, supervisor: SupervisorHandle) -> Self {
+    pub fn new(wiring: Wiring, supervisor: SupervisorHandle, pulse: Pulse) -> Self {
         let (looking, rebooting) = (JoinSet::new(), JoinSet::new());
-        Watch { wiring, supervisor, ladders: Ladders::default(), looking, rebooting }
+        Watch { wiring, supervisor, ladders: Ladders::default(), looking, rebooting, pulse }
     }
 
     /// Watches until cancelled.
@@ -83,7 +85,10 @@ impl Watch {
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
-                _ = rounds.tick() => self.round(Instant::now()),
+                _ = rounds.tick() => {
+                    self.round(Instant::now());
+                    self.pulse.beat();
+                }
                 Some(Ok(checked)) = self.looking.join_next() => self.checked(checked),
                 Some(Ok((name, result))) = self.rebooting.join_next() => {
                     let said = match result {
@@ -143,8 +148,10 @@ impl Watch {
                 true => steps_of(&settings.source, settings.truth.mend.reboot),
                 false => Vec::new(),
             };
-            let per_hour = settings.truth.mend.steps_per_hour;
-            let situation = Situation { verdict: finding.verdict, steps, is_retrying, per_hour };
+            let mend = &settings.truth.mend;
+            let patience = Patience { step: mend.wait.get(), reboot: mend.reboot_wait.get() };
+            let per_hour = mend.steps_per_hour;
+            let situation = Situation { verdict: finding.verdict, steps, is_retrying, per_hour, patience };
             self.climb(name, &settings.source, &situation, now);
         }
         let cause = source.and_then(|activity| activity.cause.clone()).filter(|_| is_retrying);
@@ -219,7 +226,10 @@ impl Watch {
         let mut views = self.wiring.sight.pictures.lock();
         let view = views.entry(name.to_owned()).or_default();
         view.ladder = ladder;
+        let before = view.picture.take();
         view.picture = finding.map(|finding| {
+            let same = before.filter(|before| before.verdict == finding.verdict.name());
+            let told = same.map_or(wall, |before| before.told);
             let of_source = cause.filter(|_| finding.verdict == Verdict::Dead);
             let cause = match of_source {
                 Some(of_source) => format!("{}: {of_source}", finding.cause),
@@ -228,6 +238,7 @@ impl Watch {
             PictureStatus {
                 verdict: finding.verdict.name().to_owned(),
                 since: back(wall, finding.since, now),
+                told,
                 cause: (!cause.is_empty()).then_some(cause),
                 checked_at: view.checked_at,
                 check_error: view.check_error.clone(),

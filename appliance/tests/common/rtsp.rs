@@ -17,10 +17,14 @@ impl RtspServer {
     /// Serves the pictures and the sound of a recording.
     pub(crate) fn start(fixture: &Fixture) -> RtspServer {
         let file = fixture.as_matroska();
+        RtspServer::with(&["--file", file.to_str().unwrap(), "--audio"])
+    }
+
+    /// With these arguments; `tests/peers/rtsp_server.py` says which there are.
+    pub(crate) fn with(args: &[&str]) -> RtspServer {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/rtsp_server.py");
-        let args = [script, "--file", file.to_str().unwrap(), "--audio"];
         // Debian's own Python has the bindings; another one first in the path has not.
-        let process = Process::start_with("/usr/bin/python3", &args, |command| {
+        let process = Process::start_with("/usr/bin/python3", &[&[script], args].concat(), |command| {
             command.stdin(Stdio::piped());
         });
         let mut server = RtspServer { _process: process, port: 0 };
@@ -29,6 +33,11 @@ impl RtspServer {
             server._process.output().lines().next()?.strip_prefix("port ")?.parse().ok()
         });
         server
+    }
+
+    /// Where it listens on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Its address.

@@ -13,18 +13,24 @@ fn locked(login: Login) -> Camera {
 
 #[test]
 fn the_right_password_is_taken_in_each_way_of_asking() {
-    for login in [Login::Basic, Login::DigestSha256] {
+    for (login, transport) in [
+        (Login::Basic, "tcp"),
+        (Login::DigestMd5, "tcp"),
+        (Login::DigestMd5, "udp"),
+        (Login::DigestSha256, "tcp"),
+    ] {
         let camera = locked(login);
         let url = camera.url_with("installer:secret");
-        let scene = Scene::at(camera, &url, json!({}));
+        let scene = Scene::at(camera, &url, json!({ "transport": transport }));
         wait_for_more(&scene.player, 40, SOON);
-        assert_eq!(scene.camera.seen(|seen| &seen.refused_logins), 0, "{login:?}");
+        assert_eq!(scene.camera.seen(|seen| &seen.refused_logins), 0, "{login:?} {transport}");
     }
 }
 
 #[test]
 fn a_wrong_password_is_shown_once_and_the_status_says_what_to_do() {
-    for (login, transport) in [(Login::Basic, "tcp"), (Login::Basic, "udp"), (Login::DigestSha256, "tcp")] {
+    for (login, transport) in [(Login::Basic, "tcp"), (Login::DigestMd5, "udp"), (Login::DigestSha256, "tcp")]
+    {
         let camera = locked(login);
         let url = camera.url_with("installer:wrong");
         let scene = Scene::at(camera, &url, json!({ "transport": transport }));

@@ -2,7 +2,8 @@
 //! and, where a good camera will do, gst-rtsp-server.
 //!
 //! `film`: what they show. `camera`: the server, `script`: its faults. The tests by what goes wrong: `session`, `login`,
-//! `clock`, `picture`, `network`; `leaks`: what is left behind. `jpeg_camera`: one that speaks HTTP, `jpeg`: its tests.
+//! `clock`, `picture`, `network`; `standard`: good cameras by gst-rtsp-server; `leaks`: what is left behind.
+//! `jpeg_camera`: one that speaks HTTP, `jpeg`: its tests.
 #![cfg(feature = "gst")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 #![allow(clippy::disallowed_methods, reason = "real cameras run in real time")]
@@ -26,3 +27,4 @@ mod rtp;
 mod scene;
 mod script;
 mod session;
+mod standard;

@@ -1,6 +1,7 @@
 //! RTSP requests as a camera reads them, and who sends them.
 
 use super::script::Login;
+use md5::Md5;
 use sha2::{Digest, Sha256};
 
 const USER: &str = "installer";
@@ -52,6 +53,9 @@ impl Request {
 pub(crate) fn challenge(login: Login) -> String {
     match login {
         Login::Basic => format!("WWW-Authenticate: Basic realm=\"{REALM}\"\r\n"),
+        Login::DigestMd5 => {
+            format!("WWW-Authenticate: Digest realm=\"{REALM}\", nonce=\"{NONCE}\"\r\n")
+        }
         Login::DigestSha256 => {
             format!(
                 "WWW-Authenticate: Digest realm=\"{REALM}\", nonce=\"{NONCE}\", algorithm=SHA-256, qop=\"auth\"\r\n"
@@ -64,15 +68,25 @@ pub(crate) fn challenge(login: Login) -> String {
 pub(crate) fn authorised(login: Login, password: &str, shown: &str, request: &Request) -> bool {
     match login {
         Login::Basic => shown == format!("Basic {}", base64(format!("{USER}:{password}").as_bytes())),
-        Login::DigestSha256 => {
+        Login::DigestMd5 | Login::DigestSha256 => {
+            let is_sha256 = login == Login::DigestSha256;
+            let hash = |text: &str| match is_sha256 {
+                true => hex(&Sha256::digest(text.as_bytes())),
+                false => hex(&Md5::digest(text.as_bytes())),
+            };
             let quoted =
                 |name: &str| field(shown, name).map(|value| value.trim_matches('"')).unwrap_or_default();
             let secret = hash(&format!("{USER}:{REALM}:{password}"));
             let what = hash(&format!("{}:{}", request.method, request.uri));
-            // RFC 7616, 3.4.1.
             let (count, own) = (quoted("nc"), quoted("cnonce"));
-            let response = hash(&format!("{secret}:{NONCE}:{count}:{own}:auth:{what}"));
-            quoted("algorithm") == "SHA-256" && quoted("username") == USER && quoted("response") == response
+            // RFC 7616, 3.4.1; RFC 2069, 2.1.2.
+            let response = match is_sha256 {
+                true => hash(&format!("{secret}:{NONCE}:{count}:{own}:auth:{what}")),
+                false => hash(&format!("{secret}:{NONCE}:{what}")),
+            };
+            let algorithm = quoted("algorithm");
+            let is_named = if is_sha256 { algorithm == "SHA-256" } else { matches!(algorithm, "" | "MD5") };
+            is_named && quoted("username") == USER && quoted("response") == response
         }
     }
 }
@@ -83,8 +97,8 @@ fn field<'a>(shown: &'a str, name: &str) -> Option<&'a str> {
     fields.filter_map(|field| field.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
-fn hash(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(crate) fn base64(bytes: &[u8]) -> String {

@@ -8,6 +8,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Login {
     Basic,
+    /// RFC 2069 as most cameras send it to this day: MD5, without `qop`.
+    DigestMd5,
     /// RFC 7616 with SHA-256.
     DigestSha256,
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """A small RTSP server for tests.
 
-usage: rtsp_server.py [--user NAME --password TEXT] (--launch LINE | --file FILE.mkv [--codec h264|h265] [--audio])
+usage: rtsp_server.py [--user NAME --password TEXT [--tls CERT.pem KEY.pem]]
+                      (--launch LINE | --file FILE.mkv [--codec h264|h265] [--audio])
 
 Listens on 127.0.0.1, on a port that the kernel chooses, and prints "port N" when it is ready. The stream is at /main
 and starts from its beginning for each client. Ends when its standard input is closed, so that it never outlives the
@@ -14,7 +15,7 @@ import gi
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+from gi.repository import Gio, GLib, Gst, GstRtspServer  # noqa: E402
 
 
 def launch_line(args):
@@ -34,6 +35,8 @@ def demand_password(server, factory, args):
     auth = GstRtspServer.RTSPAuth.new()
     token = GstRtspServer.RTSPToken()
     token.set_string("media.factory.role", "user")
+    if args.tls:
+        auth.set_tls_certificate(Gio.TlsCertificate.new_from_files(*args.tls))
     auth.add_basic(GstRtspServer.RTSPAuth.make_basic(args.user, args.password), token)
     server.set_auth(auth)
     permissions = GstRtspServer.RTSPPermissions()
@@ -50,6 +53,7 @@ def main():
     parser.add_argument("--audio", action="store_true")
     parser.add_argument("--user")
     parser.add_argument("--password")
+    parser.add_argument("--tls", nargs=2)
     args = parser.parse_args()
 
     Gst.init(None)

@@ -247,7 +247,7 @@ impl Mountpoint {
     pub fn cut(&self) {
         let feed = self.lock();
         self.ring.cut();
-        self.tap.end(Instant::now());
+        self.tap.end();
         feed.kicked.cancel();
     }
 
@@ -343,7 +343,7 @@ impl Mountpoint {
         }
         feed.publisher = None;
         feed.timeline = timeline;
-        self.tap.end(Instant::now());
+        self.tap.end();
         drop(feed);
         self.state.send_replace(StreamState::Interrupted(Instant::now()));
     }

@@ -165,7 +165,7 @@ impl Publisher {
                     self.mountpoint.tap().unit(unit, now);
                     if self.mountpoint.epoch() != self.epoch {
                         // Cut in between: nobody may look at it either.
-                        self.mountpoint.tap().end(now);
+                        self.mountpoint.tap().end();
                     }
                 }
                 self.turn.push(entry);

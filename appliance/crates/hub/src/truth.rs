@@ -20,6 +20,8 @@ mod looks;
 mod tap;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod within;
 
 pub use look::Look;
 pub use tap::{Keyframe, Tap};
@@ -107,7 +109,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             enabled: true,
-            interval: Duration::from_secs(10),
+            interval: Duration::from_secs(8),
             dead_after: Duration::from_secs(15),
             still_after: Duration::from_secs(8),
             keyframe_after: Duration::from_secs(20),
@@ -134,7 +136,7 @@ const KEYFRAME_UNKNOWN: Duration = Duration::from_secs(150);
 /// Tracks that are announced late (sound first) are no fault.
 const TRACKS_SETTLE: Duration = Duration::from_secs(10);
 /// How long a decoded picture is waited for before the cheap signals decide alone.
-const LOOK_PATIENCE: Duration = Duration::from_secs(15);
+const LOOK_PATIENCE: Duration = Duration::from_secs(12);
 
 /// The watch over one mountpoint's picture.
 #[derive(Debug)]
@@ -142,8 +144,11 @@ pub struct Truth {
     settings: Settings,
     /// Somebody shall feed it, whether or not somebody does.
     is_expected: bool,
-    /// Since when nobody feeds it.
-    idle_since: Instant,
+    /// When something last came, in this publication or one before; at first when it began to be expected. Sessions
+    /// that bring nothing do not make a silence begin anew.
+    quiet_since: Instant,
+    /// The rhythm of the last publication's pictures: a slow camera is slow after a reconnect too.
+    video_gap: Option<Duration>,
     live: Option<Live>,
     looks: Looks,
     finding: Option<Finding>,
@@ -191,7 +196,8 @@ impl Truth {
         Truth {
             settings,
             is_expected: false,
-            idle_since: now,
+            quiet_since: now,
+            video_gap: None,
             live: None,
             looks: Looks::default(),
             finding: None,
@@ -202,7 +208,7 @@ impl Truth {
     /// nobody publishes.
     pub fn set(&mut self, settings: Settings, is_expected: bool, now: Instant) {
         if is_expected && !self.is_expected && self.live.is_none() {
-            self.idle_since = now;
+            self.quiet_since = now;
         }
         self.settings = settings;
         self.is_expected = is_expected;
@@ -216,11 +222,14 @@ impl Truth {
     /// A publication begins.
     pub fn begin(&mut self, now: Instant) {
         self.looks.forget();
+        if !self.is_expected {
+            self.quiet_since = now;
+        }
         self.live = Some(Live {
             begun: now,
             has_video: false,
             has_audio: false,
-            video: Rhythm::default(),
+            video: Rhythm { last: None, gap: self.video_gap },
             audio: Rhythm::default(),
             keyframes: Rhythm::default(),
             gops: Gops::default(),
@@ -228,11 +237,9 @@ impl Truth {
     }
 
     /// The publication has ended.
-    pub fn end(&mut self, now: Instant) {
-        // One that brought nothing does not make the silence begin anew.
-        let brought = self.live.take().is_some_and(|live| live.video.last.is_some());
-        if brought || self.finding.as_ref().is_none_or(|finding| finding.verdict != Verdict::Dead) {
-            self.idle_since = now;
+    pub fn end(&mut self) {
+        if let Some(live) = self.live.take() {
+            self.video_gap = live.video.gap;
         }
         self.looks.forget();
     }
@@ -248,7 +255,11 @@ impl Truth {
 
     /// One unit passes. A keyframe's payload is read once; of all else only the size is used.
     pub fn on_unit(&mut self, head: &UnitHead, codec: Codec, payload: &[u8], now: Instant) {
-        let Some(live) = self.live.as_mut().filter(|_| self.settings.enabled) else { return };
+        let Some(live) = &mut self.live else { return };
+        self.quiet_since = now;
+        if !self.settings.enabled {
+            return;
+        }
         if codec.kind() == TrackKind::Audio {
             live.audio.beat(now);
             return;
@@ -316,22 +327,24 @@ impl Truth {
 
     /// Nobody feeds it, but somebody should.
     fn of_nobody(&self, now: Instant) -> Finding {
-        let silent = now.saturating_duration_since(self.idle_since);
-        let is_dead = silent >= self.settings.dead_after && !self.settings.ignore.contains(&Verdict::Dead);
-        let (verdict, cause) = match (is_dead, &self.finding) {
-            (true, _) => (Verdict::Dead, "its source delivers nothing".to_owned()),
+        let rhythm = Rhythm { last: None, gap: self.video_gap };
+        let silent = rhythm.missing(self.quiet_since, now, self.settings.dead_after);
+        let dead = silent.filter(|_| !self.settings.ignore.contains(&Verdict::Dead));
+        let (verdict, cause) = match (dead, &self.finding) {
+            (Some(_), _) => (Verdict::Dead, "its source delivers nothing".to_owned()),
             // It may be back in a moment: what was said before holds.
-            (false, Some(finding)) => return finding.clone(),
-            (false, None) => (Verdict::Ok, String::new()),
+            (None, Some(finding)) => return finding.clone(),
+            (None, None) => (Verdict::Ok, String::new()),
         };
-        Finding { verdict, since: self.idle_since, cause }
+        Finding { verdict, since: self.quiet_since, cause }
     }
 
     /// All that could be said, most telling first.
     fn candidates(&self, live: &Live, now: Instant) -> [Option<Finding>; 5] {
         let dead_after = self.settings.dead_after;
-        let no_video = live.video.missing(live.begun, now, dead_after);
-        let no_audio = live.audio.missing(live.begun, now, dead_after);
+        let begun = live.begun.min(self.quiet_since);
+        let no_video = live.video.missing(begun, now, dead_after);
+        let no_audio = live.audio.missing(begun, now, dead_after);
         let finding = |verdict, since, cause: String| Some(Finding { verdict, since, cause });
         let ago = |since: Instant| now.saturating_duration_since(since).as_secs();
 
@@ -372,12 +385,12 @@ impl Truth {
     }
 
     fn no_keyframe(&self, live: &Live, now: Instant) -> Option<Finding> {
-        let first_unit = live.video.last.map(|_| live.begun)?;
+        live.video.last?;
         let limit = match (live.keyframes.last, live.keyframes.gap) {
             (Some(_), None) => self.settings.keyframe_after.max(KEYFRAME_UNKNOWN),
             _ => self.settings.keyframe_after,
         };
-        let since = live.keyframes.missing(first_unit, now, limit)?;
+        let since = live.keyframes.missing(live.begun, now, limit)?;
         let cause = match live.keyframes.last {
             Some(_) => format!("no keyframe for {} s", now.saturating_duration_since(since).as_secs()),
             None => "pictures come, but no keyframe: nothing can be decoded".to_owned(),

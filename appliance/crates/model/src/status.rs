@@ -196,6 +196,8 @@ pub struct PictureStatus {
     pub verdict: String,
     /// Since when, as far as can be told.
     pub since: Timestamp,
+    /// When this verdict was first given.
+    pub told: Timestamp,
     /// Why, in plain words; absent while it is `ok`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
@@ -240,7 +242,7 @@ pub struct LadderStatus {
 pub struct LadderStep {
     /// When.
     pub at: Timestamp,
-    /// `setup`, `reconnect`, `transport` or `reboot`.
+    /// `setup`, `reconnect`, `transport`, `reboot` or `worker`.
     pub step: String,
     /// What came of it.
     pub result: String,

@@ -10,7 +10,8 @@ struct Bench {
 
 fn situation(verdict: Verdict) -> Situation {
     let steps = vec![Step::Setup, Step::Reconnect, Step::Transport];
-    Situation { verdict, steps, is_retrying: false, per_hour: 6 }
+    let patience = Patience { step: Duration::from_secs(45), reboot: Duration::from_secs(240) };
+    Situation { verdict, steps, is_retrying: false, per_hour: 6, patience }
 }
 
 impl Bench {
@@ -41,8 +42,8 @@ fn the_steps_come_one_after_the_other_and_end_with_a_visit() {
     bench.run(1000, &frozen);
     assert_eq!(bench.steps(), Step::ALL);
     let times: Vec<u64> = bench.taken.iter().map(|(at, _)| *at).collect();
-    assert_eq!(times, [11, 56, 116, 176], "each waits for its effect");
-    assert_eq!(bench.gave_up, [416]);
+    assert_eq!(times, [11, 56, 116, 176, 416], "each waits for its effect");
+    assert_eq!(bench.gave_up, [461]);
     let climb = bench.ladders.of("gate").unwrap();
     assert!(climb.advice().unwrap().starts_with("visit the camera: its picture is frozen"));
     assert!(climb.taken().all(|taken| taken.result.as_deref() == Some("still frozen")));
@@ -53,6 +54,13 @@ fn steps_that_do_not_apply_are_left_out() {
     let mut bench = Bench::new();
     bench.run(600, &Situation { steps: vec![Step::Setup], ..situation(Verdict::Dead) });
     assert_eq!((bench.steps(), bench.gave_up.len()), (vec![Step::Setup], 1));
+
+    // The waits are settings: a camera may take its time.
+    let mut bench = Bench::new();
+    let patience = Patience { step: Duration::from_secs(120), reboot: Duration::from_secs(600) };
+    bench.run(2000, &Situation { patience, steps: Step::ALL.to_vec(), ..situation(Verdict::Dead) });
+    let times: Vec<u64> = bench.taken.iter().map(|(at, _)| *at).collect();
+    assert_eq!(times, [11, 131, 266, 401, 1001]);
 
     // What the supervisor starts again and again needs no other start.
     let mut bench = Bench::new();

@@ -51,10 +51,10 @@ impl Tap {
     }
 
     /// The picture goes with the publication: what was shown then is shown no more, in a snapshot neither.
-    pub(crate) fn end(&self, now: Instant) {
+    pub(crate) fn end(&self) {
         let mut inner = self.lock();
         inner.newest = None;
-        inner.truth.end(now);
+        inner.truth.end();
     }
 
     pub(crate) fn tracks(&self, tracks: &Tracks) {

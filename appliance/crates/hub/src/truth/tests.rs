@@ -130,7 +130,8 @@ fn a_picture_that_stands_still_is_frozen() {
     assert!((68..80).contains(&scene.first(Verdict::Frozen)), "{:?}", scene.said);
     let since = scene.assess().unwrap().since;
     assert_eq!((since - scene.start).as_secs(), 60, "since it stands still");
-    scene.gops(4, |gop| 9_000 + gop, |_| 4000);
+    // Until the next look, which shows another picture.
+    scene.gops(10, |gop| 9_000 + gop, |_| 4000);
     assert_eq!(scene.assess().unwrap().verdict, Verdict::Ok);
 }
 
@@ -208,12 +209,41 @@ fn where_nobody_publishes_only_a_source_of_ours_is_dead() {
     assert_eq!(truth.assess(at(115)).0.unwrap().verdict, Verdict::Dead);
     // Connections that bring nothing do not make it better.
     truth.begin(at(120));
-    truth.end(at(121));
+    truth.end();
     let (finding, changed) = truth.assess(at(122));
     assert_eq!(finding.map(|finding| (finding.verdict, finding.since)), Some((Verdict::Dead, at(100))));
     assert!(!changed);
     truth.set(Settings { enabled: false, ..Settings::default() }, true, at(130));
     assert_eq!(truth.assess(at(130)), (None, true));
+}
+
+/// A camera that is silent after PLAY, asked anew again and again, was never said to be dead.
+#[test]
+fn sessions_that_bring_nothing_do_not_begin_the_silence_anew() {
+    let mut scene = Scene::new(&[Codec::H264]);
+    scene.truth.set(Settings::default(), true, scene.now);
+    scene.gops(20, |gop| gop, |_| 3000);
+    for _ in 0..3 {
+        (0..10).for_each(|_| scene.wait(1000));
+        scene.truth.end();
+        scene.wait(1000);
+        scene.truth.begin(scene.now);
+        scene.truth.on_tracks(&Tracks::new(vec![Track::new(TrackId::VIDEO, Codec::H264, Bytes::new())]));
+    }
+    assert!((34..=36).contains(&scene.first(Verdict::Dead)), "{:?}", scene.said);
+    assert_eq!(scene.said.last().unwrap().1, Verdict::Dead, "all along");
+
+    // A slow camera is slow after a reconnect too.
+    let mut scene = Scene::new(&[Codec::H264]);
+    scene.truth.set(Settings::default(), true, scene.now);
+    for at in 0..4 {
+        scene.keyframe(at);
+        (0..12).for_each(|_| scene.wait(1000));
+    }
+    scene.truth.end();
+    scene.truth.begin(scene.now);
+    (0..12).for_each(|_| scene.wait(1000));
+    scene.never_alarmed();
 }
 
 #[test]
@@ -317,7 +347,7 @@ fn at_most_one_keyframe_per_interval_is_decoded_and_none_twice() {
         scene.wait(1000);
     }
     begun.dedup();
-    assert_eq!(begun.len(), 6);
+    assert_eq!(begun.len(), 8);
     // None comes any more.
     let mut scene = Scene::new(&[Codec::H264]);
     scene.keyframe(1);
@@ -339,7 +369,7 @@ fn any_units_in_any_order_are_only_looked_at() {
     for round in 0..20_000 {
         match scene.random() % 7 {
             0 => scene.truth.begin(scene.now),
-            1 => scene.truth.end(scene.now),
+            1 => scene.truth.end(),
             2 => scene.unit(Codec::Aac, true, &[]),
             3 => scene.unit(Codec::H264, true, &[255; 5]),
             4 => scene.dts = Ticks::new(i64::from(round) - 10_000),

@@ -11,7 +11,7 @@ pub struct Truth {
     /// Whether the picture is watched at all. Default true.
     pub enabled: bool,
     /// The least time between two decoded keyframes. Black, covered and unfocused pictures are told after two of them,
-    /// so with the default within 30 s. `"1s"` to `"1h"`. Default `"10s"`.
+    /// so with the default within 30 s. `"1s"` to `"1h"`. Default `"8s"`.
     #[schemars(extend("minSpan" = "1s", "maxSpan" = "1h"))]
     pub interval: Span,
     /// Silence after which the picture is `dead`; for a camera with a slow rhythm three of its own pictures, if that is
@@ -38,7 +38,7 @@ impl Default for Truth {
     fn default() -> Self {
         Truth {
             enabled: true,
-            interval: Span::from_secs(10),
+            interval: Span::from_secs(8),
             dead_after: Span::from_secs(15),
             still_after: Span::from_secs(8),
             keyframe_after: Span::from_secs(20),
@@ -99,11 +99,24 @@ pub struct Mend {
     /// The most steps within an hour. 1 to 60. Default 6.
     #[schemars(range(min = 1, max = 60))]
     pub steps_per_hour: u32,
+    /// How long the effect of a step is waited for, and a quarter of a minute longer where the step begins with a pause.
+    /// A fault that is there again must show within it. `"5s"` to `"10m"`. Default `"45s"`.
+    #[schemars(extend("minSpan" = "5s", "maxSpan" = "10m"))]
+    pub wait: Span,
+    /// The same for a reboot: as long as the camera takes to be back. `"5s"` to `"30m"`. Default `"4m"`.
+    #[schemars(extend("minSpan" = "5s", "maxSpan" = "30m"))]
+    pub reboot_wait: Span,
 }
 
 impl Default for Mend {
     fn default() -> Self {
-        Mend { enabled: true, reboot: false, steps_per_hour: 6 }
+        Mend {
+            enabled: true,
+            reboot: false,
+            steps_per_hour: 6,
+            wait: Span::from_secs(45),
+            reboot_wait: Span::from_secs(240),
+        }
     }
 }
 
