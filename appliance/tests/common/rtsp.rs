@@ -35,11 +35,6 @@ impl RtspServer {
         server
     }
 
-    /// Where it listens on 127.0.0.1.
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-
     /// Its address.
     pub(crate) fn url(&self) -> String {
         format!("rtsp://127.0.0.1:{}/main", self.port)

@@ -83,7 +83,7 @@ fn a_camera_behind_tls_with_a_certificate_of_its_own_is_taken_and_another_refuse
     let login = ["--user", "installer", "--password", "secret", "--tls", &cert, &key];
     let server =
         RtspServer::with(&[&login[..], &["--file", recording.to_str().unwrap(), "--audio"]].concat());
-    let url = format!("rtsps://installer:secret@127.0.0.1:{}/main", server.port());
+    let url = server.url().replace("rtsp://", "rtsps://installer:secret@");
     let mut known = source(&url);
     known["source"]["ca"] = json!(cert);
     let gateway = Gateway::with_mountpoints(json!({ "known": known, "unknown": source(&url) }));
