@@ -85,8 +85,8 @@ pub(crate) fn prove(
     }
     let mut trials = Trials::default();
     let works = of_codec.find(|candidate| {
-        trials.add(candidate, wish, true, &mut tell, |candidate| {
-            trial::encode(candidate, wish, pictures).map(|seen| (seen.text(), None))
+        trials.add(candidate, wish, true, &mut tell, |candidate, beat| {
+            trial::encode(candidate, wish, pictures, beat).map(|seen| (seen.text(), None))
         })
     });
     tell(&trials.0);
@@ -106,8 +106,8 @@ pub(crate) fn measure(wish: &EncoderWish, mut tell: impl FnMut(&[EncoderTrial]))
             continue;
         }
         let chooses = !is_chosen && candidate.codec == wish.codec;
-        let measured = |candidate: &Candidate| {
-            let seen = trial::measure(candidate, wish, MEASURED_WITH)?;
+        let measured = |candidate: &Candidate, beat: &mut dyn FnMut()| {
+            let seen = trial::measure(candidate, wish, MEASURED_WITH, beat)?;
             let sessions =
                 if candidate.hardware { trial::sessions(candidate, wish, MEASURED_WITH) } else { 0 };
             Ok((seen.text(), Some(seen.measured(candidate.codec, sessions))))
@@ -143,7 +143,7 @@ impl Trials {
         wish: &EncoderWish,
         chooses: bool,
         tell: &mut impl FnMut(&[EncoderTrial]),
-        try_out: impl FnOnce(&Candidate) -> Result<Seen, String>,
+        try_out: impl FnOnce(&Candidate, &mut dyn FnMut()) -> Result<Seen, String>,
     ) -> bool {
         let refused = refusal(candidate, wish);
         let (hardware, name) = (candidate.hardware, candidate.name.to_owned());
@@ -153,7 +153,7 @@ impl Trials {
             return false;
         }
         tell(&self.0);
-        let seen = available(candidate).and_then(|()| try_out(candidate));
+        let seen = available(candidate).and_then(|()| try_out(candidate, &mut || tell(&self.0)));
         let works = seen.is_ok();
         if let Some(trial) = self.0.last_mut() {
             trial.works = works;

@@ -14,7 +14,12 @@ use rustix::time::{ClockId, clock_gettime};
 const PICTURES: u32 = 16;
 /// After this many the rate is changed.
 const CHANGE_AFTER: u32 = 8;
+/// For hardware: a driver that takes longer hangs.
 const DEADLINE: gst::ClockTime = gst::ClockTime::from_seconds(4);
+/// For software: what takes longer is only short of processor time, and no other would do better.
+const DEADLINE_IN_SOFTWARE: gst::ClockTime = gst::ClockTime::from_seconds(60);
+/// How often somebody hears that it still goes on.
+const BEAT: gst::ClockTime = gst::ClockTime::from_seconds(1);
 /// More sessions than this are not looked for.
 const SESSIONS_MAX: usize = 8;
 
@@ -50,18 +55,29 @@ impl Seen {
     }
 }
 
-/// Encodes a few pictures; what was seen, either way. What it costs is not told.
-pub(super) fn encode(candidate: &Candidate, wish: &EncoderWish, pictures: Pictures) -> Result<Seen, String> {
+/// Encodes a few pictures; what was seen, either way. What it costs is not told. `beat` is called while software takes
+/// its time.
+pub(super) fn encode(
+    candidate: &Candidate,
+    wish: &EncoderWish,
+    pictures: Pictures,
+    beat: &mut dyn FnMut(),
+) -> Result<Seen, String> {
     elements::require(&["videotestsrc", "capsfilter", "appsink"]).map_err(|error| error.to_string())?;
     let wish = EncoderWish { codec: candidate.codec, ..wish.clone() };
-    let seen = Run::start(Some(candidate.name), &wish, pictures).and_then(|run| run.finish(pictures));
+    let seen = Run::start(Some(candidate), &wish, pictures).and_then(|run| run.finish(pictures, beat));
     seen.map_err(|error| error.to_string())
 }
 
 /// Like [`encode`], with what it costs.
-pub(super) fn measure(candidate: &Candidate, wish: &EncoderWish, pictures: Pictures) -> Result<Seen, String> {
-    let mut seen = encode(candidate, wish, pictures)?;
-    let pictures_alone = Run::start(None, wish, pictures).and_then(|run| run.finish(pictures));
+pub(super) fn measure(
+    candidate: &Candidate,
+    wish: &EncoderWish,
+    pictures: Pictures,
+    beat: &mut dyn FnMut(),
+) -> Result<Seen, String> {
+    let mut seen = encode(candidate, wish, pictures, beat)?;
+    let pictures_alone = Run::start(None, wish, pictures).and_then(|run| run.finish(pictures, beat));
     seen.cpu_us = seen.cpu_us.saturating_sub(pictures_alone.map_or(0, |seen| seen.cpu_us));
     Ok(seen)
 }
@@ -71,7 +87,7 @@ pub(super) fn sessions(candidate: &Candidate, wish: &EncoderWish, pictures: Pict
     let wish = EncoderWish { codec: candidate.codec, ..wish.clone() };
     let mut open: Vec<Run> = Vec::new();
     while open.len() < SESSIONS_MAX {
-        let Ok(run) = Run::start(Some(candidate.name), &wish, pictures) else { break };
+        let Ok(run) = Run::start(Some(candidate), &wish, pictures) else { break };
         // One picture is proof enough: sessions that are too many are refused when they begin. The rest of the
         // pictures waits in the sink's queue, so it stays open.
         if run.sink.try_pull_sample(DEADLINE).is_none() {
@@ -89,12 +105,17 @@ struct Run {
     name: &'static str,
     bitrate: u32,
     codec: PictureCodec,
+    deadline: gst::ClockTime,
     begun: (u64, u64),
 }
 
 impl Run {
     /// Without an encoder the pictures alone are made.
-    fn start(name: Option<&'static str>, wish: &EncoderWish, pictures: Pictures) -> Result<Run, WorkError> {
+    fn start(
+        candidate: Option<&Candidate>,
+        wish: &EncoderWish,
+        pictures: Pictures,
+    ) -> Result<Run, WorkError> {
         // Every pixel moves: what a camera shows costs less.
         let source = make(
             "videotestsrc",
@@ -110,13 +131,16 @@ impl Run {
         // So that the encoder is still at work when its rate is changed.
         sink.set_property("max-buffers", 1_u32);
         let mut all = vec![source, filter(raw_caps(pictures))?];
-        if let Some(name) = name {
-            all.extend(encoder(name, wish, pictures)?);
+        if let Some(candidate) = candidate {
+            all.extend(encoder(candidate.name, wish, pictures)?);
         }
         all.push(sink.clone().upcast());
         let pipeline = gst::Pipeline::new();
         let (bitrate, codec) = (wish.bitrate, wish.codec);
-        let run = Run { pipeline, sink, name: name.unwrap_or_default(), bitrate, codec, begun: clocks() };
+        let name = candidate.map_or("", |candidate| candidate.name);
+        let is_hardware = candidate.is_some_and(|candidate| candidate.hardware);
+        let deadline = if is_hardware { DEADLINE } else { DEADLINE_IN_SOFTWARE };
+        let run = Run { pipeline, sink, name, bitrate, codec, deadline, begun: clocks() };
         chain(&run.pipeline, &all.iter().collect::<Vec<_>>())?;
         run.pipeline.set_state(gst::State::Playing)?;
         Ok(run)
@@ -126,7 +150,7 @@ impl Run {
         WorkError::Element { element: self.name.to_owned(), text: text.into() }
     }
 
-    fn finish(self, pictures: Pictures) -> Result<Seen, WorkError> {
+    fn finish(self, pictures: Pictures, beat: &mut dyn FnMut()) -> Result<Seen, WorkError> {
         let mut seen = Seen {
             encoded: 0,
             profile_level: String::new(),
@@ -135,8 +159,8 @@ impl Run {
             wall_us: 0,
             pixels: u64::from(pictures.width) * u64::from(pictures.height) * u64::from(PICTURES),
         };
-        let deadline = self.begun.1 + DEADLINE.useconds();
-        while let Some(sample) = self.next(deadline)? {
+        let deadline = self.begun.1 + self.deadline.useconds();
+        while let Some(sample) = self.next(deadline, beat)? {
             if self.name.is_empty() {
                 continue;
             }
@@ -165,19 +189,22 @@ impl Run {
     }
 
     /// The next picture; none at the end.
-    fn next(&self, deadline: u64) -> Result<Option<gst::Sample>, WorkError> {
-        let left = gst::ClockTime::from_useconds(deadline.saturating_sub(clocks().1));
-        if let Some(sample) = self.sink.try_pull_sample(left) {
-            return Ok(Some(sample));
-        }
-        let bus = self.pipeline.bus().ok_or(WorkError::Ended)?;
-        let error = bus.pop_filtered(&[gst::MessageType::Error]);
-        match error.as_ref().map(|message| message.view()) {
-            Some(gst::MessageView::Error(error)) => Err(element_error(error)),
-            _ if self.sink.is_eos() => Ok(None),
-            _ => {
-                Err(self
-                    .failed(format!("did not finish {PICTURES} pictures within {} s", DEADLINE.seconds())))
+    fn next(&self, deadline: u64, beat: &mut dyn FnMut()) -> Result<Option<gst::Sample>, WorkError> {
+        loop {
+            let left = gst::ClockTime::from_useconds(deadline.saturating_sub(clocks().1));
+            if let Some(sample) = self.sink.try_pull_sample(left.min(BEAT)) {
+                return Ok(Some(sample));
+            }
+            let bus = self.pipeline.bus().ok_or(WorkError::Ended)?;
+            let error = bus.pop_filtered(&[gst::MessageType::Error]);
+            match error.as_ref().map(|message| message.view()) {
+                Some(gst::MessageView::Error(error)) => return Err(element_error(error)),
+                _ if self.sink.is_eos() => return Ok(None),
+                _ if left > BEAT => beat(),
+                _ => {
+                    let within = self.deadline.seconds();
+                    return Err(self.failed(format!("did not finish {PICTURES} pictures within {within} s")));
+                }
             }
         }
     }
@@ -262,7 +289,7 @@ mod tests {
             println!("skipped: no openh264enc here");
             return;
         }
-        let seen = measure(&OPENH264, &EncoderWish::default(), SMALL).unwrap();
+        let seen = measure(&OPENH264, &EncoderWish::default(), SMALL, &mut || {}).unwrap();
         assert_eq!((seen.encoded, seen.changes_bitrate), (PICTURES, true), "{}", seen.text());
         assert!(seen.profile_level.starts_with("constrained baseline "), "{}", seen.profile_level);
         let measured = seen.measured(PictureCodec::H264, 0);
@@ -279,7 +306,7 @@ mod tests {
             println!("skipped: there is a hardware encoder here");
             return;
         }
-        let reason = encode(&none, &EncoderWish::default(), SMALL).err().unwrap();
+        let reason = encode(&none, &EncoderWish::default(), SMALL, &mut || {}).err().unwrap();
         assert!(reason.contains("v4l2h264enc"), "{reason}");
     }
 }
