@@ -24,7 +24,9 @@ use crate::wiring::{
 use fieldgate_hub::{Context, Pulses, Registry, Shard, ShardError, StreamState};
 use fieldgate_model::Config;
 use fieldgate_model::config::{Part, Problem};
-use fieldgate_net::{ConnectionLimits, PushPhase, RtmpForm, RtmpServerCounters, RtmpServerSettings};
+use fieldgate_net::{
+    ConnectionLimits, Cutting, PushPhase, RtmpForm, RtmpServerCounters, RtmpServerSettings, Viewers,
+};
 use fieldgate_proto::rtmp::Limits;
 use fieldgate_spool::{Spool, SpoolError};
 use fieldgate_worker::Spawner;
@@ -92,7 +94,7 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     let cancel = CancellationToken::new();
     let media_cancel = CancellationToken::new();
     let pulses = Pulses::default();
-    let (wiring, settings_feed, inspecting) =
+    let (wiring, settings_feed, inspecting, cutting) =
         wire(&options, &first, &pulses, &media_cancel, clock.clone(), access)?;
     let (notifier, notify_thread) = Notifier::start()?;
 
@@ -171,6 +173,7 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     let pulse = pulses.watch("pictures", OWNER_SILENCE);
     let pictures = PictureWatch::new(wiring.clone(), supervisor.clone(), pulse).run(cancel.clone());
     critical.spawn(named("the watch over pictures", Box::new(Box::pin(pictures))));
+    critical.spawn(named("the segmenters", Box::new(Box::pin(cutting.run(cancel.clone())))));
     critical.spawn(named("the inspector", Box::new(Box::pin(inspecting.run(cancel.clone())))));
     let (kmp_control, controlling) = (wiring.kmp_control.clone(), cancel.clone());
     let controlled = async move { kmp_control.run(controlling).await };
@@ -246,6 +249,8 @@ async fn announce_start(
         "kmp": of(|key| matches!(key, ChildKey::KmpListener { .. })),
         "kmps": of(|key| matches!(key, ChildKey::KmpsListener { .. })),
         "admin": of(|key| matches!(key, ChildKey::Admin)),
+        "http": of(|key| matches!(key, ChildKey::HttpListener { .. })),
+        "https": of(|key| matches!(key, ChildKey::HttpsListener { .. })),
         "kmp_api": of(|key| matches!(key, ChildKey::KmpApi { .. })),
     }});
     // Whoever started us may have closed its end; that is no reason to stop.
@@ -262,7 +267,7 @@ fn wire(
     media_cancel: &CancellationToken,
     clock: fieldgate_hub::Clock,
     access: Access,
-) -> Result<(Wiring, watch::Sender<Arc<RtmpServerSettings>>, Inspecting), RunError> {
+) -> Result<(Wiring, watch::Sender<Arc<RtmpServerSettings>>, Inspecting, Cutting), RunError> {
     let shards: Result<Vec<Shard>, ShardError> =
         (0..shard_count(config)).map(|index| Shard::start(index, pulses, media_cancel.clone())).collect();
     let shards = shards?;
@@ -276,6 +281,7 @@ fn wire(
         pulses: pulses.clone(),
         cancel: CancellationToken::new(),
     };
+    let (viewers, cutting) = Viewers::new(context.clone(), Arc::new(config.clone()));
     let (total, per_address) = connection_limits_of(config);
     let spawner = Spawner::start()?;
     let spool = Arc::new(Spool::start(options.state.join("spool"), context.clock.clone())?);
@@ -309,6 +315,7 @@ fn wire(
         rtmp_counters,
         rtmp_settings,
         kmp_in: KmpIn::new(config),
+        viewers,
         board,
         spool,
         admission,
@@ -316,7 +323,7 @@ fn wire(
         access: Arc::new(access),
         socket_folder: options.state.clone(),
     };
-    Ok((wiring, settings_feed, inspecting))
+    Ok((wiring, settings_feed, inspecting, cutting))
 }
 
 /// What children read as they go follows the config that runs.
@@ -335,6 +342,7 @@ async fn follow_settings(
         wiring.admission.enforce();
         wiring.kmp_control.enforce();
         wiring.kmp_in.follow(&now);
+        wiring.viewers.follow(now);
         tokio::select! {
             () = cancel.cancelled() => return,
             changed = config.changed() => if changed.is_err() {

@@ -15,10 +15,10 @@ use fieldgate_media::TrackKind;
 use fieldgate_model::config::{self, Config, Source, Span};
 use fieldgate_model::status::{
     Activity, Counters, EncoderStatus, KmpPushStatus, ListenerStatus, MountpointStatus, Notice, PushStatus,
-    SourceStatus, SpoolStatus, State, Status, StreamStatus, TrackStatus, WorkerStatus,
+    SourceStatus, SpoolStatus, State, Status, StreamStatus, TrackStatus, WatchingStatus, WorkerStatus,
 };
 use fieldgate_model::{Timestamp, config::Push};
-use fieldgate_net::{KmpPush, KmpPushReport, PushPhase, PushReport};
+use fieldgate_net::{KmpPush, KmpPushReport, PushPhase, PushReport, WatchedReport};
 use fieldgate_spool::SpoolReport;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -91,6 +91,8 @@ impl StatusBoard {
                 ChildKey::RtmpsListener { .. } => "rtmps",
                 ChildKey::KmpListener { .. } => "kmp",
                 ChildKey::KmpsListener { .. } => "kmps",
+                ChildKey::HttpListener { .. } => "http",
+                ChildKey::HttpsListener { .. } => "https",
                 ChildKey::KmpApi { .. } => "kmp_api",
                 _ => continue,
             };
@@ -109,6 +111,12 @@ impl StatusBoard {
             if kind == "rtmp" {
                 listener.connections = counts.open as u64;
                 listener.refused = self.wiring.rtmp_counters.refused.load(Ordering::Relaxed);
+            }
+            if kind == "http" || kind == "https" {
+                // Of all viewers' listeners together.
+                let counts = self.wiring.viewers.limits().counts();
+                listener.connections = counts.open as u64;
+                listener.refused = counts.refused_total + counts.refused_per_address;
             }
             if kind == "kmp" || kind == "kmps" {
                 // Of all KMP listeners together.
@@ -164,15 +172,18 @@ impl StatusBoard {
             Some(_) => KmpPush::SUBSCRIBERS,
             None => u64::from(push.activity.state == State::Running),
         };
+        let watched = self.wiring.viewers.report(name);
         let own = pushes.values().filter(|push| push.rendition.is_none());
         let pushed = own.map(reads).sum::<u64>()
-            + renditions.values().filter(|rendition| rendition.stream.is_some()).count() as u64;
+            + renditions.values().filter(|rendition| rendition.stream.is_some()).count() as u64
+            + u64::from(watched.is_some_and(|watched| watched.is_cut));
         MountpointStatus {
             template,
             source: self.source(name, &settings.source, mountpoint.as_deref(), snapshot),
             stream: mountpoint.as_deref().and_then(|mountpoint| stream_status(mountpoint, &pace)),
             picture: self.wiring.sight.pictures.picture(name),
             players: u32::try_from(ring.subscribers.saturating_sub(pushed)).unwrap_or(u32::MAX),
+            watching: watched.map(watching_status),
             pushes,
             renditions,
             counters: Counters {
@@ -287,6 +298,18 @@ fn stream_status(mountpoint: &Mountpoint, pace: &Pace) -> Option<StreamStatus> {
         bitrate: pace.bitrate,
         newest_unit_age: Span::from_millis(u64::try_from(pace.idle.as_millis()).unwrap_or(u64::MAX)),
     })
+}
+
+fn watching_status(report: WatchedReport) -> WatchingStatus {
+    WatchingStatus {
+        viewers: report.viewers,
+        is_cut: report.is_cut,
+        segments: report.segments,
+        held_bytes: report.held_bytes,
+        answers: report.answers,
+        sent_bytes: report.sent_bytes,
+        lost_units: report.lost_units,
+    }
 }
 
 fn push_status(

@@ -24,6 +24,7 @@ mod spools;
 mod transports;
 mod treatment;
 mod truth;
+mod viewers;
 mod ways;
 
 pub use admission::Admission;
@@ -48,7 +49,7 @@ use capacity::Capacity;
 use discovery::Cameras;
 use encoders::Encoders;
 use fieldgate_hub::{Context, Mountpoint, Retry, Shard};
-use fieldgate_net::{ConnectionLimits, RtmpServerCounters, RtmpServerSettings};
+use fieldgate_net::{ConnectionLimits, RtmpServerCounters, RtmpServerSettings, Viewers};
 use fieldgate_spool::Spool;
 use fieldgate_worker::Spawner;
 use std::path::PathBuf;
@@ -84,6 +85,8 @@ pub struct Wiring {
     pub rtmp_settings: watch::Receiver<Arc<RtmpServerSettings>>,
     /// What KMP listeners and sources share.
     pub kmp_in: KmpIn,
+    /// Those who watch by HTTP.
+    pub viewers: Viewers,
     /// Where children leave what the status shows.
     pub board: Arc<Board>,
     /// What is kept on disk for upstreams, and the ledger.
@@ -130,6 +133,17 @@ impl Start for Wiring {
             (ChildKey::KmpsListener { address, .. }, ChildSettings::KmpsListener { cert, key: private }) => {
                 let (address, key, files) = (*address, key.clone(), (cert.clone(), private.clone()));
                 Box::pin(async move { wiring.kmp_listener(key, address, Some(files), context).await })
+            }
+            (ChildKey::HttpListener { address, .. }, _) => {
+                let (address, key) = (*address, key.clone());
+                Box::pin(async move { wiring.viewers_listener(key, address, None, context).await })
+            }
+            (
+                ChildKey::HttpsListener { address, .. },
+                ChildSettings::HttpsListener { cert, key: private },
+            ) => {
+                let (address, key, files) = (*address, key.clone(), (cert.clone(), private.clone()));
+                Box::pin(async move { wiring.viewers_listener(key, address, Some(files), context).await })
             }
             (ChildKey::Mountpoint(name), ChildSettings::Mountpoint(settings)) => {
                 let (name, settings) = (name.clone(), settings.clone());

@@ -196,7 +196,25 @@ fn mountpoints(page: &mut Page, status: &Status) {
     let bitrate = all().filter_map(|(labels, it)| Some((labels, it.stream.as_ref()?.bitrate)));
     page.family("stream_bits_per_second", "gauge", "Bitrate over the last seconds.", bitrate);
     page.counters("mountpoint", "taken in", all().map(|(labels, it)| (labels, it.counters)));
+    watching(page, status);
     kmp_in(page, status);
+}
+
+/// Viewers by HTTP.
+fn watching(page: &mut Page, status: &Status) {
+    let all = status.mountpoints.iter();
+    let each =
+        || all.clone().filter_map(|(name, it)| Some((vec![("mountpoint", name.as_str())], it.watching?)));
+    page.family("viewers", "gauge", "Viewers by HTTP now.", each().map(|(l, it)| (l, it.viewers)));
+    page.family("segments", "gauge", "Segments kept for viewers.", each().map(|(l, it)| (l, it.segments)));
+    let held = each().map(|(l, it)| (l, it.held_bytes));
+    page.family("segment_bytes", "gauge", "Bytes of segments kept for viewers.", held);
+    let answers = each().map(|(l, it)| (l, it.answers));
+    page.family("viewer_answers_total", "counter", "Playlists and files sent to viewers.", answers);
+    let sent = each().map(|(l, it)| (l, it.sent_bytes));
+    page.family("viewer_bytes_total", "counter", "Bytes sent to viewers by HTTP.", sent);
+    let lost = each().map(|(l, it)| (l, it.lost_units));
+    page.family("segmenter_lost_units_total", "counter", "Units that the segmenter missed.", lost);
 }
 
 /// Tracks that come by KMP, over all their connections.

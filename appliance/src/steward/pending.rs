@@ -58,9 +58,16 @@ fn is_in(part: &Part, config: &Config) -> bool {
         Part::RtmpListen => !config.rtmp.listen.is_empty(),
         Part::KmpListen => !config.kmp.listen.is_empty(),
         Part::KmpTls => config.kmp.tls.is_some(),
+        Part::HttpListen => !config.http.listen.is_empty(),
+        Part::HttpTls => config.http.tls.is_some(),
         Part::AdminListen => !config.admin.listen.is_empty(),
         Part::KmpApplication { name } => config.compat.kmp.applications.contains_key(name),
         Part::KmpApi => !config.compat.kmp.api.listen.is_empty(),
-        Part::RtmpLimits | Part::KmpLimits | Part::Discovery | Part::Media | Part::Limits => true,
+        Part::RtmpLimits
+        | Part::KmpLimits
+        | Part::HttpLimits
+        | Part::Discovery
+        | Part::Media
+        | Part::Limits => true,
     }
 }

@@ -51,6 +51,20 @@ pub enum ChildKey {
         /// 0 for the first of that address.
         nth: usize,
     },
+    /// Serves viewers by HTTP on one address.
+    HttpListener {
+        /// As in the config.
+        address: SocketAddr,
+        /// 0 for the first of that address.
+        nth: usize,
+    },
+    /// Serves viewers by HTTPS on one address.
+    HttpsListener {
+        /// As in the config.
+        address: SocketAddr,
+        /// 0 for the first of that address.
+        nth: usize,
+    },
     /// A stream's place in the hub.
     Mountpoint(String),
     /// What feeds a mountpoint: a camera or a pull. A `publish` source has none: it waits for others.
@@ -134,7 +148,9 @@ impl ChildKey {
             | ChildKey::KmpsListener { .. }
             | ChildKey::Rendition(_)
             | ChildKey::Source(_) => Stage::Inputs,
-            ChildKey::Push { .. } => Stage::Outputs,
+            ChildKey::HttpListener { .. } | ChildKey::HttpsListener { .. } | ChildKey::Push { .. } => {
+                Stage::Outputs
+            }
             ChildKey::Mountpoint(_) => Stage::Streams,
             ChildKey::Admin => Stage::Admin,
         }
@@ -159,6 +175,8 @@ impl ChildKey {
             | ChildKey::RtmpsListener { .. }
             | ChildKey::KmpListener { .. }
             | ChildKey::KmpsListener { .. }
+            | ChildKey::HttpListener { .. }
+            | ChildKey::HttpsListener { .. }
             | ChildKey::KmpApi { .. } => None,
         }
     }
@@ -171,6 +189,8 @@ impl ChildKey {
             ChildKey::RtmpsListener { .. } => Part::RtmpTls,
             ChildKey::KmpListener { .. } => Part::KmpListen,
             ChildKey::KmpsListener { .. } => Part::KmpTls,
+            ChildKey::HttpListener { .. } => Part::HttpListen,
+            ChildKey::HttpsListener { .. } => Part::HttpTls,
             ChildKey::KmpApi { .. } => Part::KmpApi,
             ChildKey::Mountpoint(name) => Part::Mountpoint { name: name.clone() },
             ChildKey::Source(name) => Part::Source { name: name.clone() },
@@ -187,6 +207,8 @@ impl ChildKey {
             ChildKey::RtmpsListener { .. } => Path::root().field("rtmp").field("tls"),
             ChildKey::KmpListener { .. } => Path::root().field("kmp").field("listen"),
             ChildKey::KmpsListener { .. } => Path::root().field("kmp").field("tls"),
+            ChildKey::HttpListener { .. } => Path::root().field("http").field("listen"),
+            ChildKey::HttpsListener { .. } => Path::root().field("http").field("tls"),
             ChildKey::KmpApi { .. } => Path::root().field("compat").field("kmp").field("api").field("listen"),
             ChildKey::Mountpoint(name) => Path::mountpoint(origin_of(name)),
             ChildKey::Source(name) => Path::mountpoint(name).field("source"),
@@ -204,6 +226,8 @@ impl fmt::Display for ChildKey {
             ChildKey::RtmpsListener { address, .. } => write!(f, "rtmps {address}"),
             ChildKey::KmpListener { address, .. } => write!(f, "kmp {address}"),
             ChildKey::KmpsListener { address, .. } => write!(f, "kmps {address}"),
+            ChildKey::HttpListener { address, .. } => write!(f, "http {address}"),
+            ChildKey::HttpsListener { address, .. } => write!(f, "https {address}"),
             ChildKey::KmpApi { address, .. } => write!(f, "kmp api {address}"),
             ChildKey::Mountpoint(name) => write!(f, "mountpoint {name}"),
             ChildKey::Source(name) => write!(f, "source {name}"),
@@ -284,6 +308,15 @@ pub enum ChildSettings {
         /// Private key, PEM.
         key: PathBuf,
     },
+    /// A viewers' listener; its address is in the key.
+    HttpListener,
+    /// A viewers' listener with TLS; its address is in the key.
+    HttpsListener {
+        /// Certificate chain, PEM.
+        cert: PathBuf,
+        /// Private key, PEM.
+        key: PathBuf,
+    },
     /// A mountpoint.
     Mountpoint(MountpointSettings),
     /// A source of ours.
@@ -332,6 +365,15 @@ pub fn children_of(config: &Config) -> BTreeMap<ChildKey, ChildSettings> {
         for (nth, address) in numbered(&tls.listen) {
             let settings = ChildSettings::KmpsListener { cert: tls.cert.clone(), key: tls.key.clone() };
             children.insert(ChildKey::KmpsListener { address, nth }, settings);
+        }
+    }
+    for (nth, address) in numbered(&config.http.listen) {
+        children.insert(ChildKey::HttpListener { address, nth }, ChildSettings::HttpListener);
+    }
+    if let Some(tls) = &config.http.tls {
+        for (nth, address) in numbered(&tls.listen) {
+            let settings = ChildSettings::HttpsListener { cert: tls.cert.clone(), key: tls.key.clone() };
+            children.insert(ChildKey::HttpsListener { address, nth }, settings);
         }
     }
     for (nth, address) in numbered(&config.compat.kmp.api.listen) {

@@ -181,8 +181,8 @@ impl Take {
         [("video", &self.video, &got.video), ("audio", &self.audio, &got.audio)]
     }
 
-    /// Sound may start elsewhere than picture in `got`; so offsets are compared on units that are the same.
-    fn assert_offset_kept(&self, got: &Take, who: &str) {
+    /// Panics where sound moved against the picture. It may start elsewhere than picture in `got`; so offsets are compared on units that are the same.
+    pub(crate) fn assert_offset_kept(&self, got: &Take, who: &str) {
         let shift = |sent: &Track, got: &Track| {
             let last = got.frames.last()?;
             let same = sent.frames.iter().rev().find(|frame| same_unit(frame, last))?;

@@ -99,6 +99,8 @@ struct Feed {
     timeline: Timeline,
     kicked: CancellationToken,
     generation: u64,
+    /// The place in the ring of what the present or last publisher brought first.
+    began_at: u64,
     limits: Limits,
     is_masked: bool,
 }
@@ -129,6 +131,7 @@ impl Mountpoint {
                 timeline: Timeline::default(),
                 kicked: CancellationToken::new(),
                 generation: 0,
+                began_at: 0,
                 limits,
                 is_masked: false,
             }),
@@ -182,6 +185,12 @@ impl Mountpoint {
         self.lock().publisher.clone()
     }
 
+    /// The present or last publication: how many there were with it, and the place in the ring where it begins.
+    pub fn publication(&self) -> (u64, u64) {
+        let feed = self.lock();
+        (feed.generation, feed.began_at)
+    }
+
     /// Becomes its publisher, with a stream as it comes from elsewhere. Must be called on its shard.
     pub fn claim(
         self: &Arc<Self>,
@@ -214,6 +223,7 @@ impl Mountpoint {
         }
         feed.publisher = Some(info);
         feed.generation += 1;
+        feed.began_at = self.ring.head();
         feed.kicked = self.closed.child_token();
         let mut timeline = std::mem::take(&mut feed.timeline);
         timeline.restart();

@@ -195,6 +195,11 @@ impl Ring {
         self.lock().push_tracks(tracks, header_of)
     }
 
+    /// The place that the next entry gets.
+    pub(crate) fn head(&self) -> u64 {
+        self.lock().head()
+    }
+
     /// Wakes subscribers that wait in [`Subscriber::changed`].
     pub fn wake(&self) {
         self.changed.notify_waiters();

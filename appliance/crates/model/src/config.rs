@@ -6,6 +6,7 @@
 mod accepts;
 mod diff;
 mod discovery;
+mod http;
 mod json;
 mod kmp_control;
 mod kmp_listen;
@@ -29,6 +30,7 @@ mod validate;
 pub use accepts::{Accepts, AudioCodec, VideoCodec};
 pub use diff::{Action, Change, Changes, Part, Scope, diff};
 pub use discovery::Discovery;
+pub use http::{Hls, Http, HttpTls};
 pub use kmp_control::{Compat, KmpApplication, KmpControl, KmpControlApi, KmpHeader};
 pub use kmp_listen::{Kmp, KmpChannel, KmpTls};
 pub use limits::Limits;
@@ -70,6 +72,8 @@ pub struct Config {
     pub rtmp: Rtmp,
     /// The KMP receiver that other gateways and Kaltura's connectors send to. Default: off.
     pub kmp: Kmp,
+    /// The HTTP server that viewers watch from. Default: off.
+    pub http: Http,
     /// The local HTTP API and installers' page.
     pub admin: Admin,
     /// How the media plane uses the machine.
@@ -92,6 +96,7 @@ impl Default for Config {
             schema: SCHEMA,
             rtmp: Rtmp::default(),
             kmp: Kmp::default(),
+            http: Http::default(),
             admin: Admin::default(),
             media: Media::default(),
             limits: Limits::default(),

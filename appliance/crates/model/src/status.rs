@@ -177,8 +177,11 @@ pub struct MountpointStatus {
     /// What is said of the picture; absent where none is expected or watched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub picture: Option<PictureStatus>,
-    /// Players now.
+    /// Players by RTMP now.
     pub players: u32,
+    /// Viewers by HTTP; absent until there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watching: Option<WatchingStatus>,
     /// Pushes by id.
     pub pushes: BTreeMap<String, PushStatus>,
     /// Forms of the stream that pushes need and that are made here, by name.
@@ -186,6 +189,26 @@ pub struct MountpointStatus {
     pub renditions: BTreeMap<String, RenditionStatus>,
     /// Counters since the mountpoint exists.
     pub counters: Counters,
+}
+
+/// Viewers by HTTP, and the segments that are made for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WatchingStatus {
+    /// Viewers now.
+    pub viewers: u64,
+    /// Whether the stream is being cut into segments now: from the first viewer until a while after the last.
+    pub is_cut: bool,
+    /// Whole segments kept now, of each track.
+    pub segments: u64,
+    /// Bytes of segments kept now.
+    pub held_bytes: u64,
+    /// Playlists and files sent.
+    pub answers: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
+    /// Units that the segmenter missed.
+    pub lost_units: u64,
 }
 
 /// Whether the picture is the truth.

@@ -19,6 +19,7 @@ mod rtmp_push;
 mod rtmp_server;
 mod socket;
 mod tls;
+mod viewers;
 mod wire;
 
 pub use camera_relay::{CameraRelay, CameraRelayError};
@@ -48,4 +49,5 @@ pub use rtmp_server::{
     RtmpServerSettings, RtmpStreamView, RtmpTotals,
 };
 pub use tls::{CertificateState, ClientTls, ServerCertificates, TlsError};
+pub use viewers::{Cutting, ViewerListener, Viewers, WatchedReport};
 pub use wire::RtmpForm;

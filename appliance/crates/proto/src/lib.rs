@@ -11,6 +11,7 @@
 )]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::panic))]
 
+mod civil;
 pub mod dns_sd;
 pub mod http_auth;
 pub mod kmp;
@@ -20,3 +21,4 @@ mod mutation;
 pub mod onvif;
 pub mod rtmp;
 pub mod rtsp_probe;
+pub mod segment;

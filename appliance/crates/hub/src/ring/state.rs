@@ -190,6 +190,10 @@ impl State {
         true
     }
 
+    pub(super) fn head(&self) -> u64 {
+        self.head
+    }
+
     fn base(&self) -> u64 {
         self.head - self.entries.len() as u64
     }

@@ -21,6 +21,12 @@ pub enum Part {
     KmpTls,
     /// Channels, senders, limits and timeouts of the KMP receiver.
     KmpLimits,
+    /// Where viewers' HTTP is listened for.
+    HttpListen,
+    /// Where viewers' HTTPS is listened for, and with which certificate.
+    HttpTls,
+    /// Limits and timeouts of the viewers' HTTP server.
+    HttpLimits,
     /// Where the admin API is listened for.
     AdminListen,
     /// How the media plane uses the machine.
@@ -69,6 +75,9 @@ impl fmt::Display for Part {
             Part::KmpListen => f.write_str("kmp.listen"),
             Part::KmpTls => f.write_str("kmp.tls"),
             Part::KmpLimits => f.write_str("kmp"),
+            Part::HttpListen => f.write_str("http.listen"),
+            Part::HttpTls => f.write_str("http.tls"),
+            Part::HttpLimits => f.write_str("http"),
             Part::AdminListen => f.write_str("admin.listen"),
             Part::Media => f.write_str("media"),
             Part::Limits => f.write_str("limits"),
@@ -159,6 +168,10 @@ fn is_provisional(change: &Change) -> bool {
         Part::RtmpLimits
         | Part::Discovery
         | Part::KmpLimits
+        // Viewers come and go: nothing of the gateway's own way in or out depends on them.
+        | Part::HttpListen
+        | Part::HttpTls
+        | Part::HttpLimits
         | Part::Media
         | Part::Limits
         | Part::Mountpoint { .. }
@@ -175,8 +188,18 @@ pub fn diff(from: &Config, to: &Config) -> Changes {
         }
     };
     // Destructured, so that a new setting cannot be forgotten here.
-    let Config { schema: _, rtmp, kmp, admin, media, limits: use_limits, discovery, mountpoints, compat } =
-        from;
+    let Config {
+        schema: _,
+        rtmp,
+        kmp,
+        http,
+        admin,
+        media,
+        limits: use_limits,
+        discovery,
+        mountpoints,
+        compat,
+    } = from;
     changed(rtmp.listen != to.rtmp.listen, Part::RtmpListen);
     changed(rtmp.tls != to.rtmp.tls, Part::RtmpTls);
     let limits = super::Rtmp { listen: to.rtmp.listen.clone(), tls: to.rtmp.tls.clone(), ..rtmp.clone() };
@@ -185,6 +208,10 @@ pub fn diff(from: &Config, to: &Config) -> Changes {
     changed(kmp.tls != to.kmp.tls, Part::KmpTls);
     let rest = super::Kmp { listen: to.kmp.listen.clone(), tls: to.kmp.tls.clone(), ..kmp.clone() };
     changed(rest != to.kmp, Part::KmpLimits);
+    changed(http.listen != to.http.listen, Part::HttpListen);
+    changed(http.tls != to.http.tls, Part::HttpTls);
+    let rest = super::Http { listen: to.http.listen.clone(), tls: to.http.tls.clone(), ..http.clone() };
+    changed(rest != to.http, Part::HttpLimits);
     changed(*admin != to.admin, Part::AdminListen);
     changed(*media != to.media, Part::Media);
     changed(*discovery != to.discovery, Part::Discovery);

@@ -1,6 +1,6 @@
 //! One mountpoint: its source, its outputs, its bounds.
 
-use super::{Audio, Play, Push, Source, Span, Truth, Video};
+use super::{Audio, Hls, Play, Push, Source, Span, Truth, Video};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,9 @@ pub struct Mountpoint {
     /// Who may play it, and how.
     #[serde(default)]
     pub play: Play,
+    /// Watching by HLS, from `http.listen`. Default: off; `{}` turns it on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hls: Option<Hls>,
     /// How important it is, 0 to 100. Where the machine cannot encode all, or gets too hot, what encodes for the least
     /// important mountpoint is left out first. Default 50.
     #[serde(default = "default_priority")]
@@ -63,6 +66,7 @@ impl Mountpoint {
             audio: Audio::default(),
             push: Vec::new(),
             play: Play::default(),
+            hls: None,
             priority: default_priority(),
             max: None,
             grace: default_grace(),

@@ -112,9 +112,11 @@ fn check_memory(config: &Config, machine_memory_bytes: Option<u64>) -> Option<Pr
     let budget = config.memory_budget(machine_memory_bytes)?;
     let rings =
         config.mountpoints.values().fold(0_u64, |sum, mountpoint| sum.saturating_add(mountpoint.ring.bytes));
+    let segments = config.mountpoints.values().filter_map(|mountpoint| mountpoint.hls.as_ref());
+    let segments = segments.fold(0_u64, |sum, hls| sum.saturating_add(hls.memory_bytes));
     let pushes = config.mountpoints.values().flat_map(|mountpoint| &mountpoint.push);
     let kept = pushes.fold(0_u64, |sum, push| sum.saturating_add(push.memory_bytes()));
-    let needed = rings.saturating_add(kept);
+    let needed = rings.saturating_add(kept).saturating_add(segments);
     (needed > budget).then(|| {
         let path = match config.media.memory_bytes {
             Some(_) => Path::root().field("media").field("memory_bytes"),
@@ -123,6 +125,10 @@ fn check_memory(config: &Config, machine_memory_bytes: Option<u64>) -> Option<Pr
         let (what, remedy) = match kept {
             0 => (String::new(), ""),
             kept => (format!(" and KMP pushes without a spool {kept}"), ", memory of some pushes"),
+        };
+        let what = match segments {
+            0 => what,
+            segments => format!("{what} and segments for viewers {segments}"),
         };
         Problem::new(
             &path,

@@ -11,7 +11,6 @@
 //!
 //! Not for events, PTZ, recordings or analytics.
 
-mod civil;
 mod client;
 mod device;
 mod encoder;
@@ -22,6 +21,7 @@ mod soap;
 pub mod ws_discovery;
 mod xml;
 
+use crate::civil;
 pub use client::{Action, Call, CallFailure, Camera, Client, ClientError, Gap, Login, Moment, Reply, Wish};
 pub use device::Identity;
 pub use encoder::{EncoderOptions, EncoderWish, VideoCodec, VideoEncoder, WishError};

@@ -6,6 +6,7 @@ use std::path::Path as FilePath;
 
 pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     let rtmp = Path::root().field("rtmp");
+    let http = Path::root().field("http");
     let admin = Path::root().field("admin").field("listen");
     let mut taken: Vec<(Path, SocketAddr)> = Vec::new();
     let lists = [
@@ -18,6 +19,11 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
         (
             Path::root().field("kmp").field("tls").field("listen"),
             config.kmp.tls.as_ref().map_or(&[], |tls| tls.listen.as_slice()),
+        ),
+        (http.field("listen"), config.http.listen.as_slice()),
+        (
+            http.field("tls").field("listen"),
+            config.http.tls.as_ref().map_or(&[], |tls| tls.listen.as_slice()),
         ),
         (admin.clone(), config.admin.listen.as_slice()),
         (
@@ -54,6 +60,16 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     if let Some(tls) = &config.rtmp.tls {
         for (name, file) in [("cert", &tls.cert), ("key", &tls.key)] {
             problems.extend(check_file(&rtmp.field("tls").field(name), file));
+        }
+    }
+    let (one, all) = (config.http.max_connections_per_address, config.http.max_connections);
+    if one > all {
+        let path = http.field("max_connections_per_address");
+        problems.push(Problem::new(&path, "must be at most http.max_connections").got(one));
+    }
+    if let Some(tls) = &config.http.tls {
+        for (name, file) in [("cert", &tls.cert), ("key", &tls.key)] {
+            problems.extend(check_file(&http.field("tls").field(name), file));
         }
     }
 }

@@ -70,6 +70,7 @@ impl Checker<'_> {
             let problem = Problem::new(&self.path.field("max_lag"), problem);
             self.problems.push(problem.got(mountpoint.max_lag.to_string()));
         }
+        self.hls(mountpoint);
         self.source(&mountpoint.source);
         self.key(&self.path.field("play").field("key"), mountpoint.play.key.as_ref());
         let mut ids = BTreeSet::new();
@@ -86,6 +87,19 @@ impl Checker<'_> {
                 };
                 self.problems.push(problem);
             }
+        }
+    }
+
+    fn hls(&mut self, mountpoint: &Mountpoint) {
+        let Some(hls) = &mountpoint.hls else { return };
+        let path = self.path.field("hls");
+        if hls.part > hls.segment {
+            let problem = format!("must be at most hls.segment, which is {}", hls.segment);
+            self.problems.push(Problem::new(&path.field("part"), problem).got(hls.part.to_string()));
+        }
+        if hls.window.get() < hls.segment.get() * 3 {
+            let problem = format!("must be at least three times hls.segment, which is {}", hls.segment);
+            self.problems.push(Problem::new(&path.field("window"), problem).got(hls.window.to_string()));
         }
     }
 

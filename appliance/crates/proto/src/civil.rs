@@ -2,7 +2,7 @@
 
 /// Seconds since 1970 of a UTC date and time; `None` if there is no such day or time. A leap second counts as the one
 /// before.
-pub(super) fn to_unix([year, month, day]: [i64; 3], [hour, minute, second]: [i64; 3]) -> Option<i64> {
+pub(crate) fn to_unix([year, month, day]: [i64; 3], [hour, minute, second]: [i64; 3]) -> Option<i64> {
     let is_time = (0..24).contains(&hour) && (0..60).contains(&minute) && (0..=60).contains(&second);
     if !is_time || !(1..=9_999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
@@ -16,7 +16,7 @@ pub(super) fn to_unix([year, month, day]: [i64; 3], [hour, minute, second]: [i64
 }
 
 /// Year, month, day and hour, minute, second of seconds since 1970, within the years 1 to 9999.
-pub(super) fn from_unix(seconds: i64) -> ([i64; 3], [i64; 3]) {
+pub(crate) fn from_unix(seconds: i64) -> ([i64; 3], [i64; 3]) {
     let seconds = seconds.clamp(-62_135_596_800, 253_402_300_799);
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let date = from_days(days);
@@ -24,7 +24,7 @@ pub(super) fn from_unix(seconds: i64) -> ([i64; 3], [i64; 3]) {
 }
 
 /// Like `2026-01-31T12:00:00.250Z`.
-pub(super) fn timestamp(unix_millis: i64) -> String {
+pub(crate) fn timestamp(unix_millis: i64) -> String {
     let ([year, month, day], [hour, minute, second]) = from_unix(unix_millis.div_euclid(1_000));
     let millis = unix_millis.rem_euclid(1_000);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")

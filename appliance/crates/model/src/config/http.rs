@@ -1,0 +1,109 @@
+//! The plane on which viewers watch by HTTP, and what of a mountpoint they see there.
+
+use super::{Span, listen};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The HTTP server that viewers watch from, at `http://HOST/hls/NAME/master.m3u8?key=KEY`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Addresses with port to listen on; port 0 lets the kernel choose. At most 16. Default: none; then nobody watches by
+    /// HTTP.
+    #[schemars(with = "Vec<listen::Address>", length(max = 16))]
+    pub listen: Vec<SocketAddr>,
+    /// HTTPS. Default: off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<HttpTls>,
+    /// Connections on all of these listeners together; more are refused. 1 to 65,536. Default 1,024.
+    #[schemars(range(min = 1, max = 65536))]
+    pub max_connections: u32,
+    /// Connections from one address; more are refused. 1 to 65,536. Default 64.
+    #[schemars(range(min = 1, max = 65536))]
+    pub max_connections_per_address: u32,
+    /// Viewers on all mountpoints together; more get 503. 1 to 65,536. Default 1,024.
+    #[schemars(range(min = 1, max = 65536))]
+    pub max_viewers: u32,
+    /// Viewers from one address; more get 503. 1 to 65,536. Default 64.
+    #[schemars(range(min = 1, max = 65536))]
+    pub max_viewers_per_address: u32,
+    /// A viewer who asks for nothing is forgotten after this time. `"5s"` to `"1h"`. Default `"60s"`.
+    #[schemars(extend("minSpan" = "5s", "maxSpan" = "1h"))]
+    pub viewer_timeout: Span,
+    /// Time for a request's head, and between two requests of a connection. `"1s"` to `"10m"`. Default `"20s"`.
+    #[schemars(extend("minSpan" = "1s", "maxSpan" = "10m"))]
+    pub head_timeout: Span,
+    /// A viewer that has not taken a whole answer in this time is disconnected. `"1s"` to `"10m"`. Default `"60s"`.
+    #[schemars(extend("minSpan" = "1s", "maxSpan" = "10m"))]
+    pub write_timeout: Span,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Http {
+            listen: Vec::new(),
+            tls: None,
+            max_connections: 1_024,
+            max_connections_per_address: 64,
+            max_viewers: 1_024,
+            max_viewers_per_address: 64,
+            viewer_timeout: Span::from_secs(60),
+            head_timeout: Span::from_secs(20),
+            write_timeout: Span::from_secs(60),
+        }
+    }
+}
+
+/// HTTP over TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpTls {
+    /// Addresses with port to listen on; port 0 lets the kernel choose. 1 to 16.
+    #[schemars(with = "Vec<listen::Address>", length(min = 1, max = 16))]
+    pub listen: Vec<SocketAddr>,
+    /// File with the certificate chain, PEM. Read anew when it changes.
+    #[schemars(length(min = 1, max = 4096))]
+    pub cert: PathBuf,
+    /// File with the private key, PEM.
+    #[schemars(length(min = 1, max = 4096))]
+    pub key: PathBuf,
+}
+
+/// How a mountpoint is cut into segments for viewers. That begins with the first viewer and stops after the last. Who may
+/// watch is said by `play.key` and `play.allow`. A change takes effect when it next begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hls {
+    /// How long a segment shall be; it ends at the next keyframe. `"1s"` to `"60s"`. Default `"2s"`.
+    #[schemars(extend("minSpan" = "1s", "maxSpan" = "60s"))]
+    pub segment: Span,
+    /// How long a part of a segment is, for players that know Low-Latency HLS. `"0ms"` (no parts) to `"5s"`; at most
+    /// `segment`. Default `"500ms"`.
+    #[schemars(extend("minSpan" = "0ms", "maxSpan" = "5s"))]
+    pub part: Span,
+    /// What playlists name; as much again is kept for viewers that are late. `"3s"` to `"1h"`, at least three segments.
+    /// Default `"12s"`.
+    #[schemars(extend("minSpan" = "3s", "maxSpan" = "1h"))]
+    pub window: Span,
+    /// Segments are kept for so long after the last viewer. `"5s"` to `"1h"`. Default `"30s"`.
+    #[schemars(extend("minSpan" = "5s", "maxSpan" = "1h"))]
+    pub idle: Span,
+    /// Bytes that segments may take; the oldest go. 1 MiB to 4 GiB. Counts against `media.memory_bytes`. Default
+    /// 33,554,432 (32 MiB).
+    #[schemars(range(min = 1048576, max = 4_294_967_296_i64))]
+    pub memory_bytes: u64,
+}
+
+impl Default for Hls {
+    fn default() -> Self {
+        Hls {
+            segment: Span::from_secs(2),
+            part: Span::from_millis(500),
+            window: Span::from_secs(12),
+            idle: Span::from_secs(30),
+            memory_bytes: 32 << 20,
+        }
+    }
+}

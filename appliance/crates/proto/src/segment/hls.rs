@@ -1,0 +1,230 @@
+//! HLS playlists. Sources: RFC 8216, and its second edition (draft-pantos-hls-rfc8216bis) for parts and delta updates.
+
+use super::{Lane, Package, SECOND, Segment, names};
+use crate::civil;
+use fieldgate_media::TrackKind;
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// Parts are named for this many target durations from the end (bis 4.4.4.9).
+const PARTS_FOR: i64 = 3;
+/// A delta update may leave out what is older than this many target durations (bis 4.4.3.8: six at least).
+const SKIP_AFTER: i64 = 6;
+/// Distance of a player from the end, in parts (bis 4.4.3.8: at least two, should be three).
+const PART_HOLD_BACK: i64 = 3;
+
+/// The media playlist of a lane. With `skip`, a delta update where that saves anything.
+pub fn media(package: &Package, lane: &Lane, skip: bool) -> String {
+    let mut text = String::with_capacity(4096);
+    // Writing to a String cannot fail.
+    let _ = write_media(&mut text, package, lane, skip);
+    text
+}
+
+/// The master playlist; `prefix` stands before the names of media playlists.
+pub fn master(package: &Package, prefix: &str) -> String {
+    let mut text = String::with_capacity(1024);
+    let _ = write_master(&mut text, package, prefix);
+    text
+}
+
+fn write_media(out: &mut String, package: &Package, lane: &Lane, skip: bool) -> std::fmt::Result {
+    let target = i64::from(package.target_secs()).saturating_mul(SECOND);
+    let listed = package.listed(lane);
+    let gaps = listed.clone().any(|segment| segment.parts.is_empty());
+    let part_target = package.part_target();
+    let version = match part_target {
+        Some(_) => 9,
+        None if gaps => 8,
+        None => 6,
+    };
+    writeln!(out, "#EXTM3U\n#EXT-X-VERSION:{version}\n#EXT-X-TARGETDURATION:{}", package.target_secs())?;
+    let skip_after = target.saturating_mul(SKIP_AFTER);
+    if let Some(part) = part_target {
+        writeln!(
+            out,
+            "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={},HOLD-BACK={},CAN-SKIP-UNTIL={}",
+            Seconds(part.saturating_mul(PART_HOLD_BACK)),
+            Seconds(target.saturating_mul(3)),
+            Seconds(skip_after),
+        )?;
+        writeln!(out, "#EXT-X-PART-INF:PART-TARGET={}", Seconds(part))?;
+    } else {
+        writeln!(out, "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES")?;
+    }
+    let first = listed.clone().next();
+    writeln!(out, "#EXT-X-MEDIA-SEQUENCE:{}", first.map_or(package.next_number(), |first| first.number))?;
+    if let Some(first) = first {
+        // The first one's own tag stands in the list still.
+        let removed = first.period.saturating_sub(u64::from(first.is_discontinuity));
+        writeln!(out, "#EXT-X-DISCONTINUITY-SEQUENCE:{removed}")?;
+    }
+    if listed.clone().all(|segment| segment.independent) {
+        writeln!(out, "#EXT-X-INDEPENDENT-SEGMENTS")?;
+    }
+    let growing: i64 = lane.growing().map_or(0, |(_, parts)| parts.iter().map(|part| part.duration).sum());
+    let mut age = listed.clone().fold(growing, |sum, segment| sum.saturating_add(segment.duration));
+    let mut skipped = 0_u64;
+    let mut init = None;
+    for segment in listed {
+        if skip && part_target.is_some() && age > skip_after {
+            skipped = skipped.saturating_add(1);
+            age = age.saturating_sub(segment.duration);
+            continue;
+        }
+        if skipped > 0 {
+            writeln!(out, "#EXT-X-SKIP:SKIPPED-SEGMENTS={skipped}")?;
+            skipped = 0;
+        }
+        let names_parts = part_target.is_some() && age <= target.saturating_mul(PARTS_FOR);
+        write_segment(out, lane.kind(), segment, &mut init, names_parts)?;
+        age = age.saturating_sub(segment.duration);
+    }
+    if package.has_ended() {
+        return writeln!(out, "#EXT-X-ENDLIST");
+    }
+    if part_target.is_some() {
+        write_growing(out, package, lane, &mut init)?;
+    }
+    Ok(())
+}
+
+fn write_segment(
+    out: &mut String,
+    kind: TrackKind,
+    segment: &Arc<Segment>,
+    init: &mut Option<u32>,
+    names_parts: bool,
+) -> std::fmt::Result {
+    write_beginning(out, kind, segment.is_discontinuity, segment.init.number, segment.unix_micros, init)?;
+    if names_parts {
+        for (index, part) in segment.parts.iter().enumerate() {
+            write_part(out, kind, segment.number, index, part)?;
+        }
+    }
+    if segment.parts.is_empty() {
+        writeln!(out, "#EXT-X-GAP")?;
+    }
+    writeln!(out, "#EXTINF:{},\n{}", Seconds(segment.duration), names::segment(kind, segment.number))
+}
+
+fn write_beginning(
+    out: &mut String,
+    kind: TrackKind,
+    is_discontinuity: bool,
+    init_number: u32,
+    unix_micros: i64,
+    init: &mut Option<u32>,
+) -> std::fmt::Result {
+    if is_discontinuity {
+        writeln!(out, "#EXT-X-DISCONTINUITY")?;
+    }
+    if is_discontinuity || *init != Some(init_number) {
+        writeln!(out, "#EXT-X-MAP:URI=\"{}\"", names::init(kind, init_number))?;
+        *init = Some(init_number);
+    }
+    writeln!(out, "#EXT-X-PROGRAM-DATE-TIME:{}", civil::timestamp(unix_micros.div_euclid(1000)))
+}
+
+fn write_part(
+    out: &mut String,
+    kind: TrackKind,
+    number: u64,
+    index: usize,
+    part: &super::Part,
+) -> std::fmt::Result {
+    let independent = if part.independent { ",INDEPENDENT=YES" } else { "" };
+    let name = names::part(kind, number, index);
+    writeln!(out, "#EXT-X-PART:DURATION={},URI=\"{name}\"{independent}", Seconds(part.duration))
+}
+
+/// The parts of the segment that is not whole yet, what comes next, and where the other lane stands.
+fn write_growing(
+    out: &mut String,
+    package: &Package,
+    lane: &Lane,
+    init: &mut Option<u32>,
+) -> std::fmt::Result {
+    let kind = lane.kind();
+    if let (Some((number, parts)), Some(begin)) = (lane.growing(), lane.growing_since()) {
+        if !parts.is_empty() {
+            write_beginning(out, kind, begin.is_discontinuity, lane.init().number, begin.unix_micros, init)?;
+        }
+        for (index, part) in parts.iter().enumerate() {
+            write_part(out, kind, number, index, part)?;
+        }
+        writeln!(out, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{}\"", names::part(kind, number, parts.len()))?;
+    }
+    for other in package.lanes().filter(|other| other.kind() != kind) {
+        let newest = other.segments().next_back();
+        let (msn, part) = match other.growing().filter(|(_, parts)| !parts.is_empty()) {
+            Some((number, parts)) => (number, parts.len().saturating_sub(1)),
+            None => match newest {
+                Some(newest) => (newest.number, newest.parts.len().saturating_sub(1)),
+                None => continue,
+            },
+        };
+        let uri = names::media(other.kind());
+        writeln!(out, "#EXT-X-RENDITION-REPORT:URI=\"{uri}\",LAST-MSN={msn},LAST-PART={part}")?;
+    }
+    Ok(())
+}
+
+fn write_master(out: &mut String, package: &Package, prefix: &str) -> std::fmt::Result {
+    writeln!(out, "#EXTM3U\n#EXT-X-VERSION:6")?;
+    let lanes: Vec<&Lane> = package.lanes().collect();
+    let codecs = lanes.iter().map(|lane| lane.init().codecs.as_str()).collect::<Vec<_>>().join(",");
+    let (peak, average) = lanes.iter().fold((0_u64, 0_u64), |(peak, average), lane| {
+        let (p, a) = bitrates(lane);
+        (peak.saturating_add(p), average.saturating_add(a))
+    });
+    let (video, audio) = (package.lane(TrackKind::Video), package.lane(TrackKind::Audio));
+    if let (Some(_), Some(audio)) = (video, audio) {
+        let channels = audio.init().track.audio.channels.max(1);
+        writeln!(
+            out,
+            "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"audio\",NAME=\"audio\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"{channels}\",URI=\"{prefix}{}\"",
+            names::media(TrackKind::Audio)
+        )?;
+    }
+    write!(out, "#EXT-X-STREAM-INF:BANDWIDTH={peak},AVERAGE-BANDWIDTH={average},CODECS=\"{codecs}\"")?;
+    if let Some(video) = video {
+        let shape = video.init().track.video;
+        if shape.width > 0 && shape.height > 0 {
+            write!(out, ",RESOLUTION={}x{}", shape.width, shape.height)?;
+        }
+        if shape.frame_rate > 0.0 {
+            write!(out, ",FRAME-RATE={:.3}", shape.frame_rate)?;
+        }
+        if audio.is_some() {
+            write!(out, ",AUDIO=\"audio\"")?;
+        }
+    }
+    let kind = if video.is_some() { TrackKind::Video } else { TrackKind::Audio };
+    writeln!(out, "\n{prefix}{}", names::media(kind))
+}
+
+/// Bits per second of the heaviest segment, and of all together.
+pub(super) fn bitrates(lane: &Lane) -> (u64, u64) {
+    let rate = |bytes: u64, ticks: i64| {
+        let bits = u128::from(bytes).saturating_mul(8).saturating_mul(u128::from(SECOND.unsigned_abs()));
+        let rate = bits.checked_div(u128::from(ticks.unsigned_abs())).unwrap_or(0);
+        u64::try_from(rate).unwrap_or(u64::MAX)
+    };
+    let peak = lane.segments().map(|segment| rate(segment.bytes, segment.duration)).max().unwrap_or(0);
+    let (bytes, ticks) = lane.segments().fold((0_u64, 0_i64), |(bytes, ticks), segment| {
+        (bytes.saturating_add(segment.bytes), ticks.saturating_add(segment.duration))
+    });
+    // Nothing at all is no bitrate that a playlist may say.
+    (peak.max(1), rate(bytes, ticks).max(1))
+}
+
+/// Ticks as decimal seconds, to the microsecond.
+struct Seconds(i64);
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let micros = self.0.saturating_mul(100).saturating_add(4).div_euclid(9);
+        write!(f, "{}.{:06}", micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000))
+    }
+}

@@ -1,0 +1,63 @@
+//! Real players.
+
+use crate::common::fixture::Fixture;
+use crate::common::healthy::{End, Publisher};
+use crate::common::scratch::Scratch;
+use crate::common::tools::Recorder;
+use crate::common::wait::{self, secs};
+use crate::rules;
+use crate::viewer::{Viewer, gateway, master_url};
+use serde_json::json;
+
+#[test]
+fn ffmpeg_plays_what_was_published() {
+    let (gateway, scratch) = (gateway(json!({})), Scratch::new());
+    let publisher = Publisher::start(gateway.rtmp, "yard", &Fixture::h264_aac(6), 0, End::Polite);
+    publisher.wait_for_more(30);
+    let from_first = ["-live_start_index", "0"];
+    let mut player = Recorder::ffmpeg_with(&from_first, &master_url(&gateway), scratch.join("got.flv"));
+    player.wait_for_media();
+    publisher.wait_for_more(600);
+    let sent = publisher.finish();
+    let got = player.finish();
+    sent.assert_pieces(&got, "ffmpeg");
+    sent.assert_offset_kept(&got, "ffmpeg");
+    assert!(got.video.frames.len() > 180, "{} pictures", got.video.frames.len());
+    assert!(got.audio.frames.len() > 240, "{} sounds", got.audio.frames.len());
+    wait::until_true("the end of watching", secs(90), || {
+        !gateway.status()["mountpoints"]["yard"]["watching"]["is_cut"].as_bool().unwrap()
+    });
+}
+
+#[test]
+fn playlists_keep_the_rules_from_one_reload_to_the_next() {
+    let gateway = gateway(json!({ "window": "6s" }));
+    let publisher = Publisher::start(gateway.rtmp, "yard", &Fixture::h264_aac(6), 0, End::Polite);
+    publisher.wait_for_more(10);
+    let viewer = Viewer::open(&gateway);
+    for line in ["CODECS=\"avc1.", "mp4a.40.2\"", "RESOLUTION=320x180", "FRAME-RATE=30.000", "TYPE=AUDIO"] {
+        assert!(viewer.master.contains(line), "{line} in {}", viewer.master);
+    }
+    for file in ["video.m3u8", "audio.m3u8"] {
+        let mut before = rules::read(&viewer.text(file));
+        let (mut msn, mut part) = (before.first + before.segments.len() as u64, before.growing.len());
+        for _ in 0..14 {
+            // The next part is waited for by the gateway.
+            let after = rules::read(&viewer.text(&format!("{file}?_HLS_msn={msn}&_HLS_part={part}")));
+            rules::check_update(&before, &after);
+            let newest = after.first + after.segments.len() as u64;
+            assert!(
+                (newest, after.growing.len()) > (msn, part) || newest == msn && after.growing.len() > part
+            );
+            assert_eq!(after.reports.len(), 1, "bis 4.4.5.4: where the other rendition stands");
+            (msn, part) = (newest, after.growing.len());
+            before = after;
+        }
+        let last = before.segments.last().unwrap();
+        let whole = viewer.get(&last.uri).body;
+        let parts: Vec<u8> = last.parts.iter().flat_map(|part| viewer.get(&part.uri).body).collect();
+        assert!(!whole.is_empty() && whole == parts, "parts are the segment");
+        let hinted = viewer.get(before.hint.as_ref().unwrap());
+        assert_eq!(hinted.status, 200, "a part that is announced is waited for");
+    }
+}
