@@ -21,10 +21,6 @@ pub(crate) struct Gateway {
     pub(crate) admin: SocketAddr,
     /// Where it listens for KMP, if it does.
     pub(crate) kmp: Option<SocketAddr>,
-    /// Where viewers watch by HTTP, if they can.
-    pub(crate) http: Option<SocketAddr>,
-    /// Where viewers watch by HTTPS, if they can.
-    pub(crate) https: Option<SocketAddr>,
     /// Where its API for KMP controllers is, if it listens.
     pub(crate) kmp_api: Option<SocketAddr>,
     /// What its owner shows to its API: the secret that it writes at its start.
@@ -70,8 +66,6 @@ impl Gateway {
             rtmps: first(&listening, "rtmps"),
             admin: first(&listening, "admin").expect("has an API"),
             kmp: first(&listening, "kmp"),
-            http: first(&listening, "http"),
-            https: first(&listening, "https"),
             kmp_api: first(&listening, "kmp_api"),
             process,
             _scratch: scratch,

@@ -5,6 +5,7 @@ use crate::common::gateway::Gateway;
 use crate::common::healthy::{End, Publisher};
 use crate::common::http;
 use crate::common::wait::{self, secs};
+use crate::viewer::listens;
 use serde_json::json;
 
 #[test]
@@ -19,7 +20,7 @@ fn keys_count_and_a_changed_key_sends_viewers_away() {
         })
     };
     let gateway = Gateway::start(config("v1ew"));
-    let address = gateway.http.unwrap();
+    let address = listens(&gateway, "http");
     let status = |path: &str| http::get(address, path).status;
     assert_eq!(status("/hls/nowhere/master.m3u8"), 404);
     assert_eq!(status("/hls/shut/master.m3u8"), 404, "without hls it is not watched");

@@ -4,7 +4,7 @@ use crate::common::fixture::Fixture;
 use crate::common::healthy::{End, Healthy, Publisher};
 use crate::common::http;
 use crate::rules;
-use crate::viewer::{Viewer, gateway};
+use crate::viewer::{Viewer, gateway, listens};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use std::time::Duration;
 fn wrong_requests_are_answered_in_plain_words() {
     let gateway = gateway(json!({}));
     let healthy = Healthy::start(gateway.rtmp, "yard");
-    let address = gateway.http.unwrap();
+    let address = listens(&gateway, "http");
     let viewer = Viewer::open(&gateway);
     let list = rules::read(&viewer.text("video.m3u8"));
     let next = list.first + list.segments.len() as u64;
@@ -72,7 +72,7 @@ fn files_come_in_ranges_with_tags_and_playlists_compressed() {
     assert_eq!((known.status, known.body.len()), (304, 0));
     let other = viewer.get_with(uri, &[("Range", "bytes=0-9"), ("If-Range", "\"other\"")]);
     assert_eq!((other.status, other.body.len()), (200, len));
-    let head = http::request(gateway.http.unwrap(), "HEAD", &viewer.path(uri), &[], b"");
+    let head = http::request(listens(&gateway, "http"), "HEAD", &viewer.path(uri), &[], b"");
     assert_eq!(head.header("content-length"), Some(len.to_string().as_str()));
     assert!(head.body.is_empty());
     let packed = viewer.get_with("video.m3u8", &[("Accept-Encoding", "br, gzip;q=0.5")]);
@@ -90,7 +90,7 @@ fn slow_and_endless_heads_are_ended_and_cost_little() {
         "http": { "listen": ["127.0.0.1:0"], "head_timeout": "1s", "max_connections_per_address": 20 },
         "mountpoints": { "yard": { "source": { "kind": "publish" }, "hls": {} } },
     }));
-    let address = gateway.http.unwrap();
+    let address = listens(&gateway, "http");
     let healthy = Healthy::start(gateway.rtmp, "yard");
     let before = gateway.resident_bytes();
     let mut half: Vec<TcpStream> = (0..20)

@@ -15,7 +15,13 @@ pub(crate) fn gateway(hls: Value) -> Gateway {
 
 /// Where `yard` is watched.
 pub(crate) fn master_url(gateway: &Gateway) -> String {
-    format!("http://{}/hls/yard/master.m3u8", gateway.http.unwrap())
+    format!("http://{}/hls/yard/master.m3u8", listens(gateway, "http"))
+}
+
+/// Where a gateway listens by this protocol.
+pub(crate) fn listens(gateway: &Gateway, protocol: &str) -> SocketAddr {
+    let status = gateway.status();
+    status["listeners"][protocol]["addresses"][0].as_str().unwrap().parse().unwrap()
 }
 
 /// One viewer who was let in.
@@ -29,7 +35,7 @@ pub(crate) struct Viewer {
 impl Viewer {
     /// Opens `yard`.
     pub(crate) fn open(gateway: &Gateway) -> Viewer {
-        let address = gateway.http.unwrap();
+        let address = listens(gateway, "http");
         let answer = http::get(address, "/hls/yard/master.m3u8");
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert_eq!(answer.header("content-type"), Some("application/vnd.apple.mpegurl"));
