@@ -86,6 +86,18 @@ impl Recorder {
         Recorder { process, file, taken_apart: true }
     }
 
+    /// GStreamer plays by this demuxer of HLS or DASH, and keeps the pictures as FLV.
+    pub(crate) fn gst_adaptive(demuxer: &str, url: &str, file: PathBuf) -> Recorder {
+        let args = format!(
+            "-q -e souphttpsrc location={url} ! {demuxer} name=in in. ! parsebin ! h264parse \
+             ! video/x-h264,stream-format=avc,alignment=au ! flvmux streamable=true \
+             ! filesink async=false buffer-mode=unbuffered location={}",
+            file.display(),
+        );
+        let process = Process::start("gst-launch-1.0", &args.split_whitespace().collect::<Vec<_>>());
+        Recorder { process, file, taken_apart: false }
+    }
+
     /// rtmpdump plays.
     pub(crate) fn rtmpdump(url: &str, file: PathBuf) -> Recorder {
         let args = ["-q", "--live", "-r", url, "-o", file.to_str().unwrap()];

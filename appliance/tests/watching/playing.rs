@@ -30,6 +30,20 @@ fn ffmpeg_plays_what_was_published() {
 }
 
 #[test]
+fn gstreamer_plays_what_was_published() {
+    let (gateway, scratch) = (gateway(json!({})), Scratch::new());
+    let publisher = Publisher::start(gateway.rtmp, "yard", &Fixture::h264_aac(6), 0, End::Polite);
+    publisher.wait_for_more(30);
+    let mut player = Recorder::gst_adaptive("hlsdemux", &master_url(&gateway), scratch.join("got.flv"));
+    player.wait_for_media();
+    publisher.wait_for_more(600);
+    let sent = publisher.finish();
+    let got = player.finish();
+    sent.assert_pieces(&got, "GStreamer");
+    assert!(got.video.frames.len() > 180, "{} pictures", got.video.frames.len());
+}
+
+#[test]
 fn playlists_keep_the_rules_from_one_reload_to_the_next() {
     let gateway = gateway(json!({ "window": "6s" }));
     let publisher = Publisher::start(gateway.rtmp, "yard", &Fixture::h264_aac(6), 0, End::Polite);

@@ -286,18 +286,25 @@ fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n s
         .map(|(_, _, candidate)| candidate)
 }
 
-/// Levenshtein distance, case ignored.
+/// How many letters are changed, left out, put in or swapped with their neighbour, case ignored.
 fn edits(one: &str, other: &str) -> usize {
-    let other: Vec<u8> = other.bytes().map(|byte| byte.to_ascii_lowercase()).collect();
+    let lower = |text: &str| text.bytes().map(|byte| byte.to_ascii_lowercase()).collect::<Vec<u8>>();
+    let (one, other) = (lower(one), lower(other));
+    let mut before: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (index, byte) in one.bytes().map(|byte| byte.to_ascii_lowercase()).enumerate() {
+    for (index, byte) in one.iter().enumerate() {
         let mut next = vec![index + 1];
-        for (above, wanted) in row.windows(2).zip(&other) {
+        for (at, (above, wanted)) in row.windows(2).zip(&other).enumerate() {
             let [diagonal, up] = above else { continue };
             let left = next.last().copied().unwrap_or_default();
-            next.push((diagonal + usize::from(byte != *wanted)).min(up + 1).min(left + 1));
+            let mut fewest = (diagonal + usize::from(byte != wanted)).min(up + 1).min(left + 1);
+            let swapped = index > 0 && at > 0 && one.get(index - 1) == Some(wanted);
+            if swapped && other.get(at - 1) == Some(byte) {
+                fewest = fewest.min(before.get(at - 1).map_or(fewest, |edits| edits + 1));
+            }
+            next.push(fewest);
         }
-        row = next;
+        before = std::mem::replace(&mut row, next);
     }
     row.last().copied().unwrap_or_default()
 }
