@@ -94,7 +94,7 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     let cancel = CancellationToken::new();
     let media_cancel = CancellationToken::new();
     let pulses = Pulses::default();
-    let (wiring, settings_feed, inspecting, cutting) =
+    let Wired { wiring, settings_feed, inspecting, cutting } =
         wire(&options, &first, &pulses, &media_cancel, clock.clone(), access)?;
     let (notifier, notify_thread) = Notifier::start()?;
 
@@ -259,6 +259,14 @@ async fn announce_start(
     Ok(())
 }
 
+/// What `wire` puts together; all but the first are work that is still to be started.
+struct Wired {
+    wiring: Wiring,
+    settings_feed: watch::Sender<Arc<RtmpServerSettings>>,
+    inspecting: Inspecting,
+    cutting: Cutting,
+}
+
 /// The media plane and what every child shares.
 fn wire(
     options: &RunOptions,
@@ -267,7 +275,7 @@ fn wire(
     media_cancel: &CancellationToken,
     clock: fieldgate_hub::Clock,
     access: Access,
-) -> Result<(Wiring, watch::Sender<Arc<RtmpServerSettings>>, Inspecting, Cutting), RunError> {
+) -> Result<Wired, RunError> {
     let shards: Result<Vec<Shard>, ShardError> =
         (0..shard_count(config)).map(|index| Shard::start(index, pulses, media_cancel.clone())).collect();
     let shards = shards?;
@@ -323,7 +331,7 @@ fn wire(
         access: Arc::new(access),
         socket_folder: options.state.clone(),
     };
-    Ok((wiring, settings_feed, inspecting, cutting))
+    Ok(Wired { wiring, settings_feed, inspecting, cutting })
 }
 
 /// What children read as they go follows the config that runs.
