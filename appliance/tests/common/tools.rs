@@ -68,7 +68,7 @@ impl Recorder {
         let start = ["-nostdin", "-hide_banner", "-v", "warning", "-copyts"];
         let end = ["-i", url, "-c", "copy", "-copypriorss", "1", "-flush_packets", "1", "-f", "flv", "-y"];
         let args = [&start[..], options, &end, &[file.to_str().unwrap()]].concat();
-        Recorder { process: Process::start("ffmpeg", &args), file, taken_apart: false }
+        Recorder::of(Process::start("ffmpeg", &args), file)
     }
 
     /// GStreamer plays: what comes off the wire is kept, and taken apart.
@@ -86,22 +86,15 @@ impl Recorder {
         Recorder { process, file, taken_apart: true }
     }
 
-    /// GStreamer plays by this demuxer of HLS or DASH, and keeps the pictures as FLV.
-    pub(crate) fn gst_adaptive(demuxer: &str, url: &str, file: PathBuf) -> Recorder {
-        let args = format!(
-            "-q -e souphttpsrc location={url} ! {demuxer} name=in in. ! parsebin ! h264parse \
-             ! video/x-h264,stream-format=avc,alignment=au ! flvmux streamable=true \
-             ! filesink async=false buffer-mode=unbuffered location={}",
-            file.display(),
-        );
-        let process = Process::start("gst-launch-1.0", &args.split_whitespace().collect::<Vec<_>>());
-        Recorder { process, file, taken_apart: false }
-    }
-
     /// rtmpdump plays.
     pub(crate) fn rtmpdump(url: &str, file: PathBuf) -> Recorder {
         let args = ["-q", "--live", "-r", url, "-o", file.to_str().unwrap()];
-        Recorder { process: Process::start("rtmpdump", &args), file, taken_apart: false }
+        Recorder::of(Process::start("rtmpdump", &args), file)
+    }
+
+    /// A process that writes what it plays to `file`, as FLV.
+    pub(crate) fn of(process: Process, file: PathBuf) -> Recorder {
+        Recorder { process, file, taken_apart: false }
     }
 
     /// Its process.

@@ -2,12 +2,14 @@
 
 use crate::common::fixture::Fixture;
 use crate::common::healthy::{End, Publisher};
+use crate::common::process::Process;
 use crate::common::scratch::Scratch;
 use crate::common::tools::Recorder;
 use crate::common::wait::{self, secs};
 use crate::rules;
 use crate::viewer::{Viewer, gateway, master_url};
 use serde_json::json;
+use std::path::PathBuf;
 
 #[test]
 fn ffmpeg_plays_what_was_published() {
@@ -29,12 +31,23 @@ fn ffmpeg_plays_what_was_published() {
     });
 }
 
+/// GStreamer plays by this demuxer of HLS or DASH, and keeps the pictures.
+fn gst_recorder(demuxer: &str, url: &str, file: PathBuf) -> Recorder {
+    let args = format!(
+        "-q -e souphttpsrc location={url} ! {demuxer} name=in in. ! parsebin ! h264parse \
+         ! video/x-h264,stream-format=avc,alignment=au ! flvmux streamable=true \
+         ! filesink async=false buffer-mode=unbuffered location={}",
+        file.display(),
+    );
+    Recorder::of(Process::start("gst-launch-1.0", &args.split_whitespace().collect::<Vec<_>>()), file)
+}
+
 #[test]
 fn gstreamer_plays_what_was_published() {
     let (gateway, scratch) = (gateway(json!({})), Scratch::new());
     let publisher = Publisher::start(gateway.rtmp, "yard", &Fixture::h264_aac(6), 0, End::Polite);
     publisher.wait_for_more(30);
-    let mut player = Recorder::gst_adaptive("hlsdemux", &master_url(&gateway), scratch.join("got.flv"));
+    let mut player = gst_recorder("hlsdemux", &master_url(&gateway), scratch.join("got.flv"));
     player.wait_for_media();
     publisher.wait_for_more(600);
     let sent = publisher.finish();
