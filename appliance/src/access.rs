@@ -37,6 +37,7 @@ use fieldgate_model::Timestamp;
 use fieldgate_model::status::Notice;
 use lockout::Lockout;
 use password::{Cost, Hasher};
+use schemars::JsonSchema;
 use secret::Digest;
 use serde::Serialize;
 use sessions::Sessions;
@@ -106,7 +107,7 @@ pub enum EntryError {
 }
 
 /// A user, as shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct UserView {
     /// The name.
     pub name: String,
@@ -119,7 +120,7 @@ pub struct UserView {
 }
 
 /// A token, as shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TokenView {
     /// Its id, part of its text.
     pub id: String,

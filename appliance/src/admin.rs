@@ -22,6 +22,7 @@ mod keeper;
 mod ledger;
 mod masks;
 mod metrics;
+mod openapi;
 mod page;
 mod people;
 mod plan;

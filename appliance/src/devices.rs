@@ -9,6 +9,7 @@ mod watch;
 pub use resolve::{Missing, resolve, resolve_under};
 pub use watch::{DeviceWatch, WatchError};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::fmt;
 use std::io;
@@ -20,7 +21,7 @@ const DEVICES_MAX: usize = 256;
 const TEXT_MAX: usize = 128;
 
 /// One Video4Linux device file.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct Device {
     /// The device file.
     pub device: PathBuf,

@@ -4,11 +4,12 @@ use crate::unbuilt;
 use fieldgate_model::Config;
 use fieldgate_model::config::{Mountpoint, Problem, Push, Source};
 use fieldgate_model::plan::{self as model, Load, Overload, Summary};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::fmt;
 
 /// What would run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Plan {
     /// Addresses by kind.
     pub listen: Vec<(String, String)>,
@@ -27,7 +28,7 @@ pub struct Plan {
 }
 
 /// A plan, and why a change to its config would be refused.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Answer {
     /// The plan.
     #[serde(flatten)]
@@ -37,7 +38,7 @@ pub struct Answer {
 }
 
 /// One mountpoint.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct MountpointPlan {
     /// Its name.
     pub name: String,

@@ -5,6 +5,7 @@
 
 use crate::store::{StoreFs, write_whole};
 use fieldgate_model::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -28,7 +29,7 @@ const SUFFIX: &str = ".json";
 const TEXT_MAX: usize = 200;
 
 /// One thing that was done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Entry {
     /// Counts entries since the gateway is new.
     pub id: u64,

@@ -14,6 +14,7 @@ use super::reply::Reply;
 use super::routes::{Request, Route};
 use crate::access::{Area, Need, Role};
 use fieldgate_model::config::{Path, Problem, Secret};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -55,8 +56,9 @@ pub enum CameraWish {
 }
 
 /// Who logs in, and where.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "CameraLogin")]
 pub struct LoginWish {
     /// The account.
     pub user: String,
@@ -71,7 +73,7 @@ pub struct LoginWish {
 }
 
 /// How an encoder shall be set; what is left out stays.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EncoderWish {
     /// The profile's token.
@@ -90,9 +92,9 @@ pub struct EncoderWish {
     pub fps: Option<f32>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-struct ScanWish {
+pub(super) struct ScanWish {
     addresses: Vec<IpAddr>,
 }
 
@@ -147,12 +149,18 @@ pub enum CameraError {
 }
 
 static LIST: Route = Route::read_only(BASE, Need::Role(Role::Operator, Area::Cameras));
-static SCAN: Route = acting(false);
-static ACTION: Route = acting(true);
+static SCAN: Route = acting("/api/v1/discovery/scan", false);
+/// What may be done with one camera.
+static ACTIONS: [Route; 4] = [
+    acting("/api/v1/discovery/{id}/login", true),
+    acting("/api/v1/discovery/{id}/encoder", true),
+    acting("/api/v1/discovery/{id}/reboot", true),
+    acting("/api/v1/discovery/{id}/clock", true),
+];
 
-const fn acting(waits: bool) -> Route {
+const fn acting(path: &'static str, waits: bool) -> Route {
     Route {
-        path: BASE,
+        path,
         read: None,
         change: &[(Method::Post, Need::Role(Role::Installer, Area::Cameras))],
         max_body_len: MAX_BODY_LEN,
@@ -167,8 +175,15 @@ pub(super) fn find_route(path: &str) -> Option<&'static Route> {
     match split(path)? {
         Target::List => Some(&LIST),
         Target::Scan => Some(&SCAN),
-        Target::Action { .. } => Some(&ACTION),
+        Target::Action { verb, .. } => {
+            ACTIONS.iter().find(|action| action.path.rsplit('/').next() == Some(verb))
+        }
     }
+}
+
+/// All routes of this module.
+pub(super) fn routes() -> impl Iterator<Item = &'static Route> {
+    [&LIST, &SCAN].into_iter().chain(&ACTIONS)
 }
 
 enum Target<'a> {

@@ -12,6 +12,7 @@ use crate::access::{
 };
 use fieldgate_model::Timestamp;
 use fieldgate_model::config::{Path, Problem, Secret};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -46,11 +47,12 @@ static SESSION: Route = writing(
     true,
 );
 static ALL_USERS: Route = writing("/api/v1/users", Some(ADMIN), &[(Method::Post, ADMIN)], true);
-static ONE_USER: Route = writing(USERS, Some(ADMIN), &[(Method::Put, ADMIN), (Method::Delete, ADMIN)], false);
+static ONE_USER: Route =
+    writing("/api/v1/users/{name}", Some(ADMIN), &[(Method::Put, ADMIN), (Method::Delete, ADMIN)], false);
 /// One's own, or an admin anybody's: the handler tells them apart.
-static PASSWORD: Route = writing("password", None, &[(Method::Put, Need::Known)], true);
+static PASSWORD: Route = writing("/api/v1/users/{name}/password", None, &[(Method::Put, Need::Known)], true);
 static ALL_TOKENS: Route = writing("/api/v1/tokens", Some(ADMIN), &[(Method::Post, ADMIN)], false);
-static ONE_TOKEN: Route = writing(TOKENS, None, &[(Method::Delete, ADMIN)], false);
+static ONE_TOKEN: Route = writing("/api/v1/tokens/{id}", None, &[(Method::Delete, ADMIN)], false);
 static AUDIT: Route = Route::read_only("/api/v1/audit", ADMIN);
 
 enum Target<'a> {
@@ -93,6 +95,11 @@ pub(super) fn find_route(path: &str) -> Option<&'static Route> {
     split(path).map(|(_, route)| route)
 }
 
+/// All routes of this module.
+pub(super) fn routes() -> impl Iterator<Item = &'static Route> {
+    [&CLAIM, &SESSION, &ALL_USERS, &ONE_USER, &PASSWORD, &ALL_TOKENS, &ONE_TOKEN, &AUDIT].into_iter()
+}
+
 /// Answers a request whose route was found here and whose method is among its own.
 pub(super) fn respond(request: &Request, path: &str, access: &Access) -> Reply {
     let answered = match (split(path).map(|(target, _)| target), request.method) {
@@ -115,24 +122,24 @@ pub(super) fn respond(request: &Request, path: &str, access: &Access) -> Reply {
     answered.unwrap_or_else(|refused| refused)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ClaimWish {
+pub(super) struct ClaimWish {
     code: String,
     user: String,
     password: Secret,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct LoginWish {
+pub(super) struct LoginWish {
     user: String,
     password: Secret,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct NewUser {
+pub(super) struct NewUser {
     name: String,
     role: Role,
     password: Secret,
@@ -140,25 +147,25 @@ struct NewUser {
     mountpoints: Streams,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct UserWish {
+pub(super) struct UserWish {
     role: Role,
     #[serde(default)]
     mountpoints: Streams,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct PasswordWish {
+pub(super) struct PasswordWish {
     password: Secret,
     #[serde(default)]
     current: Option<Secret>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct NewToken {
+pub(super) struct NewToken {
     name: String,
     role: Role,
     #[serde(default)]

@@ -3,7 +3,7 @@
 use super::api::{AdminApi, Outcome, Put, PutError, config_schema};
 use super::head::Method;
 use super::reply::Reply;
-use super::{discovery, door, ledger, masks, metrics, people, plan, seen, snapshots};
+use super::{discovery, door, ledger, masks, metrics, openapi, people, plan, seen, snapshots};
 use crate::access::{Access, Area, Need, Principal, Role};
 use crate::steward::{Applied, ChangeError};
 use crate::wiring::BODY_MAX;
@@ -109,13 +109,14 @@ const OPERATOR_STATUS: Need = Need::Role(Role::Operator, Area::Status);
 const OPERATOR_CONFIG: Need = Need::Role(Role::Operator, Area::Config);
 const INSTALLER_CONFIG: Need = Need::Role(Role::Installer, Area::Config);
 
-static ROUTES: [Route; 12] = [
+static ROUTES: [Route; 13] = [
     // The page of whoever asks: to claim, to log in, or the status.
     Route::read_only("/", Need::Nothing),
     Route::read_only("/page.css", Need::Nothing),
     Route::read_only("/door.js", Need::Nothing),
     Route::read_only("/healthz", Need::Nothing),
     Route::read_only("/metrics", Need::Role(Role::Operator, Area::Metrics)),
+    Route::read_only("/api/v1/openapi.json", Need::Known),
     Route::read_only("/api/v1/status", Need::Role(Role::Viewer, Area::Status)),
     Route::read_only("/api/v1/config/schema", OPERATOR_CONFIG),
     Route::read_only("/api/v1/ledger", OPERATOR_STATUS),
@@ -145,18 +146,26 @@ static ROUTES: [Route; 12] = [
 ];
 
 /// `/api/v1/mountpoints/NAME/snapshot.jpg`.
-static SNAPSHOT: Route =
-    Route { looks: true, ..Route::read_only("snapshot", Need::Role(Role::Viewer, Area::Watch)) };
+static SNAPSHOT: Route = Route {
+    looks: true,
+    ..Route::read_only("/api/v1/mountpoints/{name}/snapshot.jpg", Need::Role(Role::Viewer, Area::Watch))
+};
 
 /// `/api/v1/mountpoints/NAME/masks`.
 static MASKS: Route = Route {
     change: &[(Method::Put, INSTALLER_CONFIG)],
     max_body_len: BODY_MAX,
     waits: true,
-    ..Route::read_only("masks", OPERATOR_CONFIG)
+    ..Route::read_only("/api/v1/mountpoints/{name}/masks", OPERATOR_CONFIG)
 };
 
-fn route(path: &str) -> Option<&'static Route> {
+/// Every route there is; where a name is part of the path, it stands in braces.
+pub(super) fn all() -> impl Iterator<Item = &'static Route> {
+    ROUTES.iter().chain([&SNAPSHOT, &MASKS]).chain(discovery::routes()).chain(people::routes())
+}
+
+/// The route that answers at a path.
+pub(super) fn route(path: &str) -> Option<&'static Route> {
     if masks::mountpoint_of(path).is_some() {
         return Some(&MASKS);
     }
@@ -234,6 +243,7 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi, access: &Access) ->
         (_, "/metrics") => {
             Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", metrics::render(&api.status()))
         }
+        (_, "/api/v1/openapi.json") => Reply::json(200, &openapi::document()),
         (_, "/api/v1/status") => Reply::json(200, &json!(seen::by(request, api.status()))),
         (_, "/api/v1/devices") => Reply::json(200, &json!({"devices": api.devices()})),
         (_, "/api/v1/ledger") => ledger::get(&request.target, api),

@@ -13,6 +13,7 @@ use fieldgate_model::config::Source;
 use fieldgate_model::device::DeviceAbilities;
 use fieldgate_worker::{Program, Spawner, probe_device};
 use rustix::fs::Access;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,7 +28,7 @@ use tracing::{info, warn};
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// A device as it is shown.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Listed {
     /// Which it is.
     #[serde(flatten)]

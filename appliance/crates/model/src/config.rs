@@ -40,7 +40,7 @@ pub use output::{Play, Push, PushMemory, PushOrder, TrackIds, WhenAbsent};
 pub use problem::{Path, Problem};
 pub use secret::Secret;
 pub use secrets::StoredError;
-pub use shape::schema;
+pub use shape::{join_lines, schema};
 pub use source::{
     FileSource, KmpSource, Mjpeg, Publish, Pull, Rtsp, RtspStream, RtspTransport, Source, TestPicture, V4l2,
     V4l2Format,

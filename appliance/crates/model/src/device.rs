@@ -1,11 +1,12 @@
 //! What a local capture device offers: as a worker found it, as the API shows it. Every list is bounded, so that no
 //! driver can make it long.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Formats, sizes, rates and controls of one device.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct DeviceAbilities {
     /// How it can be run, in the driver's order; at most [`DeviceAbilities::MODES_MAX`].
@@ -31,7 +32,7 @@ impl DeviceAbilities {
 }
 
 /// One format at one size, or at a range of sizes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceMode {
     /// As `source.format` takes it (`raw`, `mjpeg`, `h264`, `hevc`), or GStreamer's name of one that is not taken.
     pub format: String,
@@ -47,7 +48,7 @@ pub struct DeviceMode {
 }
 
 /// One number, or a range of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Extent {
     /// This one only.
@@ -64,7 +65,7 @@ pub enum Extent {
 }
 
 /// Rates one by one, or a range of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Rates {
     /// These only.
@@ -79,7 +80,7 @@ pub enum Rates {
 }
 
 /// Something that can be set on a device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceControl {
     /// As `source.controls` takes it: the driver's name in small letters, all else than letters and digits as `_`.
     pub name: String,
@@ -102,7 +103,7 @@ pub struct DeviceControl {
 }
 
 /// One entry of a menu.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceChoice {
     /// The value to set.
     pub value: i64,

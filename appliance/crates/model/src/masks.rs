@@ -126,7 +126,7 @@ impl<'de> Deserialize<'de> for Masks {
 
 /// The proof that a picture has no masks; only [`Masks::unmasked`] gives it. (In a worker it comes with its job, which
 /// the gateway wrote.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Unmasked(());
 

@@ -25,12 +25,13 @@ pub use shedding::{Cause, Readings, Shed, Shedder, Turn};
 pub use text::Summary;
 
 use fieldgate_media::Codec;
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// The whole gateway's plan.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Plan {
     /// By name: the config's mountpoints, templates among them, and the streams that exist under templates.
     pub mountpoints: BTreeMap<String, MountpointPlan>,
@@ -51,7 +52,7 @@ impl Plan {
 }
 
 /// One mountpoint.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct MountpointPlan {
     /// As in the config.
     pub priority: u8,
@@ -65,7 +66,7 @@ pub struct MountpointPlan {
 }
 
 /// Pictures and sound.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Treatment {
     /// What happens to pictures.
     pub video: Step,
@@ -74,7 +75,7 @@ pub struct Treatment {
 }
 
 /// A form of a stream that is made from it: a mountpoint of its own, [`Rendition::mountpoint`].
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Rendition {
     /// Names it within its mountpoint: `h264`, `aac`, `h264-aac`.
     pub name: String,
@@ -97,7 +98,7 @@ impl Rendition {
 }
 
 /// The way to one output.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Leg {
     /// Which output.
     #[serde(flatten)]
@@ -112,7 +113,7 @@ pub struct Leg {
 }
 
 /// One output of a mountpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "output", rename_all = "snake_case")]
 pub enum Output {
     /// Those who play it by RTMP.
@@ -129,7 +130,7 @@ pub enum Output {
 }
 
 /// What happens to pictures or sound at one place.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Step {
     /// What.
     pub action: Action,
@@ -161,7 +162,7 @@ impl Step {
 }
 
 /// What happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Nothing: it goes as it came.
@@ -226,6 +227,19 @@ impl fmt::Display for Form {
     }
 }
 
+impl JsonSchema for Form {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Form".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "A codec, or `unknown`, `none`, `raw`, `jpeg`.",
+        })
+    }
+}
+
 impl Serialize for Form {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -233,7 +247,7 @@ impl Serialize for Form {
 }
 
 /// What decoding and encoding take of the machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Cost {
     /// Sessions ("slots") of a hardware encoder.
     pub sessions: u32,
@@ -269,7 +283,7 @@ impl fmt::Display for Cost {
 }
 
 /// The costs of all, and what there is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Load {
     /// What fits and is used.
     pub used: Cost,
@@ -280,7 +294,7 @@ pub struct Load {
 }
 
 /// Something that does not fit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Overload {
     /// The mountpoint.
     pub mountpoint: String,

@@ -6,11 +6,12 @@ pub use capacity::{CapacityStatus, ShedStatus};
 
 use crate::Timestamp;
 use crate::config::{Problem, Span};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The gateway at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Status {
     /// The program's version.
@@ -37,7 +38,7 @@ pub struct Status {
 }
 
 /// Where the config stands.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ConfigStatus {
     /// Number of the confirmed config; each confirmed change adds one.
@@ -59,7 +60,7 @@ pub struct ConfigStatus {
 }
 
 /// What the config is going through.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConfigPhase {
     /// The confirmed config runs.
@@ -74,7 +75,7 @@ pub enum ConfigPhase {
 }
 
 /// A change that runs but is not confirmed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PendingChange {
     /// Who sent it.
     pub by: String,
@@ -85,7 +86,7 @@ pub struct PendingChange {
 }
 
 /// A change that was undone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RolledBack {
     /// When.
     pub at: Timestamp,
@@ -96,7 +97,7 @@ pub struct RolledBack {
 }
 
 /// Something that somebody should know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Notice {
     /// Stable name of the kind of notice: `config_unreadable`.
     pub code: String,
@@ -105,7 +106,7 @@ pub struct Notice {
 }
 
 /// What a supervised part is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// It begins, not ready yet.
@@ -128,7 +129,7 @@ pub enum State {
 }
 
 /// State, cause and next attempt of a supervised part.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Activity {
     /// What it is doing.
@@ -148,7 +149,7 @@ pub struct Activity {
 }
 
 /// One kind of listener.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ListenerStatus {
     /// How it does.
@@ -163,7 +164,7 @@ pub struct ListenerStatus {
 }
 
 /// One mountpoint, or one stream under a template.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct MountpointStatus {
     /// The template that it exists under.
@@ -212,7 +213,7 @@ pub struct WatchingStatus {
 }
 
 /// Whether the picture is the truth.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PictureStatus {
     /// `ok`, `dead`, `frozen`, `black`, `covered`, `out_of_focus`, `audio_only`, `repeating` or `no_keyframe`.
@@ -243,7 +244,7 @@ pub struct PictureStatus {
 }
 
 /// What was done to bring a camera's picture back.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct LadderStatus {
     /// The step whose effect is waited for.
@@ -260,7 +261,7 @@ pub struct LadderStatus {
 }
 
 /// One step that was taken.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct LadderStep {
     /// When.
@@ -272,7 +273,7 @@ pub struct LadderStep {
 }
 
 /// Where a mountpoint's stream comes from, and how that goes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SourceStatus {
     /// As in the config: `publish`, `rtsp`, `v4l2`, `test`, `pull`, `kmp`.
@@ -301,7 +302,7 @@ pub struct SourceStatus {
 }
 
 /// One track that comes by KMP, over all its connections.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct KmpTrackStatus {
     /// Who sends it now.
@@ -334,7 +335,7 @@ pub struct KmpTrackStatus {
 }
 
 /// The encoder that was chosen, and why.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct EncoderStatus {
     /// Its element's name.
@@ -348,7 +349,7 @@ pub struct EncoderStatus {
 }
 
 /// A live stream.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct StreamStatus {
     /// Who publishes: an address with port, or the source's kind.
@@ -364,7 +365,7 @@ pub struct StreamStatus {
 }
 
 /// One track of a live stream.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TrackStatus {
     /// `video` or `audio`.
@@ -384,7 +385,7 @@ pub struct TrackStatus {
 }
 
 /// One push.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PushStatus {
     /// Its address, secrets masked.
@@ -408,7 +409,7 @@ pub struct PushStatus {
 }
 
 /// A form of a stream that some pushes need.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RenditionStatus {
     /// How it does.
@@ -434,7 +435,7 @@ pub struct RenditionStatus {
 }
 
 /// One track's frames on disk that its upstream has not acknowledged.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SpoolStatus {
     /// Frames that wait.
@@ -456,7 +457,7 @@ pub struct SpoolStatus {
 }
 
 /// What a KMP receiver has acknowledged, pictures and sound together, since the push is in the config.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct KmpPushStatus {
     /// Frames that it acknowledged.
@@ -475,7 +476,7 @@ pub struct KmpPushStatus {
 }
 
 /// What went through and what was lost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Counters {
     /// Units taken in (mountpoint) or sent (push).
@@ -495,7 +496,7 @@ pub struct Counters {
 }
 
 /// One worker process.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct WorkerStatus {
     /// Process id; 0 while there is none.

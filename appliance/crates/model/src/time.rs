@@ -1,6 +1,8 @@
 //! Wall-clock times as the API writes them.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -35,6 +37,20 @@ impl Timestamp {
     pub fn plus(self, span: std::time::Duration) -> Self {
         let millis = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
         Timestamp::from_unix_millis(self.unix_millis.saturating_add(millis))
+    }
+}
+
+impl JsonSchema for Timestamp {
+    fn schema_name() -> Cow<'static, str> {
+        "Timestamp".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "format": "date-time",
+            "description": "A moment of wall-clock time, RFC 3339 in UTC, such as \"2026-11-21T02:00:00.040Z\".",
+        })
     }
 }
 

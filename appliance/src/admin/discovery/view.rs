@@ -1,12 +1,13 @@
 //! A camera as the API shows it.
 
 use fieldgate_model::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// One camera. Holds no password, in no URL.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct CameraView {
     /// Stays with the camera: from its endpoint's UUID, its Ethernet address or its serial number.
     pub id: String,
@@ -74,7 +75,7 @@ pub struct CameraView {
 }
 
 /// How a camera was found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FoundByView {
     /// By WS-Discovery.
     pub onvif: bool,
@@ -87,7 +88,7 @@ pub struct FoundByView {
 }
 
 /// What became of the credentials.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Auth {
     /// None were given.
@@ -102,7 +103,7 @@ pub enum Auth {
 }
 
 /// One profile.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ProfileView {
     /// Its name in requests.
     pub profile: String,
@@ -120,7 +121,7 @@ pub struct ProfileView {
 }
 
 /// What an encoder does.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct EncoderView {
     /// `h264`, `hevc`, `mjpeg`, `mpeg4`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,7 +144,7 @@ pub struct EncoderView {
 }
 
 /// A stream's address and what is known of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CheckedStream {
     /// Where it is, without user and password.
     pub url: String,
@@ -154,7 +155,7 @@ pub struct CheckedStream {
 }
 
 /// One stream inside a description.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct StreamView {
     /// `video`, `audio`, `application`.
     pub kind: String,
@@ -167,7 +168,7 @@ pub struct StreamView {
 }
 
 /// How the search goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SearchView {
     /// A round is under way.
     pub searching: bool,
@@ -183,7 +184,7 @@ pub struct SearchView {
 }
 
 /// One interface that is looked on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct InterfaceView {
     /// Such as `eth0`.
     pub name: String,
@@ -192,7 +193,7 @@ pub struct InterfaceView {
 }
 
 /// Messages that were not taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RefusalsView {
     /// Not what they should be.
     pub malformed: u64,

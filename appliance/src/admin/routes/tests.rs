@@ -270,6 +270,7 @@ const LEAST: &str = "
     GET /healthz                                nothing
     GET /metrics                                operator metrics
     GET /api/v1/status                          viewer status
+    GET /api/v1/openapi.json                    known
     GET /api/v1/config/schema                   operator config
     GET /api/v1/ledger                          operator status
     GET /api/v1/devices                         operator cameras

@@ -1,12 +1,13 @@
 //! What differs between two configs, and how carefully it must be done.
 
 use super::{Compat, Config, KmpApplication, KmpControl, Mountpoint, Push};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// What a config is made of, as far as a change can be told apart.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "part", rename_all = "snake_case")]
 pub enum Part {
     /// Where RTMP is listened for.
@@ -93,8 +94,9 @@ impl fmt::Display for Part {
 }
 
 /// What happens to a part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ChangeAction")]
 pub enum Action {
     /// It was not there before.
     Added,
@@ -105,7 +107,7 @@ pub enum Action {
 }
 
 /// One difference.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
     /// What differs.
     #[serde(flatten)]
@@ -115,7 +117,7 @@ pub struct Change {
 }
 
 /// All differences between two configs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Changes(pub Vec<Change>);
 

@@ -1,12 +1,13 @@
 //! What is wrong with a config, and where.
 
 use super::SecretUrl;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
 
 /// One fault of a config. Never holds a secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// Where: `mountpoints.gate-2.push[0].url`; empty for the whole.
     pub path: String,

@@ -15,7 +15,7 @@ pub fn schema() -> Value {
 }
 
 /// Descriptions come from doc comments, wrapped where the source is.
-fn join_lines(node: &mut Value) {
+pub fn join_lines(node: &mut Value) {
     match node {
         Value::Object(fields) => {
             for (name, value) in fields {

@@ -10,6 +10,7 @@
 //! What the plan says does not fit is left out at once. The most important that encodes is never left out.
 
 use super::{Cost, Overload, Plan};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ pub struct Readings {
 }
 
 /// Why something is left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// The plan is more than the machine was measured to do.
@@ -55,7 +56,7 @@ pub enum Cause {
 }
 
 /// Something that is left out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Shed {
     /// The mountpoint.
     pub mountpoint: String,

@@ -2,10 +2,11 @@
 
 use crate::plan::Shed;
 use crate::{Event, Timestamp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What encoding may take of the machine, what it takes, and what was left out.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CapacityStatus {
     /// Whether encoders were tried and measured; that happens once something needs one.
@@ -37,7 +38,7 @@ pub struct CapacityStatus {
 }
 
 /// Something that is left out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShedStatus {
     /// What and why.
     #[serde(flatten)]
