@@ -193,7 +193,7 @@ pub struct MountpointStatus {
 }
 
 /// Viewers by HTTP, and the segments that are made for them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct WatchingStatus {
     /// Viewers now.
