@@ -18,6 +18,7 @@ mod front;
 mod gate;
 mod guard;
 pub mod head;
+mod history;
 mod keeper;
 mod ledger;
 mod masks;

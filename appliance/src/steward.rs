@@ -21,6 +21,7 @@ pub use handle::{Answer, Applied, ChangeError, Edit, Proof, Request, StewardHand
 
 use crate::clock::timestamp;
 use crate::store::{Confirmed, Store, StoreError};
+use crate::supervisor::blips;
 use fieldgate_hub::{Clock, Pulse};
 use fieldgate_model::config::{Changes, Part, Problem, diff, validate_on};
 use fieldgate_model::status::{ConfigPhase, ConfigStatus, PendingChange, RolledBack};
@@ -97,7 +98,9 @@ impl<R: Reconcile> Steward<R> {
             ..ConfigStatus::default()
         };
         let running = Arc::new(self.confirmed.config.clone());
-        let (shown, view) = watch::channel(View { confirmed: Arc::new(self.confirmed), running, status });
+        let history = self.store.history().clone();
+        let (shown, view) =
+            watch::channel(View { confirmed: Arc::new(self.confirmed), history, running, status });
         let desk = Desk {
             store: Some(self.store),
             running: self.running,
@@ -212,7 +215,8 @@ impl<R: Reconcile> Desk<R> {
         admitted(self.running.admit(&confirmed.config, &candidate)).await?;
         let changes = diff(&confirmed.config, &candidate);
         if request.dry_run {
-            return Ok(Applied::WouldApply { needs_confirm: changes.is_provisional(), changes });
+            let blips = blips(&confirmed.config, &candidate);
+            return Ok(Applied::WouldApply { needs_confirm: changes.is_provisional(), changes, blips });
         }
         if changes.is_empty() {
             return Ok(Applied::Confirmed { revision: confirmed.meta.revision });
@@ -385,8 +389,13 @@ impl<R: Reconcile> Desk<R> {
 
     async fn promote(&mut self, config: Config) -> Result<u64, ChangeError> {
         let before = self.confirmed();
-        let candidate = self.on_disk(|store| Ok((store.candidate().cloned(), store.promote()))).await?;
-        let (meta, not_durable) = match candidate {
+        let promote = |store: &mut Store| {
+            let candidate = store.candidate().cloned();
+            let promoted = store.promote();
+            Ok((candidate, promoted, store.history().clone()))
+        };
+        let (candidate, promoted, history) = self.on_disk(promote).await?;
+        let (meta, not_durable) = match (candidate, promoted) {
             (_, Ok(meta)) => (meta, None),
             (Some(meta), Err(error @ StoreError::NotDurable(_))) => {
                 (meta, Some(ChangeError::NotDurable(chain(&error))))
@@ -407,6 +416,7 @@ impl<R: Reconcile> Desk<R> {
                 ..ConfigStatus::default()
             };
             view.confirmed = confirmed;
+            view.history = history;
         });
         not_durable.map_or(Ok(revision), Err)
     }

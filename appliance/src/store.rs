@@ -4,6 +4,7 @@
 //!  write_candidate          promote
 //!  candidate.json.tmp  -->  candidate.json  -->  confirmed.json
 //!                           previous.json   <--  (its copy, first)
+//!                           revision-N.json <--  (another, for the history)
 //! ```
 //!
 //! Each file is written under another name, synced, renamed, and the folder synced: after a power cut at any moment the
@@ -13,6 +14,7 @@
 
 mod envelope;
 mod fs;
+mod history;
 #[cfg(test)]
 pub(crate) mod sim;
 #[cfg(test)]
@@ -20,11 +22,13 @@ mod tests;
 
 pub use envelope::{EnvelopeError, Meta};
 pub use fs::{DirFs, StoreFs, write_whole};
+pub use history::{HISTORY_BYTES, HISTORY_LEN, History, Past};
 
 use envelope::Envelope;
 use fieldgate_model::config::StoredError;
 use fieldgate_model::status::Notice;
 use fieldgate_model::{Config, Timestamp};
+use history::{file_of, revision_of};
 use std::io;
 
 const CONFIRMED: &str = "confirmed.json";
@@ -105,21 +109,23 @@ pub struct Store {
     candidate: Option<Meta>,
     /// Whether `confirmed.json` holds what is confirmed.
     has_confirmed: bool,
+    history: History,
 }
 
 impl Store {
     /// Opens the files and finds the config to run, or none in a new folder. Cleans up after a power cut.
     pub fn open(fs: Box<dyn StoreFs>) -> Result<(Store, Boot), StoreError> {
-        let mut store = Store { fs, revision: 0, candidate: None, has_confirmed: false };
+        let mut store = Store::new(fs);
         let mut notices = Vec::new();
         let boot = store.find(&mut notices)?;
         store.clean(&mut notices)?;
+        store.read_history(boot.as_ref())?;
         Ok((store, Boot { confirmed: boot, notices }))
     }
 
     /// Like [`Store::open`], but a config that cannot be read is put aside: for one who brings a new config.
     pub fn open_to_replace(fs: Box<dyn StoreFs>) -> Result<(Store, Boot), StoreError> {
-        let mut store = Store { fs, revision: 0, candidate: None, has_confirmed: false };
+        let mut store = Store::new(fs);
         let mut notices = Vec::new();
         let confirmed = match store.find(&mut notices) {
             Err(StoreError::Unreadable { causes }) => {
@@ -129,7 +135,17 @@ impl Store {
             found => found?,
         };
         store.clean(&mut notices)?;
+        store.read_history(confirmed.as_ref())?;
         Ok((store, Boot { confirmed, notices }))
+    }
+
+    fn new(fs: Box<dyn StoreFs>) -> Store {
+        Store { fs, revision: 0, candidate: None, has_confirmed: false, history: History::default() }
+    }
+
+    /// The configs that were in force before the confirmed one.
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// Writes a config that is not confirmed yet; one that was written before is replaced.
@@ -146,8 +162,15 @@ impl Store {
     /// After an error the old config is still the confirmed one, but for [`StoreError::NotDurable`].
     pub fn promote(&mut self) -> Result<Meta, StoreError> {
         let meta = self.candidate.clone().ok_or(StoreError::NoCandidate)?;
+        let mut past = None;
         if self.has_confirmed {
             let old = self.read(CONFIRMED)?.unwrap_or_default();
+            if old.len() <= HISTORY_BYTES
+                && let Ok(decoded) = Past::decode(old.clone())
+            {
+                self.write(&file_of(decoded.meta.revision), &old)?;
+                past = Some(decoded);
+            }
             if let Ok(envelope) = Envelope::decode(&old)
                 && envelope.meta.schema != meta.schema
             {
@@ -159,6 +182,10 @@ impl Store {
         self.candidate = None;
         self.revision = meta.revision;
         self.has_confirmed = true;
+        for gone in past.map(|past| self.history.add(past)).unwrap_or_default() {
+            // One that stays is removed at the next boot.
+            self.fs.remove(&file_of(gone)).ok();
+        }
         self.sync_dir().map_err(|error| StoreError::NotDurable(Box::new(error)))?;
         Ok(meta)
     }
@@ -236,6 +263,37 @@ impl Store {
             self.fs.remove(name).map_err(failed("remove", name))?;
         }
         if !stale.is_empty() {
+            self.sync_dir()?;
+        }
+        Ok(())
+    }
+
+    /// Past revisions as far as they are whole. One that is not older than what is confirmed was being kept when the
+    /// power failed.
+    fn read_history(&mut self, confirmed: Option<&Confirmed>) -> Result<(), StoreError> {
+        let current = confirmed.map(|confirmed| confirmed.meta.revision);
+        let names = self.fs.list().map_err(failed("list", "files"))?;
+        let mut revisions: Vec<u64> = names.iter().filter_map(|name| revision_of(name)).collect();
+        revisions.sort_unstable();
+        let mut useless = Vec::new();
+        for revision in revisions {
+            // A number is never given twice, also if the config that had it is lost.
+            self.revision = self.revision.max(revision);
+            let past = self.read(&file_of(revision))?.map(Past::decode);
+            match past {
+                Some(Ok(past))
+                    if past.meta.revision == revision && current.is_none_or(|current| revision < current) =>
+                {
+                    useless.extend(self.history.add(past));
+                }
+                _ => useless.push(revision),
+            }
+        }
+        for revision in &useless {
+            let file = file_of(*revision);
+            self.fs.remove(&file).map_err(failed("remove", &file))?;
+        }
+        if !useless.is_empty() {
             self.sync_dir()?;
         }
         Ok(())

@@ -13,6 +13,7 @@
 //! new config is not touched. Only here is anything restarted.
 
 mod backoff;
+mod blips;
 mod children;
 mod desk;
 mod handle;
@@ -20,6 +21,7 @@ mod handle;
 mod tests;
 
 pub use backoff::Backoff;
+pub use blips::{Blip, blips};
 pub use children::{
     ChildKey, ChildSettings, Handling, Made, MadeSound, MountpointSettings, RenditionKey, Stage, children_of,
     stream_children_of,

@@ -7,6 +7,7 @@ use super::discovery::CameraApi;
 pub use super::plan::Planner;
 use crate::plan::Answer as PlanAnswer;
 use crate::steward::{Answer, Applied, ChangeError, Edit, Proof, Request, StewardHandle};
+use crate::store::{Confirmed, History};
 use crate::wiring::{Devices, InspectError, Listed, MaskDesk, Snapshot, SnapshotError, Snapshots};
 use fieldgate_hub::Pulses;
 use fieldgate_model::config::{Problem, schema, validate_on};
@@ -48,16 +49,33 @@ pub enum PutError {
     /// What was sent has not the shape of a config; all its faults.
     #[error("this is not a config")]
     Unreadable(Vec<Problem>),
+    /// Too old, or never there.
+    #[error("revision {0} is not kept")]
+    NoRevision(u64),
+    /// A revision that this build cannot run.
+    #[error("revision {0} {1}")]
+    OldRevision(u64, String),
     /// The steward says no.
     #[error(transparent)]
     Refused(#[from] ChangeError),
 }
 
+/// What the config shall be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// This, whole: JSON as it came.
+    Whole(&'a [u8]),
+    /// What it is, with this JSON merge patch.
+    Patch(&'a [u8]),
+    /// What it was at this revision.
+    Revision(u64),
+}
+
 /// A config that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Put<'a> {
-    /// JSON as it came.
-    pub json: &'a [u8],
+    /// What it shall be.
+    pub wanted: Wanted<'a>,
     /// The revision that its sender had seen.
     pub over: u64,
     /// Only look whether it could be applied.
@@ -77,6 +95,10 @@ pub struct Health {
 pub trait AdminApi: Send + Sync + 'static {
     /// The confirmed config, for reading and as what a change starts from.
     fn config(&self) -> ConfigView;
+    /// The confirmed config with its origin.
+    fn confirmed(&self) -> Arc<Confirmed>;
+    /// The configs that were confirmed before it.
+    fn history(&self) -> History;
     /// The config that runs.
     fn running(&self) -> Arc<Config>;
     /// Applies a new config.
@@ -153,6 +175,27 @@ where
         Gateway { snapshots: Some(snapshots), ..self }
     }
 
+    fn wanted(&self, put: &Put<'_>) -> Result<Config, PutError> {
+        match put.wanted {
+            Wanted::Whole(json) => read_config(json).map_err(PutError::Unreadable),
+            Wanted::Patch(json) => {
+                let confirmed = self.steward.view().confirmed;
+                // Laid over another revision than the sender saw, it could mean something else.
+                if confirmed.meta.revision != put.over {
+                    return Err(ChangeError::Stale { current: confirmed.meta.revision }.into());
+                }
+                let text = utf8(json).map_err(PutError::Unreadable)?;
+                confirmed.config.patched(text).map_err(PutError::Unreadable)
+            }
+            Wanted::Revision(wanted) => {
+                let view = self.steward.view();
+                let past = view.history.iter().find(|past| past.meta.revision == wanted);
+                let past = past.ok_or(PutError::NoRevision(wanted))?.confirmed();
+                past.map(|past| past.config).map_err(|error| PutError::OldRevision(wanted, error.to_string()))
+            }
+        }
+    }
+
     fn settle(&self, answer: Answer) -> Result<Outcome, PutError> {
         match self.runtime.block_on(async { timeout(PATIENCE, answer.wait()).await }) {
             Ok(settled) => Ok(Outcome::Settled(settled?)),
@@ -171,12 +214,20 @@ where
         ConfigView { revision: view.confirmed.meta.revision, json }
     }
 
+    fn confirmed(&self) -> Arc<Confirmed> {
+        self.steward.view().confirmed
+    }
+
+    fn history(&self) -> History {
+        self.steward.view().history
+    }
+
     fn running(&self) -> Arc<Config> {
         self.steward.view().running
     }
 
     fn put_config(&self, put: Put<'_>) -> Result<Outcome, PutError> {
-        let config = read_config(put.json).map_err(PutError::Unreadable)?;
+        let config = self.wanted(&put)?;
         let request = Request {
             edit: Edit::Replace(Box::new(config)),
             by: put.by,
@@ -249,11 +300,13 @@ where
 
 /// Reads a config from bytes, or tells all that is wrong with its shape.
 pub fn read_config(json: &[u8]) -> Result<Config, Vec<Problem>> {
-    let root = fieldgate_model::config::Path::root();
-    match std::str::from_utf8(json) {
-        Ok(text) => Config::parse(text),
-        Err(error) => Err(vec![Problem::new(&root, format!("is no UTF-8: {error}"))]),
-    }
+    Config::parse(utf8(json)?)
+}
+
+fn utf8(json: &[u8]) -> Result<&str, Vec<Problem>> {
+    let problem =
+        |error| Problem::new(&fieldgate_model::config::Path::root(), format!("is no UTF-8: {error}"));
+    std::str::from_utf8(json).map_err(|error| vec![problem(error)])
 }
 
 /// What must hold for any bytes sent as a config: no panic, and what is taken survives being stored and read back.

@@ -45,6 +45,8 @@ fn schemas() -> Map<String, Value> {
     told.subschema_for::<fieldgate_model::Status>();
     told.subschema_for::<fieldgate_model::config::Changes>();
     told.subschema_for::<fieldgate_model::config::Problem>();
+    told.subschema_for::<fieldgate_model::config::Difference>();
+    told.subschema_for::<crate::supervisor::Blip>();
     told.subschema_for::<crate::plan::Answer>();
     told.subschema_for::<crate::wiring::Listed>();
     told.subschema_for::<crate::access::UserView>();

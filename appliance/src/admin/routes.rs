@@ -1,9 +1,9 @@
 //! Which resource answers what. Plain functions from a request to a reply.
 
-use super::api::{AdminApi, Outcome, Put, PutError, config_schema};
+use super::api::{AdminApi, Outcome, Put, PutError, Wanted, config_schema};
 use super::head::Method;
 use super::reply::Reply;
-use super::{discovery, door, ledger, masks, metrics, openapi, people, plan, seen, snapshots};
+use super::{discovery, door, history, ledger, masks, metrics, openapi, people, plan, seen, snapshots};
 use crate::access::{Access, Area, Need, Principal, Role};
 use crate::steward::{Applied, ChangeError};
 use crate::wiring::BODY_MAX;
@@ -109,7 +109,10 @@ const OPERATOR_STATUS: Need = Need::Role(Role::Operator, Area::Status);
 const OPERATOR_CONFIG: Need = Need::Role(Role::Operator, Area::Config);
 const INSTALLER_CONFIG: Need = Need::Role(Role::Installer, Area::Config);
 
-static ROUTES: [Route; 13] = [
+/// The body is the config, or what of it changes.
+const CONFIG_MAX: u64 = 4 << 20;
+
+static ROUTES: [Route; 14] = [
     // The page of whoever asks: to claim, to log in, or the status.
     Route::read_only("/", Need::Nothing),
     Route::read_only("/page.css", Need::Nothing),
@@ -119,18 +122,19 @@ static ROUTES: [Route; 13] = [
     Route::read_only("/api/v1/openapi.json", Need::Known),
     Route::read_only("/api/v1/status", Need::Role(Role::Viewer, Area::Status)),
     Route::read_only("/api/v1/config/schema", OPERATOR_CONFIG),
+    Route::read_only("/api/v1/config/history", OPERATOR_CONFIG),
     Route::read_only("/api/v1/ledger", OPERATOR_STATUS),
     Route::read_only("/api/v1/devices", Need::Role(Role::Operator, Area::Cameras)),
     Route {
-        change: &[(Method::Put, INSTALLER_CONFIG)],
+        change: &[(Method::Put, INSTALLER_CONFIG), (Method::Patch, INSTALLER_CONFIG)],
         // A thousand mountpoints with ten pushes each fit.
-        max_body_len: 4 << 20,
+        max_body_len: CONFIG_MAX,
         waits: true,
         ..Route::read_only("/api/v1/config", OPERATOR_CONFIG)
     },
     Route {
         change: &[(Method::Post, INSTALLER_CONFIG)],
-        max_body_len: 4 << 20,
+        max_body_len: CONFIG_MAX,
         waits: true,
         ..Route::read_only("/api/v1/plan", OPERATOR_CONFIG)
     },
@@ -159,9 +163,27 @@ static MASKS: Route = Route {
     ..Route::read_only("/api/v1/mountpoints/{name}/masks", OPERATOR_CONFIG)
 };
 
+/// `/api/v1/config/history/N`.
+static REVISION: Route = Route::read_only("/api/v1/config/history/{revision}", OPERATOR_CONFIG);
+
+/// `/api/v1/config/history/N/restore`.
+static RESTORE: Route = Route {
+    path: "/api/v1/config/history/{revision}/restore",
+    read: None,
+    change: &[(Method::Post, INSTALLER_CONFIG)],
+    max_body_len: 4 << 10,
+    waits: true,
+    looks: false,
+    hashes: false,
+};
+
 /// Every route there is; where a name is part of the path, it stands in braces.
 pub(super) fn all() -> impl Iterator<Item = &'static Route> {
-    ROUTES.iter().chain([&SNAPSHOT, &MASKS]).chain(discovery::routes()).chain(people::routes())
+    ROUTES
+        .iter()
+        .chain([&SNAPSHOT, &MASKS, &REVISION, &RESTORE])
+        .chain(discovery::routes())
+        .chain(people::routes())
 }
 
 /// The route that answers at a path.
@@ -171,6 +193,9 @@ pub(super) fn route(path: &str) -> Option<&'static Route> {
     }
     if snapshots::mountpoint_of(path).is_some() {
         return Some(&SNAPSHOT);
+    }
+    if let Some((_, restores)) = history::split(path) {
+        return Some(if restores { &RESTORE } else { &REVISION });
     }
     let fixed = ROUTES.iter().find(|route| route.path == path);
     fixed.or_else(|| discovery::find_route(path)).or_else(|| people::find_route(path))
@@ -214,7 +239,7 @@ pub(super) fn admission(method: Method, path: &str) -> Admission<'_> {
 pub(super) fn respond(request: &Request, api: &dyn AdminApi, access: &Access) -> Reply {
     let path = request.target.split('?').next().unwrap_or_default();
     if request.target == "*" {
-        return Reply::empty(204).with("allow", "GET, HEAD, OPTIONS, PUT, POST");
+        return Reply::empty(204).with("allow", "GET, HEAD, OPTIONS, PUT, POST, PATCH, DELETE");
     }
     let Some(route) = route(path) else {
         return Reply::problem(404, &format!("there is nothing at {path}; the status page is at /"), &[]);
@@ -229,10 +254,13 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi, access: &Access) ->
     if people::find_route(path).is_some() && request.method != Method::Options {
         return people::respond(request, path, access);
     }
+    if let Some((revision, _)) = history::split(path).filter(|_| request.method != Method::Options) {
+        return history::respond(request, revision, api);
+    }
     match (request.method, path) {
         (Method::Options, _) => Reply::empty(204).with("allow", allow(route)),
         _ if discovery::find_route(path).is_some() => discovery::respond(request, path, api.cameras()),
-        (Method::Put, _) => put_config(request, api),
+        (Method::Put | Method::Patch, _) => change_config(request, api),
         (_, "/api/v1/plan") => plan::respond(request, api),
         (Method::Post, _) => applied(api.confirm(request.opened)),
         _ if route.looks => snapshots::get(request, api, access),
@@ -246,6 +274,7 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi, access: &Access) ->
         (_, "/api/v1/openapi.json") => Reply::json(200, &openapi::document()),
         (_, "/api/v1/status") => Reply::json(200, &json!(seen::by(request, api.status()))),
         (_, "/api/v1/devices") => Reply::json(200, &json!({"devices": api.devices()})),
+        (_, "/api/v1/config/history") => history::list(api),
         (_, "/api/v1/ledger") => ledger::get(&request.target, api),
         (_, "/api/v1/config/schema") => Reply::new(200, "application/schema+json", config_schema()),
         _ => get_config(request, api),
@@ -294,40 +323,60 @@ pub(super) fn is_known(request: &Request, tag: &str) -> bool {
 
 /// Whether its body is said to be JSON.
 pub(super) fn is_json(request: &Request) -> bool {
-    let content_type = header(request, "content-type").unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    media_type.eq_ignore_ascii_case("application/json")
+    has_media_type(request, "application/json")
 }
 
-fn put_config(request: &Request, api: &dyn AdminApi) -> Reply {
-    if !is_json(request) {
+fn has_media_type(request: &Request, wanted: &str) -> bool {
+    let content_type = header(request, "content-type").unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case(wanted)
+}
+
+fn change_config(request: &Request, api: &dyn AdminApi) -> Reply {
+    let (media_type, wanted) = match request.method {
+        Method::Patch => ("application/merge-patch+json", Wanted::Patch(&request.body)),
+        _ => ("application/json", Wanted::Whole(&request.body)),
+    };
+    if !has_media_type(request, media_type) {
         // Also what keeps a foreign page's plain form from being taken for a config.
-        return Reply::problem(415, "send the config with Content-Type: application/json", &[]);
+        return Reply::problem(415, &format!("send the config with Content-Type: {media_type}"), &[]);
     }
-    let dry_run = match request.target.split_once('?').map_or("", |(_, query)| query) {
-        "" => false,
-        "dry_run" | "dry_run=true" | "dry_run=1" => true,
+    let (over, dry_run) = match dry_run(request).and_then(|dry_run| Ok((condition(request, api)?, dry_run))) {
+        Ok(asked) => asked,
+        Err(reply) => return reply,
+    };
+    let by = format!("{} from {}", request.who(), request.from());
+    applied(api.put_config(Put { wanted, over, dry_run, by }))
+}
+
+/// Whether a change is only to be tried, its one parameter.
+pub(super) fn dry_run(request: &Request) -> Result<bool, Reply> {
+    match request.target.split_once('?').map_or("", |(_, query)| query) {
+        "" => Ok(false),
+        "dry_run" | "dry_run=" | "dry_run=true" | "dry_run=1" => Ok(true),
         other => {
             let detail = format!("the only parameter here is dry_run, not {other:?}");
-            return Reply::problem(400, &detail, &[]);
+            Err(Reply::problem(400, &detail, &[]))
         }
-    };
+    }
+}
+
+/// The revision that a change is made over, as `If-Match` says.
+pub(super) fn condition(request: &Request, api: &dyn AdminApi) -> Result<u64, Reply> {
     let Some(wanted) = header(request, "if-match") else {
         let detail = "say with If-Match which revision you changed: the ETag of GET /api/v1/config";
-        return Reply::problem(428, detail, &[]);
+        return Err(Reply::problem(428, detail, &[]));
     };
-    let over = match revision(wanted) {
-        Some(revision) => revision,
+    match revision(wanted) {
+        Some(revision) => Ok(revision),
         None => {
             let current = api.config().revision;
             if wanted.trim() != "*" {
-                return refused(&ChangeError::Stale { current }.into());
+                return Err(refused(&ChangeError::Stale { current }.into()));
             }
-            current
+            Ok(current)
         }
-    };
-    let by = format!("{} from {}", request.who(), request.from());
-    applied(api.put_config(Put { json: &request.body, over, dry_run, by }))
+    }
 }
 
 /// The revision of a strong tag as we give them out.
@@ -336,7 +385,7 @@ pub(super) fn revision(tag: &str) -> Option<u64> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
 
-fn applied(outcome: Result<Outcome, PutError>) -> Reply {
+pub(super) fn applied(outcome: Result<Outcome, PutError>) -> Reply {
     let settled = match outcome {
         Ok(Outcome::Settled(applied)) => applied,
         Ok(Outcome::UnderWay) => {
@@ -359,9 +408,14 @@ fn applied(outcome: Result<Outcome, PutError>) -> Reply {
                 "unhealthy": unhealthy,
             }),
         ),
-        Applied::WouldApply { needs_confirm, changes } => Reply::json(
+        Applied::WouldApply { needs_confirm, changes, blips } => Reply::json(
             200,
-            &json!({"state": "would_apply", "needs_confirm": needs_confirm, "changes": changes}),
+            &json!({
+                "state": "would_apply",
+                "needs_confirm": needs_confirm,
+                "changes": changes,
+                "blips": blips,
+            }),
         ),
     }
 }
@@ -370,6 +424,8 @@ pub(super) fn refused(error: &PutError) -> Reply {
     let detail = error.to_string();
     let error = match error {
         PutError::Unreadable(problems) => return Reply::problem(400, &detail, problems),
+        PutError::NoRevision(_) => return Reply::problem(404, &detail, &[]),
+        PutError::OldRevision(..) => return Reply::problem(409, &detail, &[]),
         PutError::Refused(error) => error,
     };
     match error {

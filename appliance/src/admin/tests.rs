@@ -33,6 +33,12 @@ impl Fake {
 }
 
 impl AdminApi for Fake {
+    fn confirmed(&self) -> Arc<crate::store::Confirmed> {
+        unimplemented!("no test here asks")
+    }
+    fn history(&self) -> crate::store::History {
+        Default::default()
+    }
     fn config(&self) -> ConfigView {
         ConfigView { revision: 1, json: b"{}".to_vec() }
     }
@@ -40,7 +46,10 @@ impl AdminApi for Fake {
         Arc::default()
     }
     fn put_config(&self, put: Put<'_>) -> Result<Outcome, PutError> {
-        self.puts.lock().unwrap().push(put.json.to_vec());
+        self.puts.lock().unwrap().push(match put.wanted {
+            api::Wanted::Whole(json) => json.to_vec(),
+            other => panic!("{other:?}"),
+        });
         Ok(Outcome::Settled(Applied::Confirmed { revision: 2 }))
     }
     fn confirm(&self, _: Instant) -> Result<Outcome, PutError> {

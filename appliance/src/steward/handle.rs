@@ -2,7 +2,8 @@
 
 use super::Reply;
 use super::chain;
-use crate::store::{Confirmed, StoreError};
+use crate::store::{Confirmed, History, StoreError};
+use crate::supervisor::Blip;
 use fieldgate_model::config::{Changes, Problem};
 use fieldgate_model::status::ConfigStatus;
 use fieldgate_model::{Command, CommandError, Config};
@@ -74,6 +75,8 @@ pub enum Applied {
         needs_confirm: bool,
         /// What it would change.
         changes: Changes,
+        /// What it would interrupt.
+        blips: Vec<Blip>,
     },
 }
 
@@ -129,6 +132,8 @@ impl From<StoreError> for ChangeError {
 pub struct View {
     /// The confirmed config and its origin.
     pub confirmed: Arc<Confirmed>,
+    /// The configs that were confirmed before it.
+    pub history: History,
     /// The config that runs: the confirmed one, or a provisional change of it.
     pub running: Arc<Config>,
     /// Where the config stands.

@@ -313,3 +313,63 @@ fn a_folder_that_cannot_be_made_is_named() {
     assert!(error.starts_with("cannot create ") && error.contains("state"), "{error}");
     std::fs::remove_file(&folder.0).unwrap();
 }
+
+/// Revisions and their configs, which must be those that were confirmed under these numbers.
+fn past(fs: &SimFs) -> Vec<u64> {
+    let (store, _) = open(fs).unwrap();
+    let whole = |past: &std::sync::Arc<Past>| {
+        let confirmed = past.confirmed().unwrap();
+        assert_eq!(confirmed.config, config(u32::try_from(past.meta.revision).unwrap()));
+        confirmed.meta.revision
+    };
+    store.history().iter().map(whole).collect()
+}
+
+#[test]
+fn past_revisions_are_kept_and_the_oldest_go() {
+    let last = u32::try_from(HISTORY_LEN).unwrap() + 5;
+    let fs = disk(&(1..=last).collect::<Vec<_>>());
+    let kept: Vec<u64> = (5..u64::from(last)).collect();
+    assert_eq!(past(&fs), kept);
+    let files = fs.list().unwrap().iter().filter(|name| name.starts_with("revision-")).count();
+    assert_eq!(files, HISTORY_LEN, "on flash neither are there more");
+}
+
+#[test]
+fn a_cut_after_any_step_leaves_a_history_without_holes() {
+    for last in [2, u32::try_from(HISTORY_LEN).unwrap() + 2] {
+        let start = disk(&(1..=last).collect::<Vec<_>>());
+        let probe = start.after_cut().pop().unwrap();
+        let (mut store, _) = open(&probe).unwrap();
+        probe.failing(Fail::Never);
+        confirm(&mut store, last + 1).unwrap();
+        for cut in 0..=probe.steps() {
+            let fs = start.after_cut().pop().unwrap();
+            let (mut store, _) = open(&fs).unwrap();
+            fs.failing(Fail::CutBefore(cut));
+            confirm(&mut store, last + 1).ok();
+            for after in fs.after_cut() {
+                let confirmed = open(&after).unwrap().1.confirmed.unwrap().meta.revision;
+                let found = past(&after);
+                let first = found.first().copied().unwrap_or(confirmed);
+                assert_eq!(found, (first..confirmed).collect::<Vec<_>>(), "cut before step {cut}");
+                assert!(found.len() + 1 >= usize::try_from(last).unwrap().min(HISTORY_LEN) - 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_past_revision_goes_and_a_lost_config_leaves_the_rest() {
+    let fs = disk(&[1, 2, 3]);
+    fs.damage("revision-1.json", b"{");
+    assert_eq!(past(&fs), [2]);
+    for file in ["confirmed.json", "previous.json"] {
+        fs.damage(file, b"x");
+    }
+    assert!(open(&fs).is_err());
+    let (mut store, _) = Store::open_to_replace(Box::new(fs.clone())).unwrap();
+    let meta = confirm(&mut store, 9).unwrap();
+    assert!(meta.revision > 2, "no revision is given out twice");
+    assert_eq!(past(&fs), [2]);
+}

@@ -319,3 +319,64 @@ fn a_plan_is_told_for_what_runs_and_for_what_might() {
     let (status, ..) = running.ask("GET /api/v1/plan?format=yaml", "", "");
     assert_eq!(status, 400);
 }
+
+const PATCH: &str = "Content-Type: application/merge-patch+json\r\n";
+
+#[test]
+fn a_patch_names_what_changes_and_the_history_leads_back() {
+    let running = Running::start();
+    let patch = |tag: &str, body: &str| {
+        running.ask("PATCH /api/v1/config", &format!("{PATCH}If-Match: {tag}\r\n"), body)
+    };
+    let body = r#"{"mountpoints": {"gate": {"source": {"kind": "publish", "key": "CANARY-1"}}}}"#;
+    let (status, text, _) =
+        running.ask("PATCH /api/v1/config", "Content-Type: application/json\r\nIf-Match: *\r\n", body);
+    assert_eq!(status, 415, "{text}");
+    let (status, _, answer) = patch("\"1\"", r#"{"mountpoints": {"gate": {"sorce": 1}}}"#);
+    assert_eq!(status, 400, "{answer}");
+    assert!(answer["problems"].to_string().contains("did you mean source?"), "{answer}");
+    let (status, _, answer) = patch("\"1\"", body);
+    assert_eq!((status, answer["revision"].as_u64()), (200, Some(2)), "{answer}");
+    assert_eq!(patch("\"1\"", body).0, 412, "made from what is no more");
+    let (status, _, answer) =
+        patch("\"2\"", r#"{"mountpoints": {"yard": null, "gate": {"play": {"key": "CANARY-2"}}}}"#);
+    assert_eq!((status, answer["revision"].as_u64()), (200, Some(3)), "{answer}");
+
+    let (status, text, answer) = running.ask("GET /api/v1/config/history", "", "");
+    assert_eq!(status, 200, "{text}");
+    let revisions = answer["revisions"].as_array().unwrap();
+    let told: Vec<(u64, &str, bool)> = revisions
+        .iter()
+        .map(|entry| {
+            (
+                entry["revision"].as_u64().unwrap(),
+                entry["by"].as_str().unwrap(),
+                entry["current"].as_bool().unwrap(),
+            )
+        })
+        .collect();
+    let by = "local from 127.0.0.1";
+    assert_eq!(told, [(3, by, true), (2, by, false), (1, "test", false)]);
+    assert_eq!(revisions[1]["changes"], json!([{"part": "mountpoint", "name": "gate", "action": "added"}]));
+    assert!(revisions[2].get("changes").is_none(), "what was before is not known");
+
+    let (_, text, answer) = running.ask("GET /api/v1/config/history/3", "", "");
+    let paths: Vec<&str> =
+        answer["diff"].as_array().unwrap().iter().map(|entry| entry["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["mountpoints.gate.play.key", "mountpoints.yard"], "{text}");
+    assert!(!text.contains("CANARY") && !text.contains("s3cret"), "{text}");
+    assert_eq!(running.ask("GET /api/v1/config/history/9", "", "").0, 404);
+
+    let restore =
+        |target: &str| running.ask(&format!("POST /api/v1/config/history/{target}"), "If-Match: *\r\n", "");
+    let (status, _, answer) = restore("1/restore?dry_run");
+    assert_eq!((status, answer["state"].as_str()), (200, Some("would_apply")), "{answer}");
+    assert_eq!(answer["blips"], json!([{"mountpoint": "gate", "what": "mountpoint gate"}]), "it ends");
+    let (status, _, answer) = restore("1/restore");
+    assert_eq!((status, answer["revision"].as_u64()), (200, Some(4)), "{answer}");
+    let (_, _, config) = running.ask("GET /api/v1/config", "", "");
+    assert_eq!(config["mountpoints"]["yard"]["source"]["key"], json!({"set": true}), "with its secret");
+    assert!(config["mountpoints"].get("gate").is_none());
+    assert_eq!(restore("77/restore").0, 404);
+    assert_eq!(running.ask("POST /api/v1/config/history/1/restore", "", "").0, 428);
+}

@@ -1,6 +1,7 @@
 use super::super::api::{ConfigView, Health};
 use super::*;
 use crate::access::{Identity, Streams};
+use crate::store::{Confirmed, History, Meta};
 use fieldgate_model::config::{Changes, Path, Problem};
 use fieldgate_model::{Config, Status};
 use std::sync::{Arc, Mutex};
@@ -20,12 +21,24 @@ impl AdminApi for Fake {
     fn config(&self) -> ConfigView {
         ConfigView { revision: self.revision, json: br#"{"schema":1}"#.to_vec() }
     }
+    fn confirmed(&self) -> Arc<Confirmed> {
+        let meta = Meta { schema: 1, revision: 7, by: "ann".to_owned(), at: Default::default() };
+        Arc::new(Confirmed { config: Config::default(), meta })
+    }
+    fn history(&self) -> History {
+        History::default()
+    }
     fn running(&self) -> Arc<Config> {
         Arc::default()
     }
     fn put_config(&self, put: Put<'_>) -> Result<Outcome, PutError> {
         assert_eq!(put.by, "ann from 127.0.0.1");
-        self.puts.lock().unwrap().push((put.over, put.dry_run, put.json.to_vec()));
+        let wanted = match put.wanted {
+            Wanted::Whole(json) => json.to_vec(),
+            Wanted::Patch(json) => [b"patch ", json].concat(),
+            Wanted::Revision(revision) => format!("revision {revision}").into_bytes(),
+        };
+        self.puts.lock().unwrap().push((put.over, put.dry_run, wanted));
         self.outcome.clone()
     }
     fn confirm(&self, opened: Instant) -> Result<Outcome, PutError> {
@@ -149,7 +162,7 @@ fn each_outcome_has_its_status() {
         .remedy("write [\"0.0.0.0:1935\"]");
     let within = Duration::from_secs(90);
     let waits = Applied::AwaitingConfirm { revision: 8, within, unhealthy: vec!["yard".to_owned()] };
-    let would = Applied::WouldApply { needs_confirm: true, changes: Changes::default() };
+    let would = Applied::WouldApply { needs_confirm: true, changes: Changes::default(), blips: Vec::new() };
     for (outcome, status) in [
         (confirmed(), 200),
         (Ok(Outcome::Settled(waits)), 202),
@@ -211,7 +224,7 @@ fn what_is_not_there_or_not_meant_so_is_told_apart() {
     assert_eq!(ask(&api, Method::Get, "/api/v1/config/", &[]).status, 404);
     assert_eq!(ask(&api, Method::Get, "//healthz", &[]).status, 404);
     let reply = ask(&api, Method::Delete, "/api/v1/config", &[]);
-    assert_eq!((reply.status, header_of(&reply, "allow")), (405, Some("GET, HEAD, OPTIONS, PUT")));
+    assert_eq!((reply.status, header_of(&reply, "allow")), (405, Some("GET, HEAD, OPTIONS, PUT, PATCH")));
     let reply = ask(&api, Method::Get, "/api/v1/config/confirm", &[]);
     assert_eq!((reply.status, header_of(&reply, "allow")), (405, Some("OPTIONS, POST")));
     let reply = ask(&api, Method::Options, "/healthz", &[]);
@@ -276,6 +289,10 @@ const LEAST: &str = "
     GET /api/v1/devices                         operator cameras
     GET /api/v1/config                          operator config
     PUT /api/v1/config                          installer config
+    PATCH /api/v1/config                        installer config
+    GET /api/v1/config/history                  operator config
+    GET /api/v1/config/history/7                operator config
+    POST /api/v1/config/history/7/restore       installer config
     POST /api/v1/config/confirm                 installer config
     GET /api/v1/plan                            operator config
     POST /api/v1/plan                           installer config
@@ -359,5 +376,5 @@ fn a_role_gets_what_it_may_of_every_route_and_no_more() {
             counts[index] += usize::from(may);
         }
     }
-    assert_eq!(counts, [2, 10, 19, 28], "what each role can do");
+    assert_eq!(counts, [2, 12, 23, 32], "what each role can do");
 }
