@@ -185,7 +185,7 @@ mod tests {
         to.rtmp.max_connections = 7;
         to.rtmp.max_message_bytes = 65_536;
         to.mountpoints.remove("gate");
-        let (found, left_out) = differences(&base(), &to, 150);
+        let (found, left_out) = differences(&base(), &to, 100);
         assert_eq!((found.len(), left_out), (1, 2), "{found:?}");
         assert_eq!(differences(&to, &to, 150), (Vec::new(), 0));
     }
