@@ -105,6 +105,9 @@ fn plan_mountpoint(name: &str, mountpoint: &Mountpoint, treatment: model::Mountp
         Source::Publish(_) => format!("published to rtmp://HOST/live/{name}"),
         Source::Rtsp(rtsp) => format!("camera {}", rtsp.url),
         Source::V4l2(v4l2) => format!("device {}", v4l2.device.display()),
+        Source::Rtp(rtp) => {
+            rtp.session().map_or_else(|error| error.to_string(), |session| session.to_string())
+        }
         Source::Mjpeg(mjpeg) => format!("camera {}", mjpeg.url),
         Source::File(file) => format!("file {}", file.path.display()),
         Source::Test(test) => format!("test picture {}x{}, {}/s", test.width, test.height, test.frame_rate),

@@ -8,7 +8,12 @@ use fieldgate_model::config::{Path, Problem, Source};
 pub fn source(source: &Source) -> Option<&'static str> {
     let needs_worker = matches!(
         source,
-        Source::Rtsp(_) | Source::V4l2(_) | Source::Mjpeg(_) | Source::File(_) | Source::Test(_)
+        Source::Rtsp(_)
+            | Source::V4l2(_)
+            | Source::Rtp(_)
+            | Source::Mjpeg(_)
+            | Source::File(_)
+            | Source::Test(_)
     );
     (needs_worker && cfg!(not(feature = "gst"))).then_some("this build has no cameras of its own")
 }

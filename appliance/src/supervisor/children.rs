@@ -336,6 +336,8 @@ impl ChildSettings {
                 Source::Pull(pull) => pull.backoff_cap.get(),
                 Source::Rtsp(rtsp) => rtsp.backoff_cap.get(),
                 Source::Mjpeg(mjpeg) => mjpeg.backoff_cap.get(),
+                // Nobody is asked: while it waits the sender is only not heard.
+                Source::Rtp(_) => Backoff::FLOOR,
                 _ => Backoff::CAP,
             },
             _ => Backoff::CAP,

@@ -3,6 +3,7 @@
 
 mod file;
 mod mjpeg;
+mod rtp;
 mod rtsp;
 mod test_picture;
 mod v4l2;
@@ -102,6 +103,7 @@ impl Wiring {
             Source::Test(_) => "test picture".to_owned(),
             Source::V4l2(v4l2) => v4l2.device.display().to_string(),
             Source::Rtsp(rtsp) => rtsp.taken_url().redacted(),
+            Source::Rtp(rtp) => rtp::described(rtp)?,
             Source::Mjpeg(mjpeg) => mjpeg.url.redacted(),
             Source::File(file) => file.path.display().to_string(),
             Source::Publish(_) | Source::Pull(_) | Source::Kmp(_) => {
@@ -110,7 +112,8 @@ impl Wiring {
         };
         let shard = self.shard_of(&mountpoint)?;
         let deadlines = rtsp.as_ref().map(|rtsp| rtsp.deadlines);
-        let deadlines = deadlines.or(fetch.as_ref().map(|fetch| fetch.deadlines)).unwrap_or_default();
+        let deadlines = deadlines.or(fetch.as_ref().map(|fetch| fetch.deadlines));
+        let deadlines = deadlines.unwrap_or_else(|| rtp::deadlines(source));
         let audio = fetch.as_ref().map(|fetch| &fetch.audio);
         let silent = audio.or(job.work.treatments().map(|(_, audio)| audio)).and_then(silence_of);
         let learning = tries_encoders(&job.work).then(|| self.encoders.clone());
@@ -196,6 +199,15 @@ impl Wiring {
                 };
                 let treat = self.treated(name, source, handling, asked, (encoder, false));
                 Ok(v4l2::v4l2_job(name, v4l2, treat, devices))
+            }
+            Source::Rtp(rtp) => {
+                let session = rtp::session(rtp)?;
+                let (encoder, devices) = match must_encode || session.has_jpeg() {
+                    true => self.proven(name, cancel).await?,
+                    false => (EncoderWish::default(), Vec::new()),
+                };
+                let treat = self.treated(name, source, handling, asked, (encoder, false));
+                rtp::rtp_job(name, rtp, session, treat, devices)
             }
             Source::File(file) => {
                 // What is in it shows when it is played.

@@ -26,6 +26,7 @@ mod pictures;
 mod relay;
 #[cfg(feature = "gst")]
 mod renditions;
+mod rtp;
 #[cfg(feature = "gst")]
 mod sources;
 mod systemd;

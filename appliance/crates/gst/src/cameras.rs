@@ -1,6 +1,7 @@
 //! One pipeline per kind of camera.
 
 mod file;
+mod rtp;
 pub(crate) mod rtsp;
 mod test;
 mod v4l2;
@@ -11,13 +12,31 @@ use crate::error::WorkError;
 use crate::intake::Intake;
 use crate::outlet::Outlet;
 use crate::transcode;
-use fieldgate_model::job::{EncoderTrial, Work};
+use fieldgate_model::job::{EncoderTrial, RefusedPackets, Work};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A pipeline that is ready to start, and what to tell about it.
 pub(crate) struct Camera {
     pub(crate) pipeline: gst::Pipeline,
     /// In a few words, for the status.
     pub(crate) source: String,
+    /// What it has to tell while it plays.
+    pub(crate) news: News,
+}
+
+/// The newest that a camera has to tell. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct News(Arc<Mutex<Option<RefusedPackets>>>);
+
+impl News {
+    fn tell(&self, refused: RefusedPackets) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(refused);
+    }
+
+    /// What was told since it was last asked.
+    pub(crate) fn take(&self) -> Option<RefusedPackets> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// Builds the pipeline for this work, with the session beside it where there is one; `tell` gets the encoder trials as
@@ -30,6 +49,7 @@ pub(crate) fn build(
 ) -> Result<Option<(Camera, Option<rtsp::Session>)>, WorkError> {
     let alone = |camera| Some((camera, None));
     match work {
+        Work::Rtp(settings) => rtp::build(settings, outlet, tell).map(alone),
         Work::File(settings) => file::build(settings, outlet, tell).map(alone),
         Work::Test(settings) => test::build(settings, outlet, tell).map(alone),
         Work::ProbeEncoders(wish) => {

@@ -168,6 +168,10 @@ impl Worker {
             if turns.is_multiple_of(TURNS_PER_PULSE) {
                 let dropped = self.intake.dropped_units();
                 self.outlet.count_dropped(dropped - std::mem::replace(&mut self.dropped, dropped));
+                if let Some(refused) = camera.news.take() {
+                    self.status.refused_packets = Some(refused);
+                    self.outlet.status(&self.status);
+                }
                 self.outlet.pulse();
                 self.warnings = 0;
             }

@@ -5,6 +5,8 @@
 mod common;
 #[path = "cameras/file.rs"]
 mod file;
+#[path = "cameras/rtp.rs"]
+mod rtp;
 #[path = "cameras/rtsp.rs"]
 mod rtsp;
 #[path = "cameras/transcode.rs"]
@@ -44,6 +46,11 @@ fn main() -> ExitCode {
         ("rtsp_hevc_passes_unchanged", rtsp::hevc_passes_unchanged),
         ("rtsp_refusals_are_named", rtsp::refusals_are_named),
         ("rtsp_session_that_goes_silent_is_noticed", rtsp::session_that_goes_silent_is_noticed),
+        ("rtp_picture_and_sound_come_by_udp", rtp::picture_and_sound_come_by_udp),
+        ("rtp_what_is_sent_by_strangers_is_dropped", rtp::what_is_sent_by_strangers_is_dropped),
+        ("rtp_hostile_packets_do_no_harm", rtp::hostile_packets_do_no_harm),
+        ("rtp_a_multicast_group_is_joined", rtp::a_multicast_group_is_joined),
+        ("rtp_every_encoding_of_rtsp_is_taken", rtp::every_encoding_of_rtsp_is_taken),
         (
             "every_container_is_played_at_the_speed_of_life",
             file::every_container_is_played_at_the_speed_of_life,

@@ -44,8 +44,8 @@ pub use secret::Secret;
 pub use secrets::StoredError;
 pub use shape::{join_lines, schema};
 pub use source::{
-    FileSource, KmpSource, Mjpeg, Publish, Pull, Rtsp, RtspStream, RtspTransport, Source, TestPicture, V4l2,
-    V4l2Format,
+    FileSource, KmpSource, Mjpeg, Publish, Pull, Rtp, RtpError, RtpMedia, RtpSession, RtpStream, Rtsp,
+    RtspStream, RtspTransport, Source, TestPicture, V4l2, V4l2Format,
 };
 pub use span::{Span, SpanError};
 pub use spool::Spool;

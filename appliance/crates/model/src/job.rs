@@ -10,12 +10,14 @@ pub use treatment::{
     AudioEncode, AudioTreatment, Overlay, SoundCodec, Transcode, VideoEncode, VideoTreatment,
 };
 
+use crate::config::{Network, RtpStream};
 use crate::device::DeviceAbilities;
 use crate::masks::Masks;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// One worker's whole task.
@@ -56,6 +58,8 @@ pub enum Work {
     V4l2(V4l2Camera),
     /// A network camera; its media passes unchanged.
     Rtsp(RtspCamera),
+    /// RTP that somebody sends to us by UDP.
+    Rtp(RtpCamera),
     /// A recorded file, played at the speed of life.
     File(FileCamera),
     /// Decode and encode again the stream that the gateway sends.
@@ -208,6 +212,28 @@ fn default_latency_ms() -> u32 {
     200
 }
 
+/// Settings of a receiver of RTP by UDP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RtpCamera {
+    /// One or two, at most one of each kind; each one's RTCP comes to the next port.
+    pub streams: Vec<RtpStream>,
+    /// Address that is listened on, if no group is joined.
+    pub listen: IpAddr,
+    /// Multicast group that is joined.
+    pub group: Option<IpAddr>,
+    /// Number of the network interface for the group; 0 leaves the choice to the system.
+    pub interface: u32,
+    /// Who may send; empty: this machine alone.
+    pub allow: Vec<Network>,
+    /// How long packets may wait for late ones, milliseconds.
+    pub latency_ms: u32,
+    /// What happens to its pictures.
+    pub video: VideoTreatment,
+    /// What happens to its sound.
+    pub audio: AudioTreatment,
+}
+
 /// Settings of a file that is played.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -278,8 +304,20 @@ pub struct WorkerStatus {
     pub device: Option<DeviceAbilities>,
     /// Why the last change of controls was refused; what was set before it stays.
     pub refused: Option<String>,
+    /// Packets that were sent to it and not taken, where somebody sends packets to it.
+    pub refused_packets: Option<RefusedPackets>,
     /// Why it ended or is about to.
     pub failure: Option<Failure>,
+}
+
+/// Packets that were not taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RefusedPackets {
+    /// How many, since the source last began anew.
+    pub packets: u64,
+    /// Whose the last was, and why it was not taken.
+    pub last: String,
 }
 
 /// How far a worker is.

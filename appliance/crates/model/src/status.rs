@@ -6,6 +6,7 @@ pub use capacity::{CapacityStatus, ShedStatus};
 
 use crate::Timestamp;
 use crate::config::{Problem, Span};
+use crate::job::RefusedPackets;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -293,6 +294,9 @@ pub struct SourceStatus {
     /// `v4l2` only: why the last change of `controls` was refused. The stream goes on as it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// `rtp` only: packets that were not taken, of senders that are not in `allow` or that were no RTP of this stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused_packets: Option<RefusedPackets>,
     /// What was done to bring the picture back, once something was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ladder: Option<LadderStatus>,

@@ -1,6 +1,6 @@
 //! A file that is played at the speed of life, again and again.
 
-use super::Camera;
+use super::{Camera, News};
 use crate::audio_path::{self, CodedSound};
 use crate::elements;
 use crate::encoders::Pictures;
@@ -80,7 +80,8 @@ pub(super) fn build(
             log.log(LogLevel::Warn, &format!("{caps}: {error}"));
         }
     });
-    Ok(Camera { pipeline, source: format!("file {}", settings.path.display()) })
+    let source = format!("file {}", settings.path.display());
+    Ok(Camera { pipeline, source, news: News::default() })
 }
 
 /// By what the file begins with; names may lie.

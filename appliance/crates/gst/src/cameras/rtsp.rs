@@ -8,14 +8,14 @@ mod element;
 mod notice;
 
 pub(crate) use direct::Running;
+pub(super) use element::{Encoding, Treatments, attach, require_depayloaders};
 pub(crate) use notice::Notice;
 
-use super::Camera;
+use super::{Camera, News};
 use crate::error::WorkError;
 use crate::outlet::Outlet;
 use crate::stream::Stream;
 use crate::video_path;
-use element::Treatments;
 use fieldgate_model::job::{EncoderTrial, RtspCamera, RtspTransport, VideoTreatment};
 use notice::Teller;
 use std::sync::mpsc::Receiver;
@@ -51,7 +51,7 @@ pub(super) fn build(
         session.use_elements(&pipeline)?;
     }
     let source = format!("RTSP from {}", settings.address);
-    Ok((Camera { pipeline, source }, session))
+    Ok((Camera { pipeline, source, news: News::default() }, session))
 }
 
 impl Session {

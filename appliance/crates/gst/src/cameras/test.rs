@@ -1,6 +1,6 @@
 //! The built-in test camera: a moving ball, a burnt-in clock, a tone.
 
-use super::Camera;
+use super::{Camera, News};
 use crate::audio_path::{self, CodedSound};
 use crate::elements;
 use crate::encoders::{self, Pictures};
@@ -44,7 +44,7 @@ pub(super) fn build(
         add_tone(&pipeline, &stream, &settings.audio)?;
     }
     let source = format!("test picture {}x{} at {}/s", settings.width, settings.height, settings.frame_rate);
-    Ok(Camera { pipeline, source })
+    Ok(Camera { pipeline, source, news: News::default() })
 }
 
 fn check(settings: &TestCamera) -> Result<(), WorkError> {

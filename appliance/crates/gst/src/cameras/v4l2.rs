@@ -6,7 +6,7 @@ mod mode;
 
 pub(crate) use abilities::probe;
 
-use super::Camera;
+use super::{Camera, News};
 use crate::elements;
 use crate::error::WorkError;
 use crate::outlet::Outlet;
@@ -48,7 +48,7 @@ pub(super) fn build(
     all.push(sink.clone().upcast());
     chain(&pipeline, &all.iter().collect::<Vec<_>>())?;
     stream.attach(&sink, TrackId::VIDEO, DecodeTimes::Given);
-    Ok(Camera { pipeline, source: described })
+    Ok(Camera { pipeline, source: described, news: News::default() })
 }
 
 /// Opens the device and asks what it can do.

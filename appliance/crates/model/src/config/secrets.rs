@@ -198,7 +198,7 @@ fn visit(config: &mut Config, visitor: &mut dyn FnMut(&Path, &Owner<'_>, Held<'_
             Source::Mjpeg(mjpeg) => {
                 visitor(&at.field("source").field("url"), &source, Held::Url(&mut mjpeg.url))
             }
-            Source::V4l2(_) | Source::File(_) | Source::Test(_) | Source::Kmp(_) => {}
+            Source::V4l2(_) | Source::Rtp(_) | Source::File(_) | Source::Test(_) | Source::Kmp(_) => {}
         }
         for (index, push) in settings.push.iter_mut().enumerate() {
             let owner = Owner::Push { mountpoint, id: Push::effective_id(push) };

@@ -354,9 +354,9 @@ mod tests {
         }));
         let expected = [
             "mountpoints.a.source: is missing",
-            "mountpoints.b.source.kind: must be one of publish, rtsp, v4l2, mjpeg, file, test, pull, kmp, got \"publsh\" \
+            "mountpoints.b.source.kind: must be one of publish, rtsp, v4l2, rtp, mjpeg, file, test, pull, kmp, got \"publsh\" \
              (did you mean publish?)",
-            "mountpoints.c.source.kind: is missing; one of publish, rtsp, v4l2, mjpeg, file, test, pull, kmp",
+            "mountpoints.c.source.kind: is missing; one of publish, rtsp, v4l2, rtp, mjpeg, file, test, pull, kmp",
             "mountpoints.d.source.transport: must be one of auto, tcp, udp, got \"tpc\" (did you mean tcp?)",
             "mountpoints.d.source.url: is missing",
             "mountpoints.e.source.audio: must be true or false, got \"yes\"",

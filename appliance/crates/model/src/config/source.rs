@@ -4,6 +4,7 @@ mod file;
 mod mjpeg;
 mod publish;
 mod pull;
+mod rtp;
 mod rtsp;
 mod test_picture;
 mod v4l2;
@@ -12,6 +13,7 @@ pub use file::FileSource;
 pub use mjpeg::Mjpeg;
 pub use publish::Publish;
 pub use pull::Pull;
+pub use rtp::{Rtp, RtpError, RtpMedia, RtpSession, RtpStream};
 pub use rtsp::{Rtsp, RtspStream, RtspTransport};
 pub use test_picture::TestPicture;
 pub use v4l2::{V4l2, V4l2Format};
@@ -30,6 +32,8 @@ pub enum Source {
     Rtsp(Rtsp),
     /// A local camera or capture card (Video4Linux).
     V4l2(V4l2),
+    /// RTP that a camera or encoder sends to us by UDP.
+    Rtp(Rtp),
     /// A camera with Motion JPEG or single JPEG pictures by HTTP.
     Mjpeg(Mjpeg),
     /// A recorded file, for demonstrations.
@@ -49,6 +53,7 @@ impl Source {
             Source::Publish(_) => "publish",
             Source::Rtsp(_) => "rtsp",
             Source::V4l2(_) => "v4l2",
+            Source::Rtp(_) => "rtp",
             Source::Mjpeg(_) => "mjpeg",
             Source::File(_) => "file",
             Source::Test(_) => "test",

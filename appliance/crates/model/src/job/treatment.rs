@@ -11,6 +11,7 @@ impl Work {
             Work::Test(camera) => Some((&camera.video, &camera.audio)),
             Work::V4l2(camera) => Some((&camera.video, &camera.audio)),
             Work::Rtsp(camera) => Some((&camera.video, &camera.audio)),
+            Work::Rtp(camera) => Some((&camera.video, &camera.audio)),
             Work::File(camera) => Some((&camera.video, &camera.audio)),
             Work::Transcode(_) | Work::Inspect(_) | Work::ProbeEncoders(_) | Work::ProbeDevice(_) => None,
         }

@@ -3,7 +3,7 @@
 use super::protocol::{Protocol, is_enhanced};
 use super::wishes::{self, AudioWish, VideoWish};
 use super::{Action, Cost, Form, Known, Leg, MountpointPlan, Output, Rendition, Seen, Step, Treatment, Work};
-use crate::config::{AudioCodec, Mountpoint, Push, Source, V4l2Format, VideoCodec};
+use crate::config::{AudioCodec, Mountpoint, Push, Rtp, RtpMedia, Source, V4l2Format, VideoCodec};
 use fieldgate_media::Codec;
 
 /// Processor time of an AAC or Opus encoder with what is around it, per cent of a core.
@@ -24,6 +24,23 @@ pub(super) fn mountpoint(name: &str, settings: &Mountpoint, known: &Known) -> Mo
         .map(|(output, push)| stream.leg(&source, output, push, known, &mut renditions))
         .collect();
     MountpointPlan { priority: settings.priority, source, renditions, legs }
+}
+
+/// What the description of a sender says of it.
+fn described(rtp: &Rtp, media: RtpMedia) -> Form {
+    let encoding = rtp.session().ok().and_then(|session| session.encoding(media));
+    match encoding.as_deref() {
+        None => Form::Absent,
+        Some("H264") => Form::Coded(Codec::H264),
+        Some("H265") => Form::Coded(Codec::Hevc),
+        Some("JPEG") => Form::Jpeg,
+        Some("MPEG4-GENERIC") => Form::Coded(Codec::Aac),
+        Some("OPUS") => Form::Coded(Codec::Opus),
+        Some("PCMA") => Form::Coded(Codec::PcmA),
+        Some("PCMU") => Form::Coded(Codec::PcmU),
+        Some("L16") => Form::Raw,
+        Some(_) => Form::Unknown,
+    }
 }
 
 fn push_output(name: &str, push: &Push) -> Output {
@@ -125,6 +142,7 @@ impl Stream<'_> {
         match &self.settings.source {
             Source::Test(_) => Form::Raw,
             Source::Mjpeg(_) => Form::Jpeg,
+            Source::Rtp(rtp) => described(rtp, RtpMedia::Video),
             Source::V4l2(v4l2) => match v4l2.format {
                 V4l2Format::H264 => Form::Coded(Codec::H264),
                 V4l2Format::Hevc => Form::Coded(Codec::Hevc),
@@ -140,6 +158,7 @@ impl Stream<'_> {
         match &self.settings.source {
             Source::Test(test) if test.audio => Form::Raw,
             Source::Test(_) | Source::V4l2(_) | Source::Mjpeg(_) => Form::Absent,
+            Source::Rtp(rtp) => described(rtp, RtpMedia::Audio),
             _ => match self.seen.audio {
                 Some(audio) if audio.encoded_here => Form::Unknown,
                 Some(audio) => Form::Coded(audio.codec),

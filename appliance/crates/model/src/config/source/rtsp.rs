@@ -83,6 +83,6 @@ fn default_backoff_cap() -> Span {
     Span::from_secs(10)
 }
 
-fn default_latency() -> Span {
+pub(super) fn default_latency() -> Span {
     Span::from_millis(200)
 }

@@ -2,8 +2,8 @@
 
 use super::listeners::check_file;
 use crate::config::{
-    Config, Mountpoint, Path, Problem, Push, PushOrder, Rtsp, RtspStream, RtspTransport, Secret, SecretUrl,
-    Source, UrlParts, V4l2,
+    Config, Mountpoint, Path, Problem, Push, PushOrder, Rtp, Rtsp, RtspStream, RtspTransport, Secret,
+    SecretUrl, Source, UrlParts, V4l2,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
@@ -16,6 +16,7 @@ const PLACEHOLDER: &str = "{name}";
 
 pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     let mut devices: BTreeMap<&FilePath, &str> = BTreeMap::new();
+    let mut ports: Vec<(&str, &Rtp, u16)> = Vec::new();
     for (name, mountpoint) in &config.mountpoints {
         let path = Path::mountpoint(name);
         problems.extend(check_name(name, &path));
@@ -28,6 +29,30 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
             let problem = format!("is already taken by mountpoints.{other}");
             problems.push(Problem::new(&path, problem).got(v4l2.device.display().to_string()));
         }
+        if let Source::Rtp(rtp) = &mountpoint.source {
+            check_ports(name, rtp, &mut ports, problems);
+        }
+    }
+}
+
+/// Each stream takes its port and the next.
+fn check_ports<'a>(
+    name: &'a str,
+    rtp: &'a Rtp,
+    taken: &mut Vec<(&'a str, &'a Rtp, u16)>,
+    problems: &mut Vec<Problem>,
+) {
+    let Ok(session) = rtp.session() else { return };
+    for port in session.streams.iter().map(|stream| stream.port) {
+        let clash = taken.iter().find(|(other, theirs, used)| {
+            *other != name && used.abs_diff(port) < 2 && rtp.shares_address_with(theirs)
+        });
+        if let Some((other, _, used)) = clash {
+            let problem = format!("port {used} and the next are already taken by mountpoints.{other}");
+            let path = Path::mountpoint(name).field("source");
+            problems.push(Problem::new(&path, problem).got(port).remedy("two ports for each stream"));
+        }
+        taken.push((name, rtp, port));
     }
 }
 
@@ -137,6 +162,12 @@ impl Checker<'_> {
                 self.controls(&path.field("controls"), &v4l2.controls);
                 self.even(&path.field("width"), v4l2.width);
                 self.even(&path.field("height"), v4l2.height);
+            }
+            Source::Rtp(rtp) => {
+                if let Err(error) = rtp.session() {
+                    let remedy = "take the session description from the sender, or name its streams";
+                    self.problems.push(Problem::new(&path, error.to_string()).remedy(remedy));
+                }
             }
             Source::Mjpeg(mjpeg) => {
                 if let Some(parts) = self.url(&path.field("url"), &mjpeg.url, &["http", "https"]) {

@@ -238,6 +238,7 @@ fn combinations_that_cannot_work_are_refused() {
         "c": {"source": {"kind": "v4l2", "device": "/dev/../etc/passwd"}},
         "f": {"source": {"kind": "mjpeg", "url": "rtsp://cam/"}},
         "g": {"source": {"kind": "mjpeg", "url": "http://cam/", "verify": false, "allow_basic": true}},
+        "h": {"source": {"kind": "rtp"}},
         "e": {"source": {"kind": "file", "path": "/srv/../etc/shadow"}},
         "d": {"source": {"kind": "publish", "key": "with blank"}, "play": {"key": "\u{e9}"}},
     }));
@@ -256,6 +257,7 @@ fn combinations_that_cannot_work_are_refused() {
             "mountpoints.f.source.url",
             "mountpoints.g.source.verify",
             "mountpoints.g.source.allow_basic",
+            "mountpoints.h.source",
         ],
         "{found:#?}"
     );
@@ -417,4 +419,26 @@ fn the_kmp_page_names_every_setting_and_its_example_is_valid() {
     for name in schema["$defs"]["KmpApplication"]["properties"].as_object().unwrap().keys() {
         assert!(page.contains(&format!("`{name}")), "docs/kmp.md does not name {name}");
     }
+}
+
+#[test]
+fn two_rtp_sources_need_ports_of_their_own() {
+    let rtp = |port: u16, more: Value| {
+        let mut source =
+            json!({"kind": "rtp", "streams": [{"media": "video", "port": port, "encoding": "H264"}]});
+        source.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "source": source })
+    };
+    let beside = |other: Value| mountpoints(json!({"a": rtp(5004, json!({})), "b": other}));
+    for taken in [5003, 5004, 5005] {
+        let found = beside(rtp(taken, json!({})));
+        assert_eq!(found.len(), 1, "{taken}: {found:?}");
+        assert!(found[0].contains("port 5004 and the next are already taken by mountpoints.a"), "{found:?}");
+    }
+    assert!(beside(rtp(5006, json!({}))).is_empty());
+    assert_eq!(beside(rtp(5004, json!({"listen": "10.0.0.1"}))).len(), 1, "any address is also this one");
+    assert_eq!(beside(rtp(5004, json!({"group": "239.1.2.3"}))).len(), 1);
+    let groups = ["239.1.2.3", "239.1.2.4"].map(|group| rtp(5004, json!({ "group": group })));
+    let [one, other] = groups;
+    assert!(mountpoints(json!({"a": one, "b": other})).is_empty());
 }
