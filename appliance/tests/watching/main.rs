@@ -8,6 +8,7 @@ mod common;
 
 mod admission;
 mod hostile;
+mod latency;
 mod playing;
 mod rules;
 mod viewer;

@@ -13,9 +13,9 @@ pub(crate) fn gateway(hls: Value) -> Gateway {
     }))
 }
 
-/// Where `yard` is watched.
-pub(crate) fn master_url(gateway: &Gateway) -> String {
-    format!("http://{}/hls/yard/master.m3u8", listens(gateway, "http"))
+/// Where a viewer of `yard` begins with that list.
+pub(crate) fn url_of(gateway: &Gateway, file: &str) -> String {
+    format!("http://{}/hls/yard/{file}", listens(gateway, "http"))
 }
 
 /// Where a gateway listens by this protocol.

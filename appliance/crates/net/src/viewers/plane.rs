@@ -11,9 +11,9 @@ use fieldgate_hub::{Action, Context, Mountpoint, Request, StreamState, Verdict};
 use fieldgate_media::{Ticks, TrackKind};
 use fieldgate_model::Config;
 use fieldgate_model::config::Hls;
-use fieldgate_proto::segment::names::Name;
+use fieldgate_proto::segment::names::{Addressing, Name};
 use fieldgate_proto::segment::target::{Target, TargetError, Token};
-use fieldgate_proto::segment::{Found, Lane, Package, Settings, hls};
+use fieldgate_proto::segment::{Found, Lane, Package, Settings, dash, hls};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use hyper::http::request::Parts;
@@ -40,6 +40,7 @@ const APPLICATION: &str = "live";
 const NUMBERS_SINCE_UNIX_MICROS: i64 = 1_735_689_600_000_000;
 
 const PLAYLIST: &str = "application/vnd.apple.mpegurl";
+const MANIFEST: &str = "application/dash+xml";
 
 /// What viewers of one mountpoint are up to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,7 +138,10 @@ impl Viewers {
         let kept = |package: &Package| {
             (package.lead().map_or(0, |lead| lead.segments().count() as u64), package.bytes())
         };
-        let (segments, held_bytes) = watched.as_ref().map_or((0, 0), |watched| watched.read(kept));
+        let (segments, held_bytes) = watched.as_ref().map_or((0, 0), |watched| {
+            let (segments, bytes) = watched.read(kept);
+            (segments, bytes + watched.ts_bytes())
+        });
         let timeout = self.config().http.viewer_timeout.get();
         Some(WatchedReport {
             viewers: self.0.sessions.count(name, timeout, Instant::now()) as u64,
@@ -180,8 +184,8 @@ impl Viewers {
         };
         let timeout = config.http.viewer_timeout.get();
         let Some(token) = target.token else {
-            if target.name != Name::Master {
-                return Err(Refused::missing("begin with /hls/NAME/master.m3u8"));
+            if !target.name.opens() {
+                return Err(Refused::missing("begin with /hls/NAME/master.m3u8 or manifest.mpd"));
             }
             return self.open(asked, &target, peer, &config, hls).await;
         };
@@ -233,15 +237,17 @@ impl Viewers {
         let session = session.map_err(|full| Refused::later(full.to_string()))?;
         self.ready(&watched).await?;
         let prefix = format!("{}/", token.as_text());
-        let text = watched.read(|package| hls::master(package, &prefix));
-        let content = Content {
-            tag: format!("\"{}\"", &prefix),
-            file: File::Whole(Bytes::from(text)),
-            media_type: PLAYLIST,
-            is_fixed: false,
-            is_gzip: false,
+        let now = self.0.context.clock.unix_micros();
+        let (media_type, text) = match target.name {
+            Name::Manifest(addressing) => {
+                (MANIFEST, Some(watched.read(|package| dash::manifest(package, addressing, &prefix, now))))
+            }
+            Name::OldMaster => (PLAYLIST, watched.read(|package| hls::old_master(package, &prefix))),
+            _ => (PLAYLIST, Some(watched.read(|package| hls::master(package, &prefix)))),
         };
-        Ok(answer::content(asked, content, Some(Owner { session, watched })))
+        let text = text.ok_or_else(|| Refused::missing("MPEG-TS cannot carry this stream's codecs"))?;
+        let tag = format!("\"{}\"", &prefix);
+        Ok(answer::content(asked, changing(media_type, tag, text), Some(Owner { session, watched })))
     }
 
     async fn admit(&self, request: Request) -> Result<(), Refused> {
@@ -262,7 +268,7 @@ impl Viewers {
         };
         match watched.wait(READY_WITHIN, look).await {
             Some(Ok(())) => Ok(()),
-            Some(Err(codec)) => Err(Refused::missing(format!("{codec} cannot be watched by HLS"))),
+            Some(Err(codec)) => Err(Refused::missing(format!("{codec} cannot be watched by HTTP"))),
             None => Err(Refused::later("the stream has no whole segment yet; try again")),
         }
     }
@@ -305,7 +311,7 @@ impl Viewers {
             first_number,
         };
         let totals = self.totals_of().entry(mountpoint.name().to_owned()).or_default().clone();
-        Watched::new(mountpoint, first_number, Package::new(settings), totals)
+        Watched::new(mountpoint, first_number, Package::new(settings), hls.memory_bytes, totals)
     }
 
     async fn serve(
@@ -318,7 +324,27 @@ impl Viewers {
         let no_track = || Refused::missing("the stream has no such track");
         let id = watched.id;
         let content = match target.name {
-            Name::Master => return Err(Refused::missing("master.m3u8 stands above")),
+            Name::Master | Name::OldMaster => {
+                return Err(Refused::missing("lists of renditions stand above"));
+            }
+            Name::Manifest(addressing) => {
+                self.ready(&watched).await?;
+                self.manifest(&watched, addressing)
+            }
+            Name::Together => {
+                self.ready(&watched).await?;
+                let (text, version) = watched.read(|package| (hls::together(package), package.version()));
+                changing(PLAYLIST, format!("\"{id:x}-{version}-ts\""), text)
+            }
+            Name::Ts(number) => {
+                let file = self.ts(&watched, number).await?;
+                fixed(File::Whole(file), "video/mp2t", format!("\"{id:x}-ts-{number}\""))
+            }
+            Name::SegmentAt(kind, time) => {
+                let found = self.await_file(&watched, kind, |lane| lane.segment_at(time)).await?;
+                let tag = format!("\"{id:x}-{kind:?}-{}\"", found.number);
+                fixed(File::Segment(found), media_type(kind), tag)
+            }
             Name::Media(kind) => {
                 self.ready(&watched).await?;
                 self.reload(&watched, kind, target).await?;
@@ -327,15 +353,19 @@ impl Viewers {
             Name::Init(kind, number) => {
                 let init = watched.read(|package| package.lane(kind)?.init_numbered(number));
                 let init = init.ok_or_else(|| Refused::missing("this file is not there any more"))?;
-                fixed(File::Whole(init.file.clone()), kind, format!("\"{id:x}-{kind:?}-i{number}\""))
+                fixed(
+                    File::Whole(init.file.clone()),
+                    media_type(kind),
+                    format!("\"{id:x}-{kind:?}-i{number}\""),
+                )
             }
             Name::Segment(kind, number) => {
                 let found = self.await_file(&watched, kind, |lane| lane.segment(number)).await?;
-                fixed(File::Segment(found), kind, format!("\"{id:x}-{kind:?}-{number}\""))
+                fixed(File::Segment(found), media_type(kind), format!("\"{id:x}-{kind:?}-{number}\""))
             }
             Name::Part(kind, number, index) => {
                 let found = self.await_file(&watched, kind, |lane| lane.part(number, index.into())).await?;
-                fixed(File::Part(found), kind, format!("\"{id:x}-{kind:?}-{number}.{index}\""))
+                fixed(File::Part(found), media_type(kind), format!("\"{id:x}-{kind:?}-{number}.{index}\""))
             }
         };
         Ok(answer::content(asked, content, Some(Owner { session, watched })))
@@ -384,6 +414,28 @@ impl Viewers {
             is_fixed: false,
             is_gzip,
         })
+    }
+
+    fn manifest(&self, watched: &Watched, addressing: Addressing) -> Content {
+        let now = self.0.context.clock.unix_micros();
+        let (text, version) =
+            watched.read(|package| (dash::manifest(package, addressing, "", now), package.version()));
+        changing(MANIFEST, format!("\"{:x}-{version}-{addressing:?}\"", watched.id), text)
+    }
+
+    /// A segment as MPEG-TS, made for the first who asks.
+    async fn ts(&self, watched: &Watched, number: u64) -> Result<Bytes, Refused> {
+        let missing = || Refused::missing("this file is not there any more, or never was");
+        let target_secs = watched.read(|package| package.target_secs());
+        let look = |package: &Package| match package.together(number) {
+            Found::Here(found) => Some(Some(found)),
+            Found::Soon if !package.has_ended() => None,
+            _ => Some(None),
+        };
+        let within = Duration::from_secs(target_secs.into()) * RELOAD_TARGETS;
+        let found = watched.wait(within, look).await;
+        let found = found.ok_or_else(|| Refused::later("the stream does not go on; try again"))?;
+        watched.ts(number, &found.ok_or_else(missing)?).ok_or_else(missing)
     }
 
     /// A file that is there, or that a playlist has announced.
@@ -464,11 +516,18 @@ impl Cutting {
     }
 }
 
-fn fixed(file: File, kind: TrackKind, tag: String) -> Content {
-    let media_type = match kind {
+fn media_type(kind: TrackKind) -> &'static str {
+    match kind {
         TrackKind::Video => "video/mp4",
         TrackKind::Audio => "audio/mp4",
-    };
+    }
+}
+
+fn changing(media_type: &'static str, tag: String, text: String) -> Content {
+    Content { file: File::Whole(Bytes::from(text)), media_type, tag, is_fixed: false, is_gzip: false }
+}
+
+fn fixed(file: File, media_type: &'static str, tag: String) -> Content {
     Content { file, media_type, tag, is_fixed: true, is_gzip: false }
 }
 

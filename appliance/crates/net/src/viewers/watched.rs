@@ -1,7 +1,9 @@
 //! A stream that is being cut, and those who wait for what comes next.
 
+use bytes::Bytes;
 use fieldgate_hub::Mountpoint;
-use fieldgate_proto::segment::Package;
+use fieldgate_proto::segment::{Package, Segment, ts};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -34,6 +36,10 @@ pub(super) struct Watched {
     /// Tells it apart from all others, in the tags of its files.
     pub(super) id: u64,
     package: Mutex<Package>,
+    /// Segments as MPEG-TS by number, as far as anybody asked for them.
+    ts: Mutex<BTreeMap<u64, Bytes>>,
+    /// Bytes that these may take; the oldest go.
+    ts_max: u64,
     version: watch::Sender<u64>,
     asked: Mutex<Instant>,
     pub(super) totals: Arc<Totals>,
@@ -42,12 +48,20 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(mountpoint: Arc<Mountpoint>, id: u64, package: Package, totals: Arc<Totals>) -> Self {
+    pub(super) fn new(
+        mountpoint: Arc<Mountpoint>,
+        id: u64,
+        package: Package,
+        ts_max: u64,
+        totals: Arc<Totals>,
+    ) -> Self {
         Watched {
             epoch: mountpoint.epoch(),
             mountpoint,
             id,
             package: Mutex::new(package),
+            ts: Mutex::default(),
+            ts_max,
             version: watch::Sender::new(0),
             asked: Mutex::new(Instant::now()),
             totals,
@@ -72,6 +86,33 @@ impl Watched {
         let version = package.version();
         drop(package);
         self.version.send_if_modified(|known| std::mem::replace(known, version) != version);
+    }
+
+    /// The segment as MPEG-TS; `None` if that can carry nothing of it. Made once, however many ask at the same time.
+    pub(super) fn ts(&self, number: u64, lanes: &[Option<Arc<Segment>>; 2]) -> Option<Bytes> {
+        let oldest = self.read(|package| {
+            package.lanes().filter_map(|lane| lane.segments().next().map(|segment| segment.number)).min()
+        });
+        let mut all = self.ts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get(&number) {
+            return Some(known.clone());
+        }
+        let [video, audio] = lanes;
+        let made = ts::write(video.as_deref(), audio.as_deref())?;
+        all.insert(number, made.clone());
+        let mut bytes: u64 = all.values().map(|file| file.len() as u64).sum();
+        while let Some(first) = all.first_entry()
+            && (bytes > self.ts_max || oldest.is_some_and(|oldest| *first.key() < oldest))
+        {
+            bytes -= first.remove().len() as u64;
+        }
+        Some(made)
+    }
+
+    /// Bytes of segments as MPEG-TS.
+    pub(super) fn ts_bytes(&self) -> u64 {
+        let all = self.ts.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().map(|file| file.len() as u64).sum()
     }
 
     /// Somebody asks for it.

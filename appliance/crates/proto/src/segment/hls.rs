@@ -1,6 +1,6 @@
 //! HLS playlists. Sources: RFC 8216, and its second edition (draft-pantos-hls-rfc8216bis) for parts and delta updates.
 
-use super::{Lane, Package, SECOND, Segment, names};
+use super::{Found, Lane, Package, SECOND, Segment, names, ts};
 use crate::civil;
 use fieldgate_media::TrackKind;
 use std::fmt::Write;
@@ -26,6 +26,52 @@ pub fn master(package: &Package, prefix: &str) -> String {
     let mut text = String::with_capacity(1024);
     let _ = write_master(&mut text, package, prefix);
     text
+}
+
+/// The list of renditions for players that know MPEG-TS only; none if it can carry nothing of the stream.
+pub fn old_master(package: &Package, prefix: &str) -> Option<String> {
+    let fitting: Vec<&Lane> = package.lanes().filter(|lane| ts::fits(&lane.init().track)).collect();
+    let codecs = fitting.iter().map(|lane| lane.init().codecs.as_str()).collect::<Vec<_>>().join(",");
+    let peak = fitting.iter().fold(0_u64, |sum, lane| sum.saturating_add(bitrates(lane).0));
+    // Packets' heads and tables.
+    let peak = peak.saturating_add(peak / 10).saturating_add(50_000);
+    let name = names::TOGETHER;
+    (!fitting.is_empty()).then(|| {
+        format!("#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-STREAM-INF:BANDWIDTH={peak},CODECS=\"{codecs}\"\n{prefix}{name}\n")
+    })
+}
+
+/// The segments of all tracks together. Source: RFC 8216, nothing later.
+pub fn together(package: &Package) -> String {
+    let mut text = String::with_capacity(2048);
+    // Writing to a String cannot fail.
+    let _ = write_together(&mut text, package);
+    text
+}
+
+fn write_together(out: &mut String, package: &Package) -> std::fmt::Result {
+    writeln!(out, "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:{}", package.target_secs())?;
+    let whole = |segment: &&Arc<Segment>| matches!(package.together(segment.number), Found::Here(_));
+    let lead = package.lead();
+    let listed = lead.into_iter().flat_map(|lead| package.listed(lead)).take_while(whole);
+    let first = listed.clone().next();
+    writeln!(out, "#EXT-X-MEDIA-SEQUENCE:{}", first.map_or(package.next_number(), |first| first.number))?;
+    if let Some(first) = first {
+        let removed = first.period.saturating_sub(u64::from(first.is_discontinuity));
+        writeln!(out, "#EXT-X-DISCONTINUITY-SEQUENCE:{removed}")?;
+    }
+    for segment in listed {
+        if segment.is_discontinuity {
+            writeln!(out, "#EXT-X-DISCONTINUITY")?;
+        }
+        let date = civil::timestamp(segment.unix_micros.div_euclid(1000));
+        writeln!(out, "#EXT-X-PROGRAM-DATE-TIME:{date}")?;
+        writeln!(out, "#EXTINF:{},\n{}", Seconds(segment.duration), names::ts(segment.number))?;
+    }
+    if package.has_ended() {
+        writeln!(out, "#EXT-X-ENDLIST")?;
+    }
+    Ok(())
 }
 
 fn write_media(out: &mut String, package: &Package, lane: &Lane, skip: bool) -> std::fmt::Result {

@@ -1,7 +1,7 @@
 //! One track's samples on their way into parts and segments, and the segments that are kept.
 
 use super::fragment;
-use super::{Init, Part, SECOND, Sample, Segment};
+use super::{Init, Origin, Part, SECOND, Sample, Segment};
 use fieldgate_media::TrackKind;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,6 +11,9 @@ const DEFAULT_DURATION: u32 = 3_000;
 /// Sound that pauses for longer begins a new fragment, as a fragment has no gaps.
 const PAUSE: i64 = SECOND / 2;
 
+/// How far from a segment's time it is found, ticks: far less than any lasts.
+const NEXT_SLACK: u64 = SECOND.unsigned_abs() / 10;
+
 /// Where a segment begins; the same in both lanes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Begin {
@@ -19,6 +22,7 @@ pub(super) struct Begin {
     pub(super) is_discontinuity: bool,
     pub(super) dts: i64,
     pub(super) unix_micros: i64,
+    pub(super) origin: Origin,
 }
 
 /// The segment that grows.
@@ -112,9 +116,17 @@ impl Lane {
         }
     }
 
-    /// The segment that is shown from exactly that time on (DASH's `$Time$`).
-    pub fn segment_at(&self, shown: i64) -> Option<Arc<Segment>> {
-        self.segments.iter().rev().find(|segment| segment.shown == shown).cloned()
+    /// The segment that is shown from that time on (DASH's `$Time$`). Players may ask for the next before its time is told:
+    /// at the end of the one before, which is where it begins but for rounding.
+    pub fn segment_at(&self, shown: i64) -> Found<Arc<Segment>> {
+        let begins = |segment: &&Arc<Segment>| segment.shown.abs_diff(shown) <= NEXT_SLACK;
+        let nearest = self.segments.iter().filter(begins).min_by_key(|one| one.shown.abs_diff(shown));
+        let end = self.segments.back().map(|last| last.shown.saturating_add(last.duration));
+        match nearest {
+            Some(segment) => Found::Here(segment.clone()),
+            None if end.is_some_and(|end| end.abs_diff(shown) <= NEXT_SLACK) => Found::Soon,
+            None => Found::Never,
+        }
     }
 
     /// That part of the segment of that number.
@@ -258,6 +270,7 @@ impl Lane {
             number: open.begin.number,
             period: open.begin.period,
             is_discontinuity: open.begin.is_discontinuity,
+            origin: open.begin.origin,
             unix_micros: open.begin.unix_micros.saturating_add(late),
             start,
             shown: shown.unwrap_or(start),

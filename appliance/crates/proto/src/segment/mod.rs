@@ -15,6 +15,7 @@
 
 mod boxes;
 mod codec;
+pub mod dash;
 mod fragment;
 pub mod hls;
 mod init;
@@ -22,6 +23,7 @@ mod lane;
 pub mod names;
 mod package;
 pub mod target;
+pub mod ts;
 
 pub use codec::codec_string;
 pub use lane::{Found, Lane};
@@ -96,6 +98,8 @@ pub struct Segment {
     pub period: u64,
     /// It is the first of its period, which is not the package's first.
     pub is_discontinuity: bool,
+    /// Where and when its period began.
+    pub origin: Origin,
     /// When its beginning was captured, microseconds since 1970 UTC.
     pub unix_micros: i64,
     /// Decode time of its beginning, ticks.
@@ -112,6 +116,17 @@ pub struct Segment {
     pub independent: bool,
     /// What a player needs before it.
     pub init: Arc<Init>,
+}
+
+/// Where a period begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The number of its first segment.
+    pub number: u64,
+    /// Decode time of what leads, ticks.
+    pub start: i64,
+    /// The gateway's time then, microseconds since 1970 UTC; no period begins before the one before it is over.
+    pub unix_micros: i64,
 }
 
 impl Segment {

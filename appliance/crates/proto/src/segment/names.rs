@@ -15,6 +15,32 @@ pub enum Name {
     Segment(TrackKind, u64),
     /// A part of a segment.
     Part(TrackKind, u64, u16),
+    /// A segment by the time that it is shown from, ticks.
+    SegmentAt(TrackKind, i64),
+    /// HLS for old players: the list of renditions.
+    OldMaster,
+    /// HLS for old players: the segments of all tracks together.
+    Together,
+    /// A segment of all tracks together, as MPEG-TS.
+    Ts(u64),
+    /// DASH: the manifest.
+    Manifest(Addressing),
+}
+
+impl Name {
+    /// Whether a viewer may begin with it.
+    pub fn opens(self) -> bool {
+        matches!(self, Name::Master | Name::OldMaster | Name::Manifest(_))
+    }
+}
+
+/// How DASH players find segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addressing {
+    /// By the time that they are shown from.
+    Time,
+    /// By number.
+    Number,
 }
 
 fn letter(kind: TrackKind) -> char {
@@ -47,6 +73,30 @@ pub fn part(kind: TrackKind, number: u64, part: usize) -> String {
     format!("{}{number}.{part}.m4s", letter(kind))
 }
 
+/// All tracks together.
+pub const TOGETHER: &str = "ts.m3u8";
+
+/// A segment of all tracks together.
+pub fn ts(number: u64) -> String {
+    format!("{number}.ts")
+}
+
+/// What DASH players make names of segments from.
+pub fn template(kind: TrackKind, addressing: Addressing) -> String {
+    match addressing {
+        Addressing::Time => format!("{}t$Time$.m4s", letter(kind)),
+        Addressing::Number => format!("{}$Number$.m4s", letter(kind)),
+    }
+}
+
+/// The manifest of DASH.
+pub fn manifest(addressing: Addressing) -> &'static str {
+    match addressing {
+        Addressing::Time => "manifest.mpd",
+        Addressing::Number => "number.mpd",
+    }
+}
+
 /// Reads a file name; `None` for what was never given out.
 pub fn parse(name: &str) -> Option<Name> {
     // `index.m3u8` is what older systems call it.
@@ -54,7 +104,14 @@ pub fn parse(name: &str) -> Option<Name> {
         "master.m3u8" | "index.m3u8" => return Some(Name::Master),
         "video.m3u8" => return Some(Name::Media(TrackKind::Video)),
         "audio.m3u8" => return Some(Name::Media(TrackKind::Audio)),
+        "mpegts.m3u8" => return Some(Name::OldMaster),
+        TOGETHER => return Some(Name::Together),
+        "manifest.mpd" => return Some(Name::Manifest(Addressing::Time)),
+        "number.mpd" => return Some(Name::Manifest(Addressing::Number)),
         _ => {}
+    }
+    if let Some(rest) = name.strip_suffix(".ts") {
+        return Some(Name::Ts(number(rest)?));
     }
     let (kind, rest) = match name.strip_prefix('v') {
         Some(rest) => (TrackKind::Video, rest),
@@ -64,6 +121,9 @@ pub fn parse(name: &str) -> Option<Name> {
         return Some(Name::Init(kind, number(rest.strip_suffix(".mp4")?)?));
     }
     let rest = rest.strip_suffix(".m4s")?;
+    if let Some(time) = rest.strip_prefix('t') {
+        return Some(Name::SegmentAt(kind, number(time)?));
+    }
     match rest.split_once('.') {
         Some((segment, part)) => Some(Name::Part(kind, number(segment)?, number(part)?)),
         None => Some(Name::Segment(kind, number(rest)?)),
@@ -84,7 +144,13 @@ pub fn fuzz(bytes: &[u8]) {
         Some(Name::Segment(kind, number)) => segment(kind, number),
         Some(Name::Part(kind, number, index)) => part(kind, number, usize::from(index)),
         Some(Name::Media(kind)) => media(kind).to_owned(),
-        Some(Name::Master) | None => return,
+        Some(Name::SegmentAt(kind, time)) => {
+            template(kind, Addressing::Time).replace("$Time$", &time.to_string())
+        }
+        Some(Name::Ts(number)) => ts(number),
+        Some(Name::Manifest(addressing)) => manifest(addressing).to_owned(),
+        Some(Name::Together) => TOGETHER.to_owned(),
+        Some(Name::Master | Name::OldMaster) | None => return,
     };
     debug_assert_eq!(again, text, "each file has one name");
 }
@@ -100,7 +166,12 @@ mod tests {
             assert_eq!(parse(&segment(kind, u64::MAX)), Some(Name::Segment(kind, u64::MAX)));
             assert_eq!(parse(&part(kind, 0, 12)), Some(Name::Part(kind, 0, 12)));
             assert_eq!(parse(media(kind)), Some(Name::Media(kind)));
+            let at = template(kind, Addressing::Time).replace("$Time$", "900");
+            assert_eq!(parse(&at), Some(Name::SegmentAt(kind, 900)));
+            let numbered = template(kind, Addressing::Number).replace("$Number$", "9");
+            assert_eq!(parse(&numbered), Some(Name::Segment(kind, 9)));
         }
+        assert_eq!(parse(&ts(7)), Some(Name::Ts(7)));
         for wrong in [
             "",
             "v",
@@ -113,6 +184,11 @@ mod tests {
             "w1.m4s",
             "v99999999999999999999.m4s",
             "v-init-.mp4",
+            ".ts",
+            "01.ts",
+            "vt.m4s",
+            "vt-5.m4s",
+            "vt05.m4s",
             "../v1.m4s",
             "v1.70000.m4s",
         ] {
@@ -122,8 +198,8 @@ mod tests {
 
     #[test]
     fn mutated_names_are_read_or_refused() {
-        let seeds =
-            ["v12.m4s", "a3.4.m4s", "v-init-1.mp4", "video.m3u8"].map(|name| name.as_bytes().to_vec());
+        let seeds = ["v12.m4s", "at900.m4s", "7.ts", "a3.4.m4s", "v-init-1.mp4", "video.m3u8"]
+            .map(|name| name.as_bytes().to_vec());
         crate::mutation::run(fuzz, &seeds, 3_000, 0x51ED_270B_9F3A_11C7);
     }
 }

@@ -4,7 +4,7 @@
 //! leads is always a little ahead, as sound waits until the pictures have reached its time.
 
 use super::lane::{Begin, Lane};
-use super::{Init, SECOND, Sample, codec, init};
+use super::{Found, Init, Origin, SECOND, Sample, Segment, codec, init};
 use bytes::Bytes;
 use fieldgate_media::{ClockSource, Track, TrackKind, Tracks, Unit};
 use std::collections::VecDeque;
@@ -61,9 +61,13 @@ pub struct Package {
     begins_period: bool,
     inits: u32,
     target_secs: Option<u32>,
+    /// Duration of the first whole segment, ticks.
+    nominal: Option<i64>,
     part_target: Option<i64>,
     /// A time of the stream and of the wall clock, microseconds.
     anchor: Option<(i64, i64)>,
+    /// Where the first period began, and the present one.
+    origins: Option<(Origin, Origin)>,
     /// Time of the newest unit that leads.
     newest: i64,
     listed_from: u64,
@@ -88,8 +92,10 @@ impl Package {
             begins_period: false,
             inits: 0,
             target_secs: None,
+            nominal: None,
             part_target: None,
             anchor: None,
+            origins: None,
             newest: 0,
             listed_from: settings.first_number,
             has_ended: false,
@@ -192,7 +198,9 @@ impl Package {
                 _ => ARRIVAL_SLACK,
             };
             let captured = unit.head.captured.map_or(now_unix_micros, |captured| captured.unix_micros);
-            self.on_lead(sample, captured, slack);
+            // Players go by the gateway's clock, whatever that of the camera says.
+            let arrived = if slack == ARRIVAL_SLACK { captured } else { now_unix_micros };
+            self.on_lead(sample, captured, slack, arrived);
         } else {
             self.waiting.push_back(sample);
         }
@@ -234,9 +242,47 @@ impl Package {
     pub fn listed<'a>(
         &self,
         lane: &'a Lane,
-    ) -> impl DoubleEndedIterator<Item = &'a Arc<super::Segment>> + Clone + use<'a> {
+    ) -> impl DoubleEndedIterator<Item = &'a Arc<Segment>> + Clone + use<'a> {
         let from = self.listed_from;
         lane.segments().filter(move |segment| segment.number >= from)
+    }
+
+    /// How long segments last, ticks, if all that are listed begin where this says, counted from their period's first.
+    pub fn regular(&self) -> Option<i64> {
+        let nominal = self.nominal?;
+        let fits = |segment: &Arc<Segment>| {
+            let count = segment.number.checked_sub(segment.origin.number).and_then(|n| i64::try_from(n).ok());
+            let planned = count.map(|n| n.saturating_mul(nominal).saturating_add(segment.origin.start));
+            planned.is_some_and(|planned| planned.abs_diff(segment.start) < nominal.unsigned_abs() / 4)
+        };
+        self.lanes().all(|lane| self.listed(lane).all(fits)).then_some(nominal)
+    }
+
+    /// When the first period began, microseconds since 1970 UTC; none: nothing has.
+    pub fn began(&self) -> Option<i64> {
+        self.origins.map(|(first, _)| first.unix_micros)
+    }
+
+    /// Pictures and sound of one number together, once both are whole.
+    pub fn together(&self, number: u64) -> Found<[Option<Arc<Segment>>; 2]> {
+        if let Some(Found::Soon | Found::Never) = self.lead().map(|lead| lead.segment(number)) {
+            let is_next = self.lead().and_then(Lane::growing).is_some_and(|(growing, _)| growing == number);
+            return if is_next { Found::Soon } else { Found::Never };
+        }
+        let mut found = [None, None];
+        for (place, lane) in found.iter_mut().zip([&self.video, &self.audio]) {
+            let Some(lane) = lane else { continue };
+            match lane.segment(number) {
+                Found::Here(segment) => *place = Some(segment),
+                Found::Soon => return Found::Soon,
+                // Sound that has not even begun with it.
+                Found::Never if lane.growing().is_some_and(|(growing, _)| growing < number) => {
+                    return Found::Soon;
+                }
+                Found::Never => {}
+            }
+        }
+        if found.iter().all(Option::is_none) { Found::Never } else { Found::Here(found) }
     }
 
     /// Each lane has a whole segment, so that players can begin.
@@ -306,7 +352,7 @@ impl Package {
         }
     }
 
-    fn on_lead(&mut self, sample: Sample, captured: i64, slack: u64) {
+    fn on_lead(&mut self, sample: Sample, captured: i64, slack: u64, arrived: i64) {
         self.newest = sample.dts;
         let longest = self.longest();
         let most_bytes = self.settings.max_bytes.checked_div(GROWTH_SHARE).unwrap_or(0);
@@ -322,7 +368,7 @@ impl Package {
             let is_long = start.is_some_and(|start| sample.dts.saturating_sub(start) > longest);
             if has_samples && (is_long || bytes > most_bytes) {
                 let at = self.wall_clock(settled.dts);
-                self.begin(settled.dts, at);
+                self.begin(settled.dts, at, arrived);
             }
             if let Some(lead) = self.lead_mut() {
                 lead.add(settled);
@@ -338,7 +384,7 @@ impl Package {
             _ => {
                 self.anchor_at(sample.dts, captured, slack);
                 let at = self.wall_clock(sample.dts);
-                self.begin(sample.dts, at);
+                self.begin(sample.dts, at, arrived);
             }
         }
         if let Some(lead) = self.lead_mut() {
@@ -347,11 +393,12 @@ impl Package {
     }
 
     /// A new segment begins in all lanes; in that of sound when it is reached.
-    fn begin(&mut self, dts: i64, unix_micros: i64) {
+    fn begin(&mut self, dts: i64, unix_micros: i64, arrived: i64) {
         let is_discontinuity = std::mem::take(&mut self.begins_period);
+        let origin = self.origin(dts, arrived, is_discontinuity);
         self.period = self.period.saturating_add(u64::from(is_discontinuity));
         let number = self.next_number;
-        let begin = Begin { number, period: self.period, is_discontinuity, dts, unix_micros };
+        let begin = Begin { number, period: self.period, is_discontinuity, dts, unix_micros, origin };
         self.next_number = number.saturating_add(1);
         let (has_video, has_audio) = (self.video_track.is_some(), self.audio_track.is_some());
         if let Some(video) = &mut self.video {
@@ -365,12 +412,31 @@ impl Package {
         self.set_target();
     }
 
+    fn origin(&mut self, dts: i64, arrived: i64, begins: bool) -> Origin {
+        let is_fresh = self.lanes().all(|lane| lane.segments().next().is_none() && lane.growing().is_none());
+        let here = Origin { number: self.next_number, start: dts, unix_micros: arrived };
+        let (first, present) = match self.origins.filter(|_| !is_fresh) {
+            None => (here, here),
+            Some((first, before)) if begins => {
+                let end = self.lead().and_then(|lead| lead.segments().next_back()).map_or(0, |last| {
+                    let span = last.start.saturating_add(last.duration).saturating_sub(before.start);
+                    before.unix_micros.saturating_add(span.saturating_mul(100).saturating_div(9))
+                });
+                (first, Origin { unix_micros: arrived.max(end), ..here })
+            }
+            Some(known) => known,
+        };
+        self.origins = Some((first, present));
+        present
+    }
+
     /// The first whole segment decides on the target duration. RFC 8216 6.2.1: it must not change.
     fn set_target(&mut self) {
         let first = self.lead().and_then(|lead| lead.segments().next_back());
         if let (Some(first), None) = (first, self.target_secs) {
             let longest = first.duration.max(self.settings.segment).saturating_sub(SECOND.saturating_div(10));
             let secs = longest.saturating_add(SECOND.saturating_sub(1)).saturating_div(SECOND).max(1);
+            self.nominal = Some(first.duration).filter(|duration| *duration > 0);
             self.target_secs = Some(u32::try_from(secs).unwrap_or(u32::MAX));
         }
     }

@@ -46,7 +46,7 @@ pub enum TargetError {
     #[error("the address is longer than {TARGET_MAX} bytes")]
     TooLong,
     /// There is nothing by this name.
-    #[error("there is nothing here: streams are at /hls/NAME/master.m3u8")]
+    #[error("there is nothing here: streams are at /hls/NAME/master.m3u8 and manifest.mpd")]
     Unknown,
     /// A number of a playlist request.
     #[error("_HLS_msn and _HLS_part are whole numbers, and _HLS_part needs _HLS_msn")]

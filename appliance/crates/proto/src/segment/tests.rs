@@ -16,11 +16,11 @@ fn audio_track() -> Track {
     Track::new(TrackId::AUDIO, Codec::Aac, Bytes::from_static(&[0x12, 0x10])).with_header_shape()
 }
 
-fn both() -> Tracks {
+pub(super) fn both() -> Tracks {
     Tracks::new(vec![video_track(), audio_track()])
 }
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         segment: 2 * SECOND,
         part: Some(SECOND / 2),
@@ -39,7 +39,7 @@ fn unit(track: TrackId, dts: i64, offset: i64, keyframe: bool, len: usize) -> Un
 }
 
 /// Pictures at 30 a second with a keyframe every `gop`, and AAC; in order of time, from `from` for `secs`.
-fn scene(from: i64, secs: i64, gop: i64) -> Vec<Unit> {
+pub(super) fn scene(from: i64, secs: i64, gop: i64) -> Vec<Unit> {
     let mut units: Vec<Unit> = (0..secs * 30)
         .map(|n| unit(TrackId::VIDEO, from + n * 3000, 6000, n % gop == 0, 500 + (n % 7) as usize))
         .collect();
@@ -52,13 +52,13 @@ fn scene(from: i64, secs: i64, gop: i64) -> Vec<Unit> {
     units
 }
 
-fn play(package: &mut Package, units: &[Unit]) {
+pub(super) fn play(package: &mut Package, units: &[Unit]) {
     for unit in units {
         package.on_unit(unit, 0);
     }
 }
 
-fn lane(package: &Package, kind: TrackKind) -> Vec<Arc<Segment>> {
+pub(super) fn lane(package: &Package, kind: TrackKind) -> Vec<Arc<Segment>> {
     package.lane(kind).unwrap().segments().cloned().collect()
 }
 
