@@ -22,7 +22,7 @@ const TIME_MASK: i64 = 0x1_FFFF_FFFF;
 const SOUND_TICKS: i64 = 9_000;
 const SOUND_BYTES: usize = 16 << 10;
 /// Tables are repeated so often in a segment: their packets are counted to 16 too.
-const TABLES: usize = 16;
+const TABLES: i64 = 16;
 
 /// Whether MPEG-TS can carry the track.
 pub fn fits(track: &Track) -> bool {
@@ -57,8 +57,8 @@ pub fn write(video: Option<&Segment>, audio: Option<&Segment>) -> Option<Bytes> 
     let mut shown = video.into_iter().flat_map(Segment::samples).peekable();
     let mut heard = audio.into_iter().flat_map(Segment::samples).peekable();
     let mut body = Vec::new();
-    let mut tables = 0;
-    let step = first.duration.saturating_div(TABLES as i64).max(1);
+    let mut tables = 0_i64;
+    let step = first.duration / TABLES;
     loop {
         let next = match (shown.peek(), heard.peek()) {
             (Some(picture), Some(sound)) if picture.dts <= sound.dts => Some((TrackKind::Video, picture.dts)),
@@ -66,9 +66,10 @@ pub fn write(video: Option<&Segment>, audio: Option<&Segment>) -> Option<Bytes> 
             (Some(picture), None) => Some((TrackKind::Video, picture.dts)),
             (None, None) => None,
         };
-        let at =
-            next.map_or(i64::MAX, |(_, dts)| dts.saturating_sub(first.start).max(0).saturating_div(step));
-        while tables < TABLES && i64::try_from(tables).unwrap_or(0) <= at {
+        let at = next.map_or(i64::MAX, |(_, dts)| {
+            dts.saturating_sub(first.start).max(0).checked_div(step).unwrap_or(0)
+        });
+        while tables < TABLES && tables <= at {
             out.tables(&streams, clock);
             tables = tables.saturating_add(1);
         }
