@@ -111,6 +111,11 @@ pub trait AdminApi: Send + Sync + 'static {
     fn health(&self) -> Health;
     /// What happens to every stream: of the config that runs, or of a config sent as JSON, which is not applied.
     fn plan(&self, candidate: Option<&[u8]>) -> Result<PlanAnswer, PutError>;
+    /// Waits until nobody keeps what this mountpoint showed before its last mask; false: not in time.
+    fn masks_in_force(&self, _mountpoint: &str) -> bool {
+        true
+    }
+
     /// The privacy masks; none while the gateway starts.
     fn masks(&self) -> Option<&MaskDesk> {
         None
@@ -270,6 +275,10 @@ where
             return Err(ChangeError::Invalid(problems).into());
         }
         Ok(self.runtime.block_on(self.planner.candidate(&view.running, &config)))
+    }
+
+    fn masks_in_force(&self, mountpoint: &str) -> bool {
+        self.runtime.block_on(async { timeout(PATIENCE, self.masks.let_go(mountpoint)).await.is_ok() })
     }
 
     fn masks(&self) -> Option<&MaskDesk> {

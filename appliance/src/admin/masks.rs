@@ -58,6 +58,10 @@ pub(super) fn respond(request: &Request, name: &str, api: &dyn AdminApi) -> Repl
             .with("etag", etag(current));
     }
     match desk.set(name, over, body.masks) {
+        Ok(_) if !api.masks_in_force(name) => {
+            let detail = "the masks are set; what a push keeps from before is still being dropped: ask again";
+            Reply::problem(503, detail, &[])
+        }
         Ok(revision) => {
             Reply::json(200, &json!({"masks": desk.view(name).masks})).with("etag", etag(revision))
         }

@@ -154,6 +154,11 @@ impl Capacity {
         super::ways::rendition(&self.standing.borrow().plan, key)?.video.encoder.clone()
     }
 
+    /// The time of day, microseconds since 1970.
+    pub(super) fn unix_micros(&self) -> i64 {
+        self.clock.unix_micros()
+    }
+
     /// How many masks a mountpoint has.
     pub fn note_masks(&self, mountpoint: &str, count: usize) {
         self.notes().masks.insert(mountpoint.to_owned(), count);

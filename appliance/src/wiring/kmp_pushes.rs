@@ -53,6 +53,7 @@ impl Wiring {
         mountpoint: Arc<Mountpoint>,
         child: ChildContext,
     ) -> Result<(), ChildError> {
+        let holding = self.masks.holding(name);
         let url = KmpUrl::parse(push.url.reveal()).map_err(|error| ChildError::of(Retry::Never, &error))?;
         let shard = self.shard_of(&mountpoint)?;
         let named = |text: &str| {
@@ -120,7 +121,11 @@ impl Wiring {
             },
         };
         child.ready.ready();
-        let ended = shard.run(move |local| run.run(local)).await;
+        let ended = shard.run(move |local| async move {
+            let _holding = holding;
+            run.run(local).await;
+        });
+        let ended = ended.await;
         ended.map_err(|error| ChildError::of(Retry::Backoff, &error))
     }
 }

@@ -31,6 +31,9 @@ pub struct MaskView {
     pub revision: u64,
     /// Those in force.
     pub masks: Masks,
+    /// When one was last added, microseconds since 1970: what was captured before shows more than anybody may see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tightened_unix_micros: Option<i64>,
 }
 
 /// The file.
@@ -75,6 +78,8 @@ pub struct MaskDesk {
     known: watch::Sender<Arc<Known>>,
     /// Counts cuts; told after each.
     cuts: watch::Sender<u64>,
+    /// Who holds units outside the rings: of which mountpoint, and since which tightening.
+    held: watch::Sender<Vec<(String, Option<i64>)>>,
     registry: Arc<Registry>,
     capacity: Arc<Capacity>,
 }
@@ -100,6 +105,7 @@ impl MaskDesk {
             files: Mutex::new(files),
             known: watch::Sender::new(Arc::new(known)),
             cuts: watch::Sender::new(0),
+            held: watch::Sender::new(Vec::new()),
             registry,
             capacity,
         }
@@ -134,7 +140,14 @@ impl MaskDesk {
             return Err(MaskError::TooMany);
         }
         let count = masks.len();
-        let view = MaskView { revision: current + 1, masks };
+        let old = before.mountpoints.get(mountpoint);
+        let is_new = |mask| old.is_none_or(|old| !old.masks.iter().any(|known| known == mask));
+        let tightened = match masks.iter().any(is_new) {
+            // Always another one than before, whatever the clock says.
+            true => Some(self.capacity.unix_micros().max(self.tightened(mountpoint).map_or(0, |at| at + 1))),
+            false => self.tightened(mountpoint),
+        };
+        let view = MaskView { revision: current + 1, masks, tightened_unix_micros: tightened };
         next.mountpoints.insert(mountpoint.to_owned(), view);
         write(files.as_mut(), &next)?;
         self.known.send_replace(Arc::new(next));
@@ -161,6 +174,36 @@ impl MaskDesk {
         let _ = cuts.wait_for(|_| mountpoint.epoch() != epoch).await;
     }
 
+    /// When a mask was last added: what was captured up to then must go nowhere.
+    pub(super) fn tightened(&self, mountpoint: &str) -> Option<i64> {
+        self.known.borrow().mountpoints.get(mountpoint).and_then(|view| view.tightened_unix_micros)
+    }
+
+    /// Waits until a mask is added after that.
+    pub(super) async fn tightened_since(&self, mountpoint: &str, before: Option<i64>) {
+        let mut known = self.known.subscribe();
+        let at =
+            |known: &Known| known.mountpoints.get(mountpoint).and_then(|view| view.tightened_unix_micros);
+        // The sender lives as long as this.
+        known.wait_for(|known| at(known) != before).await.map(drop).ok();
+    }
+
+    /// Makes known that somebody keeps units of this mountpoint outside its ring, until this is dropped. To be called
+    /// before any is taken.
+    pub(super) fn holding(self: &Arc<Self>, mountpoint: &str) -> Holding {
+        let entry = (mountpoint.to_owned(), self.tightened(mountpoint));
+        self.held.send_modify(|held| held.push(entry.clone()));
+        Holding { desk: self.clone(), entry }
+    }
+
+    /// Waits until nobody keeps units from before the last mask was added.
+    pub async fn let_go(&self, mountpoint: &str) {
+        let now = self.tightened(mountpoint);
+        let is_old = |(name, since): &(String, Option<i64>)| name == mountpoint && *since < now;
+        // The sender lives as long as this.
+        self.held.subscribe().wait_for(|held| !held.iter().any(is_old)).await.map(drop).ok();
+    }
+
     fn enforce(&self, name: &str) {
         let of_it = |known: &str| known.strip_prefix(name).is_some_and(|rest| rest.starts_with('~'));
         for mountpoint in self.registry.all() {
@@ -173,6 +216,22 @@ impl MaskDesk {
             }
         }
         self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+}
+
+/// Somebody keeps units outside a ring, as they were under the masks of that time.
+pub(super) struct Holding {
+    desk: Arc<MaskDesk>,
+    entry: (String, Option<i64>),
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.desk.held.send_modify(|held| {
+            if let Some(at) = held.iter().position(|entry| *entry == self.entry) {
+                held.swap_remove(at);
+            }
+        });
     }
 }
 

@@ -4,6 +4,7 @@ use super::Wiring;
 use crate::steward::View;
 use crate::supervisor::ChildError;
 use fieldgate_hub::backlog::Budget;
+use fieldgate_hub::ledger::{Fate, Stretch, Why};
 use fieldgate_hub::{Backlog, Retry};
 use fieldgate_model::Config;
 use fieldgate_model::config::{Push, Spool as SpoolConfig};
@@ -12,6 +13,7 @@ use fieldgate_spool::{Settings, Spool, SpoolKey};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 impl Wiring {
     /// The backlog of one track of a push, if the config asks for one on disk. Has what it held before the last stop.
@@ -30,7 +32,30 @@ impl Wiring {
         let opened = self.spool.open(key, settings(config)).await;
         // A push that is being replaced may hold it for a moment yet.
         let backlog = opened.map_err(|error| ChildError::of(Retry::Backoff, &error))?;
+        self.forget_unmasked(mountpoint, push, track, &backlog);
         Ok(Some(Arc::new(backlog)))
+    }
+}
+
+impl Wiring {
+    /// Gives up all that a backlog holds if some of it was captured before the last mask was added: also after a restart,
+    /// or when the push was off meanwhile.
+    fn forget_unmasked(&self, mountpoint: &str, push: &Push, track: &str, backlog: &dyn Backlog) {
+        let (held, tightened) = (backlog.held(), self.masks.tightened(mountpoint));
+        if held.frames == 0 || tightened.is_none_or(|tightened| held.oldest_unix_micros > tightened) {
+            return;
+        }
+        backlog.release(held.ids.end.max(held.next_id));
+        let upstream = push.effective_id();
+        let stretch = Stretch {
+            from_unix_micros: held.oldest_unix_micros,
+            to_unix_micros: held.newest_unix_micros,
+            frames: held.frames,
+            bytes: held.bytes,
+        };
+        let ledger = self.spool.ledger().handle(mountpoint, &upstream, track);
+        ledger.settle(Fate::Unconfirmed(Why::Removed), stretch);
+        warn!(mountpoint, push = upstream, track, held.frames, "kept from before a mask was set: dropped");
     }
 }
 

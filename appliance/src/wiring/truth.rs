@@ -122,7 +122,7 @@ impl Watch {
         let Some((_, settings)) = config.mountpoint_for(name) else { return };
         let is_ours = !matches!(settings.source, Source::Publish(_) | Source::Kmp(_));
         let tap = mountpoint.tap();
-        tap.set(settings_of(&settings.truth), is_ours, now);
+        tap.set(settings_of(&settings.truth, &settings.source), is_ours, now);
         let (finding, changed) = tap.assess(now);
         let source = snapshot.children.get(&ChildKey::Source(name.to_owned()));
         if let Some(finding) = finding.as_ref().filter(|_| changed) {
@@ -251,8 +251,13 @@ impl Watch {
     }
 }
 
-fn settings_of(truth: &Truth) -> Settings {
-    let ignored = |verdict: &Verdict| truth.ignore.iter().any(|fault| fault.name() == verdict.name());
+fn settings_of(truth: &Truth, source: &Source) -> Settings {
+    // A file that is played again and again repeats what it shows.
+    let loops = matches!(source, Source::File(file) if file.repeat);
+    let ignored = |verdict: &Verdict| {
+        truth.ignore.iter().any(|fault| fault.name() == verdict.name())
+            || (loops && *verdict == Verdict::Repeating)
+    };
     Settings {
         enabled: truth.enabled,
         interval: truth.interval.get(),
@@ -304,12 +309,26 @@ mod tests {
             PictureFault::Repeating,
             PictureFault::NoKeyframe,
         ];
-        let ignored = settings_of(&Truth { ignore: faults.to_vec(), ..Truth::default() }).ignore;
+        let all = Truth { ignore: faults.to_vec(), ..Truth::default() };
+        let ignored = settings_of(&all, &published()).ignore;
         assert_eq!(ignored.len(), Verdict::ALL.len() - 1, "all but ok");
+    }
+
+    fn published() -> Source {
+        serde_json::from_value(serde_json::json!({"kind": "publish"})).unwrap()
     }
 
     #[test]
     fn the_defaults_of_config_and_core_are_the_same() {
-        assert_eq!(settings_of(&Truth::default()), Settings::default());
+        assert_eq!(settings_of(&Truth::default(), &published()), Settings::default());
+    }
+
+    #[test]
+    fn a_file_in_a_loop_is_not_called_repeating() {
+        let ignored = |repeat: bool| {
+            let source = serde_json::json!({"kind": "file", "path": "/a.mp4", "loop": repeat});
+            settings_of(&Truth::default(), &serde_json::from_value(source).unwrap()).ignore
+        };
+        assert_eq!((ignored(true), ignored(false)), (vec![Verdict::Repeating], vec![]));
     }
 }

@@ -5,11 +5,10 @@ use super::capacity::Standing;
 use crate::supervisor::{ChildContext, ChildError, ChildKey, Made, MadeSound, RenditionKey};
 use fieldgate_hub::Mountpoint;
 use fieldgate_media::Codec;
-use fieldgate_model::config::Push;
+use fieldgate_model::config::{Accepts, Push};
 use fieldgate_model::job::{PictureCodec, SoundCodec};
 use fieldgate_model::plan::{Action, Form, Leg, Output, Plan, Rendition};
 use std::collections::BTreeMap;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -48,9 +47,16 @@ impl Way {
 
 /// Waits until the plan has another way for a push.
 async fn differs(standing: &mut watch::Receiver<Arc<Standing>>, name: &str, id: &str, way: Option<&Way>) {
-    let other = |now: &Arc<Standing>| Way::of(&now.plan, name, id).as_ref() != way;
+    let other = |now: &Arc<Standing>| {
+        let planned = Way::of(&now.plan, name, id);
+        planned.is_some() && planned.as_ref() != way
+    };
     // The sender lives as long as the wiring.
     standing.wait_for(other).await.map(drop).ok();
+}
+
+fn takes_all(push: &Push) -> bool {
+    !super::kmp_pushes::is_kmp(push) && push.accepts == Accepts::default()
 }
 
 /// The way to one push, in the plan.
@@ -108,7 +114,9 @@ impl Wiring {
         let id = push.effective_id();
         let mut standing = self.capacity.standing();
         let ended = loop {
-            let way = Way::of(&standing.borrow_and_update().plan, &name, &id);
+            let planned = Way::of(&standing.borrow_and_update().plan, &name, &id);
+            // One that takes whatever its protocol carries need not wait for the plan.
+            let way = planned.or_else(|| takes_all(&push).then_some(Way::Own));
             let mountpoint = tokio::select! {
                 mountpoint = self.ground(&own, way.as_ref()) => mountpoint,
                 () = child.cancel.cancelled() => break Ok(()),
@@ -116,13 +124,20 @@ impl Wiring {
             };
             let stop = child.cancel.child_token();
             let context = ChildContext { cancel: stop.clone(), ready: child.ready.clone() };
-            let mut run = pin!(self.push_from(&key, &name, &push, mountpoint, context));
+            let tightened = self.masks.tightened(&name);
+            let mut run = Box::pin(self.push_from(&key, &name, &push, mountpoint, context));
             tokio::select! {
                 // A rendition's mountpoint is made anew when its bounds change.
                 ended = &mut run => match ended {
                     Ok(()) if way != Some(Way::Own) && !child.cancel.is_cancelled() => tokio::time::sleep(LOOK).await,
                     ended => break ended,
                 },
+                // What it keeps of the stream goes with it: not even its last words may be sent.
+                () = self.masks.tightened_since(&name, tightened), if super::kmp_pushes::is_kmp(&push) => {
+                    drop(run);
+                    info!(mountpoint = name, push = id, "what it kept from before a mask was set is dropped");
+                    tokio::time::sleep(LOOK).await;
+                }
                 () = differs(&mut standing, &name, &id, way.as_ref()) => {
                     stop.cancel();
                     run.await.ok();

@@ -26,8 +26,10 @@ impl Pictures {
         let raw = scratch.join("gray");
         let words =
             ["-nostdin", "-v", "error", "-i", file, "-an", "-vsync", "passthrough", "-pix_fmt", "gray"];
+        // Times as they are: in steps of a picture two may become one.
+        let times = ["-enc_time_base", "1:1000"];
         let out = ["-f", "rawvideo", raw.to_str().unwrap()];
-        let mut ffmpeg = Process::start("ffmpeg", &[&words[..], &out].concat());
+        let mut ffmpeg = Process::start("ffmpeg", &[&words[..], &times, &out].concat());
         assert!(
             ffmpeg.end_within(secs(120)).success() && ffmpeg.log().is_empty(),
             "{file}: {}",
@@ -46,6 +48,12 @@ impl Pictures {
     pub(crate) fn mean(&self, at: usize, from: (f64, f64), to: (f64, f64)) -> f64 {
         let part = self.part(at, from, to);
         part.iter().map(|dot| f64::from(*dot)).sum::<f64>() / part.len() as f64
+    }
+
+    /// From the darkest dot of such a part to the brightest.
+    pub(crate) fn spread(&self, at: usize, from: (f64, f64), to: (f64, f64)) -> u8 {
+        let part = self.part(at, from, to);
+        part.iter().max().unwrap() - part.iter().min().unwrap()
     }
 
     fn part(&self, at: usize, from: (f64, f64), to: (f64, f64)) -> Vec<u8> {

@@ -60,3 +60,20 @@ pub(crate) fn parse(file: &[u8]) -> Vec<Tag> {
 pub(crate) fn be24(bytes: &[u8]) -> usize {
     usize::from(bytes[0]) << 16 | usize::from(bytes[1]) << 8 | usize::from(bytes[2])
 }
+
+/// A file of these tags.
+#[cfg(feature = "gst")]
+pub(crate) fn write(path: &Path, tags: &[Tag]) {
+    let mut file = b"FLV\x01\x05\0\0\0\x09\0\0\0\0".to_vec();
+    for tag in tags {
+        let len = tag.body.len() as u32;
+        file.push(tag.kind);
+        file.extend(&len.to_be_bytes()[1..]);
+        file.extend(&tag.ts.to_be_bytes()[1..]);
+        file.push((tag.ts >> 24) as u8);
+        file.extend([0; 3]);
+        file.extend(&tag.body);
+        file.extend((11 + len).to_be_bytes());
+    }
+    std::fs::write(path, file).unwrap();
+}

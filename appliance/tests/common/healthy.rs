@@ -186,6 +186,13 @@ impl Player {
         self.thread.as_ref().is_some_and(JoinHandle::is_finished)
     }
 
+    /// All messages up to now.
+    #[cfg(feature = "gst")]
+    pub(crate) fn stopped(mut self) -> Vec<Tag> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap().0
+    }
+
     /// All messages, once nothing came for a second.
     pub(crate) fn tags(mut self) -> Vec<Tag> {
         wait::until_true("the player's stream to fall silent", secs(60), || {

@@ -5,6 +5,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Most lines kept of one child.
@@ -18,6 +19,7 @@ pub(crate) struct Process {
     status: Option<ExitStatus>,
     lines: Arc<Mutex<Vec<String>>>,
     out_lines: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Process {
@@ -37,10 +39,12 @@ impl Process {
         let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {program}: {e}"));
         let lines = Arc::new(Mutex::new(Vec::new()));
         let out_lines = Arc::new(Mutex::new(Vec::new()));
-        keep_lines(child.stderr.take().unwrap(), vec![lines.clone()]);
-        keep_lines(child.stdout.take().unwrap(), vec![lines.clone(), out_lines.clone()]);
+        let readers = vec![
+            keep_lines(child.stderr.take().unwrap(), vec![lines.clone()]),
+            keep_lines(child.stdout.take().unwrap(), vec![lines.clone(), out_lines.clone()]),
+        ];
         let name = program.rsplit('/').next().unwrap().to_owned();
-        Process { name, child, status: None, lines, out_lines }
+        Process { name, child, status: None, lines, out_lines, readers }
     }
 
     /// Runs it to its end; panics where it fails or takes longer than `within`. Returns its standard output.
@@ -70,8 +74,20 @@ impl Process {
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {
             self.status = self.child.try_wait().unwrap();
+            if self.status.is_some() {
+                self.hear_out();
+            }
         }
         self.status
+    }
+
+    /// Waits for its last words. Children of its own may keep the pipes open: they are not waited for.
+    fn hear_out(&self) {
+        let start = std::time::Instant::now();
+        let is_said = || self.readers.iter().all(JoinHandle::is_finished);
+        while !is_said() && start.elapsed() < Duration::from_secs(1) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Panics if it has ended.
@@ -149,7 +165,7 @@ pub(crate) fn find(program: &str) -> String {
         .unwrap_or_else(|| panic!("{program} is not installed; scripts/setup installs what tests need"))
 }
 
-fn keep_lines(pipe: impl Read + Send + 'static, sinks: Vec<Arc<Mutex<Vec<String>>>>) {
+fn keep_lines(pipe: impl Read + Send + 'static, sinks: Vec<Arc<Mutex<Vec<String>>>>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut reader = BufReader::new(pipe);
         let mut line = Vec::new();
@@ -163,5 +179,5 @@ fn keep_lines(pipe: impl Read + Send + 'static, sinks: Vec<Arc<Mutex<Vec<String>
             }
             line.clear();
         }
-    });
+    })
 }

@@ -22,6 +22,8 @@ mod kmp_control;
 mod kmp_damage;
 mod ledger;
 #[cfg(feature = "gst")]
+mod masks;
+#[cfg(feature = "gst")]
 mod pictures;
 mod relay;
 #[cfg(feature = "gst")]

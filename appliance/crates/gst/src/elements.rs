@@ -110,6 +110,7 @@ const ALL: &[Element] = &[
     element("avdec_h265", "libav", LIBAV),
     element("openh264dec", "openh264", BAD),
     element("libde265dec", "de265", BAD),
+    element("clocksync", "coreelements", CORE),
     element("identity", "coreelements", CORE),
 ];
 

@@ -89,6 +89,8 @@ struct Reading {
     due_is_news: bool,
     last_write: Instant,
     paused: bool,
+    /// The ring's epoch when units were last taken from it.
+    epoch: u64,
 }
 
 struct State {
@@ -176,8 +178,10 @@ impl Outbox {
 
     /// Begins to send a stream, after the answers that are already there.
     pub(crate) fn start(&self, subscriber: Subscriber, framing: Framing, gather: Beat, now: Instant) {
+        let epoch = subscriber.ring().epoch();
         self.state.borrow_mut().reading = Some(Reading {
             subscriber,
+            epoch,
             framing,
             gather,
             due: None,
@@ -429,7 +433,22 @@ impl State {
         true
     }
 
+    /// What was taken from a ring that was cut since is not sent any more. A peer that has a part of such a unit can only
+    /// be sent away: the rest of it must not follow, and nothing else can.
+    fn heed_cut(&mut self) -> io::Result<()> {
+        let Some(reading) = self.reading.as_ref().filter(|_| !self.queue.is_empty()) else { return Ok(()) };
+        if reading.subscriber.ring().epoch() == reading.epoch {
+            return Ok(());
+        }
+        if self.gone > 0 && matches!(self.queue.front(), Some(Piece::Unit(..))) {
+            return Err(io::Error::other("the stream was cut in the middle of a unit"));
+        }
+        self.queue.retain(|piece| matches!(piece, Piece::Raw(_)));
+        Ok(())
+    }
+
     fn drain_now(&mut self, batch: &mut Vec<Arc<Entry>>) -> io::Result<()> {
+        self.heed_cut()?;
         if let Some(reading) = &mut self.reading
             && !reading.gather.period().is_zero()
         {
@@ -443,6 +462,7 @@ impl State {
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>, batch: &mut Vec<Arc<Entry>>) -> Poll<io::Result<()>> {
+        self.heed_cut()?;
         while self.refill(batch) {
             match self.write_once(Some(&mut *cx)) {
                 Ok(()) => self.blocked_since = self.blocked_since.map(|_| Instant::now()),
@@ -465,6 +485,8 @@ impl State {
         }
         let Some(reading) = self.reading.as_mut().filter(|reading| !reading.paused) else { return false };
         batch.clear();
+        // Before the units are: then a cut in between is noticed.
+        reading.epoch = reading.subscriber.ring().epoch();
         let taken = reading.subscriber.take(batch, BATCH_ENTRIES, BATCH_BYTES);
         self.jumps += u64::from(taken.dropped_units > 0);
         for entry in batch.drain(..) {

@@ -49,7 +49,7 @@ pub(super) fn build(
         .and_then(|file| file.take(HEAD).read_to_end(&mut head))
         .map_err(|_| unreadable("a file that the gateway may read"))?;
     let demuxer_name = demuxer(&head).ok_or_else(|| unreadable("an MP4, Matroska, FLV or MPEG-TS file"))?;
-    elements::require(&["filesrc", "queue", "appsink", demuxer_name])?;
+    elements::require(&["filesrc", "queue", "clocksync", "appsink", demuxer_name])?;
     let treat =
         Treatments { video: video_path::prepared(&settings.video, tell)?, audio: settings.audio.clone() };
 
@@ -142,9 +142,9 @@ fn attach(
 ) -> Result<(), WorkError> {
     let track = form.track();
     let sink = appsink(if track == TrackId::VIDEO { "video" } else { "audio" });
-    // A file could be read as fast as the disk is.
-    sink.set_property("sync", true);
-    let mut all = vec![make("queue", &[])?];
+    // A file could be read as fast as the disk is. Its media waits for its time before it is decoded: what comes after
+    // may then drop what it is too slow for, as with a camera.
+    let mut all = vec![make("queue", &[])?, make("clocksync", &[])?];
     match form {
         Form::Picture(coded) => {
             let unknown = Pictures { width: 0, height: 0, frame_rate: 0 };
