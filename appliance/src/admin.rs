@@ -1,4 +1,4 @@
-//! The managing HTTP plane: config API, status, metrics, the status page.
+//! The managing HTTP plane: config API, status, metrics, the installers' page.
 //!
 //! ```text
 //! client -> front (tokio, owns TCP: limits, deadlines, meaning, Host and Origin)
@@ -13,7 +13,6 @@
 pub mod api;
 mod backend;
 pub mod discovery;
-mod door;
 mod front;
 mod gate;
 mod guard;

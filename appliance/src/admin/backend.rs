@@ -181,7 +181,6 @@ fn read(raw: &mut tiny_http::Request, handlers: &Handlers) -> Result<Request, Un
     }
     let unreadable = || ReadError::Unreadable;
     let peer: SocketAddr = header(PEER_HEADER).and_then(|text| text.parse().ok()).ok_or_else(unreadable)?;
-    let host = header("host").ok_or_else(unreadable)?;
     let nanos = header(OPENED_HEADER).and_then(|text| text.parse().ok()).ok_or_else(unreadable)?;
     let way = Way::from_text(&header(WAY_HEADER).ok_or_else(unreadable)?);
     let method = Method::from_name(raw.method().as_str()).ok_or_else(unreadable)?;
@@ -198,7 +197,7 @@ fn read(raw: &mut tiny_http::Request, handlers: &Handlers) -> Result<Request, Un
     raw.as_reader().take(MAX_BODY_LEN).read_to_end(&mut body).map_err(ReadError::Body)?;
     let opened = handlers.epoch + Duration::from_nanos(nanos);
     let is_secure = way.is_secure;
-    Ok(Request { method, target, host, headers, principal, peer, is_secure, opened, body })
+    Ok(Request { method, target, headers, principal, peer, is_secure, opened, body })
 }
 
 /// What is answered instead.

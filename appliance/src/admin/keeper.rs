@@ -185,7 +185,7 @@ async fn probe(listening: SocketAddr, shared: &Arc<Shared>, deadline: Duration) 
     let _slot = shared.reserve(socket.local_addr()?);
     let exchange = async {
         let mut stream = socket.connect(target).await?;
-        let request = format!("HEAD /page.css HTTP/1.1\r\nHost: {target}\r\n\r\n");
+        let request = format!("HEAD /web/style.css HTTP/1.1\r\nHost: {target}\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.take(4096).read_to_end(&mut answer).await?;

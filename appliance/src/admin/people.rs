@@ -39,6 +39,8 @@ const fn writing(
     Route { path, read, change, max_body_len: MAX_BODY_LEN, waits: !hashes, looks: false, hashes }
 }
 
+/// For the page, before anybody is known: an answer that is none of the refusals that the rest would give.
+static START: Route = Route::read_only("/api/v1/start", Need::Nothing);
 static CLAIM: Route = writing("/api/v1/claim", None, &[(Method::Post, Need::Nothing)], true);
 static SESSION: Route = writing(
     "/api/v1/session",
@@ -56,6 +58,7 @@ static ONE_TOKEN: Route = writing("/api/v1/tokens/{id}", None, &[(Method::Delete
 static AUDIT: Route = Route::read_only("/api/v1/audit", ADMIN);
 
 enum Target<'a> {
+    Start,
     Claim,
     Session,
     Users,
@@ -69,6 +72,7 @@ enum Target<'a> {
 fn split(path: &str) -> Option<(Target<'_>, &'static Route)> {
     let one = |name: &str| !name.is_empty() && !name.contains('/');
     let found = match path {
+        "/api/v1/start" => (Target::Start, &START),
         "/api/v1/claim" => (Target::Claim, &CLAIM),
         "/api/v1/session" => (Target::Session, &SESSION),
         "/api/v1/users" => (Target::Users, &ALL_USERS),
@@ -97,12 +101,13 @@ pub(super) fn find_route(path: &str) -> Option<&'static Route> {
 
 /// All routes of this module.
 pub(super) fn routes() -> impl Iterator<Item = &'static Route> {
-    [&CLAIM, &SESSION, &ALL_USERS, &ONE_USER, &PASSWORD, &ALL_TOKENS, &ONE_TOKEN, &AUDIT].into_iter()
+    [&START, &CLAIM, &SESSION, &ALL_USERS, &ONE_USER, &PASSWORD, &ALL_TOKENS, &ONE_TOKEN, &AUDIT].into_iter()
 }
 
 /// Answers a request whose route was found here and whose method is among its own.
 pub(super) fn respond(request: &Request, path: &str, access: &Access) -> Reply {
     let answered = match (split(path).map(|(target, _)| target), request.method) {
+        (Some(Target::Start), _) => Ok(start(request, access)),
         (Some(Target::Claim), _) => claim(request, access),
         (Some(Target::Session), Method::Post) => log_in(request, access),
         (Some(Target::Session), Method::Delete) => Ok(log_out(request, access)),
@@ -174,6 +179,13 @@ pub(super) struct NewToken {
     areas: Vec<Area>,
     #[serde(default)]
     expires: Option<Timestamp>,
+}
+
+/// Whether anybody has claimed the gateway, and who asks.
+fn start(request: &Request, access: &Access) -> Reply {
+    let secret = session(&request.headers, request.is_secure).ok().flatten();
+    let session = request.principal.as_ref().map(|principal| shown(principal, secret));
+    Reply::json(200, &json!({"claimed": access.is_claimed(), "session": session}))
 }
 
 fn claim(request: &Request, access: &Access) -> Result<Reply, Reply> {

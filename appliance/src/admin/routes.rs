@@ -3,7 +3,7 @@
 use super::api::{AdminApi, Outcome, Put, PutError, Wanted, config_schema};
 use super::head::Method;
 use super::reply::Reply;
-use super::{discovery, door, history, ledger, masks, metrics, openapi, people, plan, seen, snapshots};
+use super::{discovery, history, ledger, masks, metrics, openapi, page, people, plan, seen, snapshots};
 use crate::access::{Access, Area, Need, Principal, Role};
 use crate::steward::{Applied, ChangeError};
 use crate::wiring::BODY_MAX;
@@ -18,8 +18,6 @@ pub(super) struct Request {
     pub(super) method: Method,
     /// Path and query.
     pub(super) target: String,
-    /// The `Host` header.
-    pub(super) host: String,
     /// Headers by lower-case name; only those that the front passes on.
     pub(super) headers: Vec<(String, String)>,
     /// Who asks, if that is known.
@@ -112,11 +110,7 @@ const INSTALLER_CONFIG: Need = Need::Role(Role::Installer, Area::Config);
 /// The body is the config, or what of it changes.
 const CONFIG_MAX: u64 = 4 << 20;
 
-static ROUTES: [Route; 14] = [
-    // The page of whoever asks: to claim, to log in, or the status.
-    Route::read_only("/", Need::Nothing),
-    Route::read_only("/page.css", Need::Nothing),
-    Route::read_only("/door.js", Need::Nothing),
+static ROUTES: [Route; 11] = [
     Route::read_only("/healthz", Need::Nothing),
     Route::read_only("/metrics", Need::Role(Role::Operator, Area::Metrics)),
     Route::read_only("/api/v1/openapi.json", Need::Known),
@@ -198,7 +192,10 @@ pub(super) fn route(path: &str) -> Option<&'static Route> {
         return Some(if restores { &RESTORE } else { &REVISION });
     }
     let fixed = ROUTES.iter().find(|route| route.path == path);
-    fixed.or_else(|| discovery::find_route(path)).or_else(|| people::find_route(path))
+    fixed
+        .or_else(|| discovery::find_route(path))
+        .or_else(|| people::find_route(path))
+        .or_else(|| page::find_route(path))
 }
 
 /// What the front must know of a request before its body comes.
@@ -242,7 +239,7 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi, access: &Access) ->
         return Reply::empty(204).with("allow", "GET, HEAD, OPTIONS, PUT, POST, PATCH, DELETE");
     }
     let Some(route) = route(path) else {
-        return Reply::problem(404, &format!("there is nothing at {path}; the status page is at /"), &[]);
+        return Reply::problem(404, &format!("there is nothing at {path}; the page is at /"), &[]);
     };
     if route.need(request.method).is_none() {
         let detail = format!("{} does not work on {path}", request.method.name());
@@ -264,9 +261,7 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi, access: &Access) ->
         (_, "/api/v1/plan") => plan::respond(request, api),
         (Method::Post, _) => applied(api.confirm(request.opened)),
         _ if route.looks => snapshots::get(request, api, access),
-        (_, "/") => door::page(request, api, access, host_name(&request.host)),
-        (_, "/door.js") => Reply::new(200, "text/javascript; charset=utf-8", include_str!("door.js")),
-        (_, "/page.css") => Reply::new(200, "text/css; charset=utf-8", include_str!("page.css")),
+        _ if page::find_route(path).is_some() => page::get(path),
         (_, "/healthz") => healthz(api),
         (_, "/metrics") => {
             Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", metrics::render(&api.status()))
@@ -283,14 +278,6 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi, access: &Access) ->
 
 fn allow(route: &Route) -> String {
     route.methods().iter().map(|method| method.name()).collect::<Vec<_>>().join(", ")
-}
-
-/// `Host` without its port.
-fn host_name(host: &str) -> &str {
-    match host.rfind(':') {
-        Some(at) if !host.ends_with(']') => host.get(..at).unwrap_or(host),
-        _ => host,
-    }
 }
 
 fn healthz(api: &dyn AdminApi) -> Reply {

@@ -19,15 +19,21 @@ pub(super) fn get(request: &Request, api: &dyn AdminApi, access: &Access) -> Rep
     let Some(name) = mountpoint_of(path) else {
         return Reply::problem(404, "there is no such mountpoint", &[]);
     };
-    let width = match query.strip_prefix("width=").map(str::parse) {
-        None if query.is_empty() => DEFAULT_WIDTH,
-        Some(Ok(width)) if WIDTHS.contains(&width) => width,
-        _ => {
-            let (min, max) = (WIDTHS.start(), WIDTHS.end());
-            let detail = format!("the only parameter here is width, {min} to {max}, not {query:?}");
-            return Reply::problem(400, &detail, &[]);
+    let mut width = DEFAULT_WIDTH;
+    for (parameter, value) in query.split('&').filter_map(|pair| pair.split_once('=').or(Some((pair, "")))) {
+        match (parameter, value.parse()) {
+            ("", _) => {}
+            ("width", Ok(wanted)) if WIDTHS.contains(&wanted) => width = wanted,
+            // Makes an address of its own of each picture, for browsers that would show the one before again.
+            ("at", Ok(_)) => {}
+            _ => {
+                let (min, max) = (WIDTHS.start(), WIDTHS.end());
+                let detail =
+                    format!("the parameters here are width, {min} to {max}, and at, a number; not {query:?}");
+                return Reply::problem(400, &detail, &[]);
+            }
         }
-    };
+    }
     let shown = api.snapshot(name, width);
     if shown.is_ok() {
         access.note_watch(&request.who(), &request.from(), name, Instant::now());

@@ -242,7 +242,7 @@ fn requests_are_answered_with_security_headers_and_the_connection_closed() {
     assert!(!answer.to_ascii_lowercase().contains("tiny-http"));
     assert!(answer.ends_with("\r\n\r\n{}"));
     let page = admin.get("/");
-    assert!(page.contains("<h1>fieldgate"), "{page}");
+    assert!(page.contains("<title>fieldgate"), "{page}");
     let get = |method| {
         admin.exchange(format!("{method} /healthz HTTP/1.1\r\nHost: {}\r\n\r\n", admin.address).as_bytes())
     };

@@ -52,6 +52,12 @@ pub(crate) struct Settings {
     pub(crate) endless: bool,
     /// The one path that its RTSP server has, beside those of its profiles.
     pub(crate) rtsp_path: &'static str,
+    /// What it calls itself, percent-encoded.
+    pub(crate) name: &'static str,
+    /// Its address; by default one that no other camera has.
+    pub(crate) address: Option<Ipv4Addr>,
+    /// The port at its address where its streams really are; by default its own RTSP server, which only describes.
+    pub(crate) streams_port: Option<u16>,
 }
 
 impl Default for Settings {
@@ -74,6 +80,9 @@ impl Default for Settings {
             redirects_to: None,
             endless: false,
             rtsp_path: "/main",
+            name: "Gate%20cam",
+            address: None,
+            streams_port: None,
         }
     }
 }
@@ -147,7 +156,7 @@ pub(crate) fn next_address() -> Ipv4Addr {
 
 impl FakeCamera {
     pub(crate) fn start(settings: Settings) -> FakeCamera {
-        let address = next_address();
+        let address = settings.address.unwrap_or_else(next_address);
         let bind = || TcpListener::bind((address, 0)).unwrap();
         let (http, rtsp) = (bind(), bind());
         let [_, a, b, c] = address.octets();

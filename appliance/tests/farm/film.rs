@@ -62,6 +62,11 @@ impl Film {
         h264("black", "color=black:size=320x180:rate=25", "bframes=0", 4)
     }
 
+    /// As [`Film::plain`], so long that no test sees it begin again; `picture` is a source of ffmpeg's.
+    pub(crate) fn long(picture: &str) -> Arc<Film> {
+        h264(&format!("long-{picture}"), &format!("{picture}=size=320x180:rate=25"), "bframes=0", 180)
+    }
+
     /// As [`Film::plain`], in HEVC.
     pub(crate) fn hevc() -> Arc<Film> {
         let path = cached("farm-hevc.hevc", |path| {

@@ -47,7 +47,6 @@ fn ask(api: &Fake, method: Method, target: &str, body: &str) -> (u16, Value, Rep
     let request = Request {
         method,
         target: target.to_owned(),
-        host: "localhost:8080".to_owned(),
         headers: vec![("content-type".to_owned(), "application/json".to_owned())],
         principal: None,
         peer: "127.0.0.1:9".parse().unwrap(),
@@ -150,7 +149,6 @@ fn bodies_are_judged_without_being_repeated() {
     let request = Request {
         method: Method::Post,
         target: "/api/v1/discovery/x/login".to_owned(),
-        host: "localhost".to_owned(),
         headers: Vec::new(),
         principal: None,
         peer: "127.0.0.1:9".parse().unwrap(),

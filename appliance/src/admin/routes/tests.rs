@@ -87,7 +87,6 @@ fn ask(api: &Fake, method: Method, target: &str, headers: &[(&str, &str)]) -> Re
     let request = Request {
         method,
         target: target.to_owned(),
-        host: "localhost:8080".to_owned(),
         headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         principal: Some(admin()),
         peer: "127.0.0.1:9".parse().unwrap(),
@@ -205,7 +204,6 @@ async fn a_change_is_confirmed_only_over_a_newer_connection() {
     let request = Request {
         method: Method::Post,
         target: "/api/v1/config/confirm".to_owned(),
-        host: "localhost".to_owned(),
         headers: Vec::new(),
         principal: Some(admin()),
         peer: "127.0.0.1:9".parse().unwrap(),
@@ -236,8 +234,9 @@ fn what_is_not_there_or_not_meant_so_is_told_apart() {
 fn status_metrics_schema_and_page_are_served_with_their_types() {
     let api = fake(confirmed());
     for (path, kind, text) in [
-        ("/", "text/html; charset=utf-8", "<h1>fieldgate 0.1.0</h1>"),
-        ("/page.css", "text/css; charset=utf-8", "font"),
+        ("/", "text/html; charset=utf-8", "/web/app.js"),
+        ("/web/style.css", "text/css; charset=utf-8", "font"),
+        ("/web/app.js", "text/javascript; charset=utf-8", "import"),
         ("/metrics", "text/plain; version=0.0.4; charset=utf-8", "fieldgate_info{version=\"0.1.0\"} 1"),
         ("/api/v1/status", "application/json", "\"version\":\"0.1.0\""),
         ("/api/v1/config/schema", "application/schema+json", "\"mountpoints\""),
@@ -268,18 +267,11 @@ fn bodies_are_admitted_where_they_mean_something() {
     assert_eq!(admission(Method::Put, "/nothing").max_body_len, 4 << 10);
 }
 
-#[test]
-fn the_page_is_told_which_name_it_was_asked_under() {
-    for (host, name) in [("gate:80", "gate"), ("gate", "gate"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")] {
-        assert_eq!(host_name(host), name);
-    }
-}
-
 /// Every route with every method, and the least that it takes. What is not here is not served.
 const LEAST: &str = "
     GET /                                       nothing
-    GET /page.css                               nothing
-    GET /door.js                                nothing
+    GET /web/app.js                             nothing
+    GET /api/v1/start                           nothing
     GET /healthz                                nothing
     GET /metrics                                operator metrics
     GET /api/v1/status                          viewer status

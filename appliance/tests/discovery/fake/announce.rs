@@ -54,7 +54,7 @@ fn probe_match(message: &[u8], shared: &Shared) -> Option<Vec<u8>> {
         return None;
     }
     let host = shared.settings.announces_host.clone().unwrap_or_else(|| shared.http.to_string());
-    let uuid = &shared.uuid;
+    let (uuid, name) = (&shared.uuid, shared.settings.name);
     let message = format!(
         "<?xml version=\"1.0\"?><s:Envelope xmlns:s=\"http://www.w3.org/2003/05/soap-envelope\" \
          xmlns:a=\"http://schemas.xmlsoap.org/ws/2004/08/addressing\" \
@@ -62,7 +62,7 @@ fn probe_match(message: &[u8], shared: &Shared) -> Option<Vec<u8>> {
          xmlns:dn=\"http://www.onvif.org/ver10/network/wsdl\"><s:Header><a:RelatesTo>{id}</a:RelatesTo></s:Header>\
          <s:Body><d:ProbeMatches><d:ProbeMatch><a:EndpointReference><a:Address>urn:uuid:{uuid}</a:Address>\
          </a:EndpointReference><d:Types>dn:NetworkVideoTransmitter</d:Types>\
-         <d:Scopes>onvif://www.onvif.org/name/Gate%20cam onvif://www.onvif.org/hardware/FC-200</d:Scopes>\
+         <d:Scopes>onvif://www.onvif.org/name/{name} onvif://www.onvif.org/hardware/FC-200</d:Scopes>\
          <d:XAddrs>http://{host}/onvif/device_service</d:XAddrs><d:MetadataVersion>1</d:MetadataVersion>\
          </d:ProbeMatch></d:ProbeMatches></s:Body></s:Envelope>"
     );

@@ -56,7 +56,8 @@ pub(super) fn answer(shared: &Shared, action: &str, message: &str) -> Answer {
                 || shared.rtsp.ip().to_string(),
                 |host| host.split(':').next().unwrap().to_owned(),
             );
-            let uri = format!("rtsp://{host}:{}/{token}", shared.rtsp.port());
+            let uri =
+                format!("rtsp://{host}:{}/{token}", settings.streams_port.unwrap_or(shared.rtsp.port()));
             if is_media2 {
                 format!("<tr2:Uri>{uri}</tr2:Uri>")
             } else {
