@@ -31,6 +31,7 @@ mod reply;
 mod routes;
 mod seen;
 mod snapshots;
+mod trials;
 
 use crate::access::Access;
 use api::AdminApi;

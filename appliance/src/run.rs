@@ -18,7 +18,7 @@ use crate::wiring::capacity::{Capacity, Sensors};
 use crate::wiring::discovery::Cameras;
 use crate::wiring::encoders::Encoders;
 use crate::wiring::{
-    Admission, Board, Devices, Inspecting, KmpControl, KmpIn, MaskDesk, PictureWatch, Sight, Wiring,
+    Admission, Board, Devices, Inspecting, KmpControl, KmpIn, MaskDesk, PictureWatch, Sight, Trials, Wiring,
     keep_configured,
 };
 use fieldgate_hub::{Context, Pulses, Registry, Shard, ShardError, StreamState};
@@ -143,8 +143,13 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
         wiring.devices.clone(),
         wiring.masks.clone(),
     );
-    let api: Arc<dyn AdminApi> =
-        Arc::new(gateway.with_cameras(wiring.cameras.clone()).with_snapshots(wiring.sight.snapshots.clone()));
+    let trials = Trials::new(wiring.context.shards.first().cloned().expect("there is at least one shard"));
+    let api: Arc<dyn AdminApi> = Arc::new(
+        gateway
+            .with_cameras(wiring.cameras.clone())
+            .with_snapshots(wiring.sight.snapshots.clone())
+            .with_trials(trials),
+    );
     wiring.admin_api.set(api).ok();
 
     let mut critical: JoinSet<&'static str> = JoinSet::new();

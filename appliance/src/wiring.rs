@@ -23,6 +23,7 @@ mod sources;
 mod spools;
 mod transports;
 mod treatment;
+mod trials;
 mod truth;
 mod viewers;
 mod ways;
@@ -38,6 +39,7 @@ pub use sight::Sight;
 pub use snapshots::{DEFAULT_WIDTH, Snapshot, SnapshotError, Snapshots, WIDTHS};
 pub use spools::keep_configured;
 pub use transports::Transports;
+pub use trials::{Trial, TrialError, TrialState, TrialStep, TrialWish, Trials};
 pub use truth::Watch as PictureWatch;
 pub use ways::{leg, rendition};
 

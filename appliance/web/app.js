@@ -12,6 +12,7 @@ import { peopleScreen } from "./people.js";
 import { siteScreen } from "./site.js";
 import { follow, lastHeard, start, stop } from "./store.js";
 import { texts } from "./texts.js";
+import { trialScreen } from "./trial.js";
 import { addUpstreamScreen, upstreamsScreen } from "./upstreams.js";
 import { overall, shape, span } from "./words.js";
 
@@ -41,6 +42,7 @@ const SCREENS = [
   [/^add\/([^/]+)$/, addScreen, "cameras", "installer"],
   [/^upstreams$/, upstreamsScreen, "upstreams", "operator"],
   [/^upstreams\/add$/, addUpstreamScreen, "upstreams", "installer"],
+  [/^upstreams\/test\/([^/]+)\/([^/]+)$/, trialScreen, "upstreams", "installer"],
   [/^site$/, siteScreen, "site", "operator"],
   [/^site\/history$/, helpScreen, "site", "admin"],
   [/^people$/, peopleScreen, "people", "viewer"],

@@ -2,8 +2,10 @@
 
 import { get } from "./api.js";
 import { change, say } from "./change.js";
-import { field, form, h, region } from "./dom.js";
+import { field, fill, form, h, region } from "./dom.js";
+import { lastStatus } from "./store.js";
 import { texts } from "./texts.js";
+import { startTrial } from "./trial.js";
 import { note, pushHealth, statusOf } from "./words.js";
 
 /** @typedef {import("./types.js").Push} Push */
@@ -67,6 +69,7 @@ function pushLine(name, id, push, now, mayChange) {
       ? h(
           "div",
           { class: "row" },
+          h("a", { class: "button", href: `#/upstreams/test/${encodeURIComponent(name)}/${encodeURIComponent(id)}`, "aria-label": `${texts.upstreams.test} ${push.url}` }, texts.upstreams.test),
           h("button", { type: "button", class: "danger", "aria-label": `${texts.upstreams.remove} ${push.url}`, onclick: () => { asks.hidden = !asks.hidden; } }, texts.upstreams.remove),
         )
       : null,
@@ -116,12 +119,21 @@ export async function addUpstreamScreen(place) {
   const camera = h("select", null, ...names.map((name) => h("option", { value: name, selected: name === chosen }, name)));
   const cameraField = field(texts.upstreams.camera, camera);
   const url = field(texts.upstreams.url, h("input", { type: "url", autocomplete: "off", autocapitalize: "none", spellcheck: "false", maxlength: 1024 }), texts.upstreams.urlHint);
+  const told = h("div", null);
   const read = () => {
     const address = url.input.value.trim();
     if (/^(rtmps?|kmps?):\/\/[^/]/i.test(address)) return address;
     url.wrong(texts.upstreams.urlBad);
     return undefined;
   };
+  const test = h("button", { type: "button", class: "wide", onclick: async () => {
+    const address = read();
+    if (!address) return;
+    test.disabled = true;
+    fill(told, h("p", { class: "quiet small" }, texts.trial.warn));
+    await startTrial(told, { url: address }, place, lastStatus()?.mountpoints[camera.value]?.stream?.bitrate);
+    test.disabled = false;
+  } }, texts.upstreams.testFirst);
   const send = async () => {
     const address = read();
     if (!address) return;
@@ -137,7 +149,7 @@ export async function addUpstreamScreen(place) {
     "div",
     { class: "narrow" },
     h("h1", null, texts.upstreams.addTitle),
-    form({ button: texts.upstreams.button, busy: texts.upstreams.busy }, [cameraField.element, url.element], send),
+    form({ button: texts.upstreams.button, busy: texts.upstreams.busy }, [cameraField.element, url.element, h("div", { class: "foot" }, test), told], send),
     h("a", { class: "button wide", href: chosen ? `#/cameras/${encodeURIComponent(chosen)}` : "#/upstreams" }, texts.cancel),
   );
 }

@@ -8,7 +8,7 @@ pub use super::plan::Planner;
 use crate::plan::Answer as PlanAnswer;
 use crate::steward::{Answer, Applied, ChangeError, Edit, Proof, Request, StewardHandle};
 use crate::store::{Confirmed, History};
-use crate::wiring::{Devices, InspectError, Listed, MaskDesk, Snapshot, SnapshotError, Snapshots};
+use crate::wiring::{Devices, InspectError, Listed, MaskDesk, Snapshot, SnapshotError, Snapshots, Trials};
 use fieldgate_hub::Pulses;
 use fieldgate_model::config::{Problem, schema, validate_on};
 use fieldgate_model::{Config, Status};
@@ -116,6 +116,10 @@ pub trait AdminApi: Send + Sync + 'static {
         true
     }
 
+    /// Tests of upstreams, where there are any.
+    fn trials(&self) -> Option<&Trials> {
+        None
+    }
     /// The privacy masks; none while the gateway starts.
     fn masks(&self) -> Option<&MaskDesk> {
         None
@@ -146,6 +150,7 @@ pub struct Gateway<S> {
     devices: Arc<Devices>,
     snapshots: Option<Arc<Snapshots>>,
     masks: Arc<MaskDesk>,
+    trials: Option<Trials>,
     runtime: Handle,
 }
 
@@ -164,7 +169,19 @@ where
         masks: Arc<MaskDesk>,
     ) -> Self {
         let (cameras, snapshots, runtime) = (None, None, Handle::current());
-        Gateway { steward, pulses, status, ledger, planner, devices, masks, cameras, snapshots, runtime }
+        Gateway {
+            steward,
+            pulses,
+            status,
+            ledger,
+            planner,
+            devices,
+            masks,
+            cameras,
+            snapshots,
+            trials: None,
+            runtime,
+        }
     }
 
     /// With cameras on the network to look for.
@@ -172,6 +189,12 @@ where
     pub fn with_cameras(mut self, cameras: Arc<dyn CameraApi>) -> Self {
         self.cameras = Some(cameras);
         self
+    }
+
+    /// With tests of upstreams.
+    #[must_use]
+    pub fn with_trials(self, trials: Trials) -> Self {
+        Gateway { trials: Some(trials), ..self }
     }
 
     /// With pictures of what the mountpoints show.
@@ -279,6 +302,10 @@ where
 
     fn masks_in_force(&self, mountpoint: &str) -> bool {
         self.runtime.block_on(async { timeout(PATIENCE, self.masks.let_go(mountpoint)).await.is_ok() })
+    }
+
+    fn trials(&self) -> Option<&Trials> {
+        self.trials.as_ref()
     }
 
     fn masks(&self) -> Option<&MaskDesk> {

@@ -49,6 +49,7 @@ fn schemas() -> Map<String, Value> {
     told.subschema_for::<crate::supervisor::Blip>();
     told.subschema_for::<crate::plan::Answer>();
     told.subschema_for::<crate::wiring::Listed>();
+    told.subschema_for::<crate::wiring::Trial>();
     told.subschema_for::<crate::access::UserView>();
     told.subschema_for::<crate::access::TokenView>();
     told.subschema_for::<crate::access::Entry>();
@@ -57,6 +58,7 @@ fn schemas() -> Map<String, Value> {
     let mut asked = generator(SchemaSettings::for_deserialize);
     asked.subschema_for::<fieldgate_model::Config>();
     asked.subschema_for::<fieldgate_model::masks::Masks>();
+    asked.subschema_for::<crate::wiring::TrialWish>();
     asked.subschema_for::<people::ClaimWish>();
     asked.subschema_for::<people::LoginWish>();
     asked.subschema_for::<people::NewUser>();

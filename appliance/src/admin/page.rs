@@ -29,7 +29,7 @@ macro_rules! file {
     };
 }
 
-static FILES: [File; 20] = [
+static FILES: [File; 21] = [
     File { path: "/", content_type: HTML, bytes: include_bytes!("../../web/index.html") },
     file!("style.css", CSS),
     file!("icon.svg", IMAGE),
@@ -47,6 +47,7 @@ static FILES: [File; 20] = [
     file!("add.js", SCRIPT),
     file!("camera.js", SCRIPT),
     file!("upstreams.js", SCRIPT),
+    file!("trial.js", SCRIPT),
     file!("people.js", SCRIPT),
     file!("site.js", SCRIPT),
     file!("help.js", SCRIPT),

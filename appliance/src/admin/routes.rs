@@ -3,7 +3,9 @@
 use super::api::{AdminApi, Outcome, Put, PutError, Wanted, config_schema};
 use super::head::Method;
 use super::reply::Reply;
-use super::{discovery, history, ledger, masks, metrics, openapi, page, people, plan, seen, snapshots};
+use super::{
+    discovery, history, ledger, masks, metrics, openapi, page, people, plan, seen, snapshots, trials,
+};
 use crate::access::{Access, Area, Need, Principal, Role};
 use crate::steward::{Applied, ChangeError};
 use crate::wiring::BODY_MAX;
@@ -178,6 +180,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Route> {
         .chain([&SNAPSHOT, &MASKS, &REVISION, &RESTORE])
         .chain(discovery::routes())
         .chain(people::routes())
+        .chain(trials::routes())
 }
 
 /// The route that answers at a path.
@@ -195,6 +198,7 @@ pub(super) fn route(path: &str) -> Option<&'static Route> {
     fixed
         .or_else(|| discovery::find_route(path))
         .or_else(|| people::find_route(path))
+        .or_else(|| trials::find_route(path))
         .or_else(|| page::find_route(path))
 }
 
@@ -256,6 +260,7 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi, access: &Access) ->
     }
     match (request.method, path) {
         (Method::Options, _) => Reply::empty(204).with("allow", allow(route)),
+        _ if trials::find_route(path).is_some() => trials::respond(request, path, api),
         _ if discovery::find_route(path).is_some() => discovery::respond(request, path, api.cameras()),
         (Method::Put | Method::Patch, _) => change_config(request, api),
         (_, "/api/v1/plan") => plan::respond(request, api),

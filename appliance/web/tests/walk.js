@@ -188,6 +188,7 @@ async function sendOn() {
   await button("Add upstream").click();
   await page.getByText("An address begins with rtmp://").waitFor();
   await label("Address").fill(wish.upstream);
+  await test();
   await button("Add upstream").click();
   await title("gate-cam");
   await page.getByText("Delivering").waitFor();
@@ -196,6 +197,31 @@ async function sendOn() {
   await title("Upstreams");
   await page.getByText("Delivering").waitFor();
   await screen("upstreams");
+  // What is delivered right now is not disturbed by a test.
+  await link(`Test ${wish.upstream}`).click();
+  await title("Test of an upstream");
+  await button("Start the test").click();
+  await page.getByText("Publishing accepted: passed").waitFor();
+  await page.getByText("Bandwidth: left out").waitFor();
+  await page.getByText("This upstream works.").waitFor();
+}
+
+/** The address is tried before it is taken: each step is told, and a wrong one where it fails. */
+async function test() {
+  await label("Address").fill(wish.upstream.replace(/:\d+\//, ":1/"));
+  await button("Test this address").click();
+  await page.getByText("Connection (TCP): failed").waitFor();
+  await page.getByText(/is the server running on this port/).waitFor();
+  await page.getByText("This upstream does not work yet.").waitFor();
+  await label("Address").fill(wish.upstream);
+  await button("Test this address").click();
+  for (const step of ["Address", "Connection (TCP)", "Handshake", "Publishing accepted", "Bandwidth"]) {
+    await page.getByText(`${step}: passed`).waitFor();
+  }
+  await page.getByText("This upstream works.").waitFor();
+  await page.getByText(/^The line takes about \d/).waitFor();
+  await page.getByText(/^Enough: the cameras send/).waitFor();
+  await screen("upstream-test");
 }
 
 async function status() {
@@ -237,7 +263,7 @@ async function weigh() {
   let bytes = 0;
   for (const path of files) bytes += gzipSync(await (await context.request.get(wish.origin + path)).body()).length;
   console.log(`${wish.screen}: ${files.size} files, ${bytes} bytes gzipped`);
-  assert.ok(files.size >= 19 && bytes < MOST_BYTES, `${files.size} files with ${bytes} bytes`);
+  assert.ok(files.size >= 20 && bytes < MOST_BYTES, `${files.size} files with ${bytes} bytes`);
 }
 
 const steps = { claim, signIn, discoverAndAdd, sendOn, status, remove, inTheDark };

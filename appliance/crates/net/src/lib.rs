@@ -17,6 +17,7 @@ mod rtmp_client;
 mod rtmp_pull;
 mod rtmp_push;
 mod rtmp_server;
+mod rtmp_trial;
 mod socket;
 mod tls;
 mod viewers;
@@ -48,6 +49,7 @@ pub use rtmp_server::{
     RtmpConnectionError, RtmpConnectionView, RtmpConnections, RtmpListener, RtmpServerCounters,
     RtmpServerSettings, RtmpStreamView, RtmpTotals,
 };
+pub use rtmp_trial::{RtmpTrialStage, TRIAL_SEND_BUFFER, Throughput, rtmp_trial};
 pub use tls::{CertificateState, ClientTls, ServerCertificates, TlsError};
 pub use viewers::{Cutting, ViewerListener, Viewers, WatchedReport};
 pub use wire::RtmpForm;

@@ -294,7 +294,8 @@ impl Outbox {
         let _ = tokio::time::timeout(patience, self.drained()).await;
     }
 
-    async fn drained(&self) -> io::Result<()> {
+    /// Waits until all that there is was written.
+    pub(crate) async fn drained(&self) -> io::Result<()> {
         poll_fn(|cx| self.state.borrow_mut().poll_drain(cx, &mut Vec::new())).await
     }
 

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// How long a server may take from the TCP connection to its acceptance.
-const ACCEPTANCE: Duration = Duration::from_secs(10);
+pub(crate) const ACCEPTANCE: Duration = Duration::from_secs(10);
 /// How long the last words may take.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How we name ourselves; the form that servers know.
@@ -108,6 +108,24 @@ impl Accepted {
         limits: Limits,
         local: &LocalShard,
     ) -> Result<Accepted, RtmpClientError> {
+        let mut accepted = Accepted::dial(endpoint, mode, enhanced, limits).await?;
+        let reached = Box::pin(async {
+            accepted.shake_hands(local).await?;
+            accepted.reach_acceptance(local).await
+        });
+        tokio::time::timeout(ACCEPTANCE, reached)
+            .await
+            .map_err(|_| RtmpClientError::NoAcceptance(ACCEPTANCE))??;
+        Ok(accepted)
+    }
+
+    /// Dials; nothing is said yet.
+    pub(crate) async fn dial(
+        endpoint: &RtmpEndpoint,
+        mode: ClientMode,
+        enhanced: bool,
+        limits: Limits,
+    ) -> Result<Accepted, RtmpClientError> {
         let target =
             Target { host: endpoint.url.host.clone(), port: endpoint.url.port, tls: endpoint.tls.clone() };
         let socket = match dial(&target, &endpoint.dial).await? {
@@ -125,15 +143,11 @@ impl Accepted {
             enhanced,
             limits,
         });
-        let mut accepted = Accepted { outbox, session, stream_id: 0, unread: BytesMut::new() };
-        let reached = Box::pin(accepted.reach_acceptance(local));
-        tokio::time::timeout(ACCEPTANCE, reached)
-            .await
-            .map_err(|_| RtmpClientError::NoAcceptance(ACCEPTANCE))??;
-        Ok(accepted)
+        Ok(Accepted { outbox, session, stream_id: 0, unread: BytesMut::new() })
     }
 
-    async fn reach_acceptance(&mut self, local: &LocalShard) -> Result<(), RtmpClientError> {
+    /// The handshake alone.
+    pub(crate) async fn shake_hands(&mut self, local: &LocalShard) -> Result<(), RtmpClientError> {
         let mut handshake = Box::new(ClientHandshake::new());
         loop {
             let mut input = &self.unread[..];
@@ -145,10 +159,14 @@ impl Accepted {
             self.outbox.answer(|waiting| waiting.unsplit(out));
             self.outbox.write_now();
             if done {
-                break;
+                return Ok(());
             }
             self.read_more(local).await?;
         }
+    }
+
+    /// The commands, after the handshake, until the server accepts.
+    pub(crate) async fn reach_acceptance(&mut self, local: &LocalShard) -> Result<(), RtmpClientError> {
         loop {
             self.send_answers();
             while let Some(event) = self.next_event()? {

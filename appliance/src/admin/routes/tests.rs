@@ -291,6 +291,8 @@ const LEAST: &str = "
     GET /api/v1/mountpoints/gate/snapshot.jpg   viewer watch
     GET /api/v1/mountpoints/gate/masks          operator config
     PUT /api/v1/mountpoints/gate/masks          installer config
+    POST /api/v1/upstream-tests                 installer config
+    GET /api/v1/upstream-tests/7                installer config
     GET /api/v1/discovery                       operator cameras
     POST /api/v1/discovery/scan                 installer cameras
     POST /api/v1/discovery/cam/login            installer cameras
@@ -368,5 +370,5 @@ fn a_role_gets_what_it_may_of_every_route_and_no_more() {
             counts[index] += usize::from(may);
         }
     }
-    assert_eq!(counts, [2, 12, 23, 32], "what each role can do");
+    assert_eq!(counts, [2, 12, 25, 34], "what each role can do");
 }
