@@ -217,6 +217,7 @@ impl StatusBoard {
                 .map(|worker| worker.report.status.source.clone())
                 .filter(|source| !source.is_empty()),
             refused: worker.as_ref().and_then(|worker| worker.report.status.refused.clone()),
+            microphone: worker.as_ref().and_then(|worker| worker.report.status.microphone.clone()),
             refused_packets: worker.as_ref().and_then(|worker| worker.report.status.refused_packets.clone()),
             encoder: worker.and_then(|worker| self.encoder(&worker)),
             ladder: self.wiring.sight.pictures.ladder(name),

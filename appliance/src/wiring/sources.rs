@@ -2,6 +2,7 @@
 //! file of its own.
 
 mod file;
+mod microphone;
 mod mjpeg;
 mod rtp;
 mod rtsp;
@@ -244,7 +245,8 @@ impl Wiring {
         let (bitrate, gop_ms) = (self.bitrate(name, source), treatment::gop_ms(handling, source));
         let encoder = EncoderWish { bitrate, gop_ms, ..encoder };
         let Asked { masks, exceeds, .. } = asked;
-        Treatments::of(handling, Given { masks, encoder, exceeds, is_raw })
+        let has_raw_sound = is_raw || source.microphone().is_some();
+        Treatments::of(handling, Given { masks, encoder, exceeds, is_raw, has_raw_sound })
     }
 
     /// Whether the plan knows pictures that exceed what the settings let through.

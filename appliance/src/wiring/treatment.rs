@@ -28,8 +28,10 @@ pub(super) struct Given {
     pub(super) encoder: EncoderWish,
     /// The pictures exceed what the settings let through.
     pub(super) exceeds: bool,
-    /// They come raw, and so does sound.
+    /// They come raw.
     pub(super) is_raw: bool,
+    /// So does sound.
+    pub(super) has_raw_sound: bool,
 }
 
 impl Treatments {
@@ -50,7 +52,7 @@ impl Treatments {
             true => VideoTreatment::Encode(Box::new(encode)),
             false => VideoTreatment::pass_or(encode),
         };
-        Treatments { video, audio: audio(handling, given.is_raw) }
+        Treatments { video, audio: audio(handling, given.has_raw_sound) }
     }
 }
 
@@ -58,7 +60,7 @@ impl Treatments {
 impl Treatments {
     /// With default settings and without masks.
     pub(super) fn plain(encoder: EncoderWish, is_raw: bool) -> Treatments {
-        let given = Given { masks: Masks::none(), encoder, exceeds: false, is_raw };
+        let given = Given { masks: Masks::none(), encoder, exceeds: false, is_raw, has_raw_sound: is_raw };
         Treatments::of(&Handling::default(), given)
     }
 }
@@ -116,7 +118,7 @@ mod tests {
     use fieldgate_model::masks::{Mask, Point};
 
     fn given(masks: Masks) -> Given {
-        Given { masks, encoder: EncoderWish::default(), exceeds: false, is_raw: false }
+        Given { masks, encoder: EncoderWish::default(), exceeds: false, is_raw: false, has_raw_sound: false }
     }
 
     fn masks() -> Masks {
@@ -162,6 +164,13 @@ mod tests {
         assert!(matches!(with(AudioMode::Pass, -6, false), AudioTreatment::Encode(e) if e.gain_db == -6.0));
         assert!(
             matches!(with(AudioMode::Opus, 0, false), AudioTreatment::Encode(e) if e.codec == SoundCodec::Opus)
+        );
+        let passed = Audio { mode: AudioMode::Pass, ..Audio::default() };
+        let passed = Handling { audio: passed, ..Handling::default() };
+        let given = Given { has_raw_sound: true, ..given(Masks::none()) };
+        assert!(
+            matches!(Treatments::of(&passed, given).audio, AudioTreatment::Encode(_)),
+            "raw sound cannot pass"
         );
         assert!(
             matches!(with(AudioMode::Auto, 0, true), AudioTreatment::Silence(e) if e.codec == SoundCodec::Aac)

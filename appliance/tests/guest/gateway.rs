@@ -4,9 +4,9 @@ use crate::common::gateway::PROGRAM;
 use crate::machine::{Answer, Machine, PATIENCE};
 use serde_json::Value;
 
-/// Debian's user `nobody` in its group `video`, without capabilities.
+/// Debian's user `nobody` in its groups `video` and `audio`, without capabilities.
 const AS_SERVICE: &str =
-    "setpriv --reuid 65534 --regid 65534 --groups 44 --bounding-set -all --no-new-privs --";
+    "setpriv --reuid 65534 --regid 65534 --groups 44,29 --bounding-set -all --no-new-privs --";
 
 /// Lets the gateway's user open the device files, as udev does.
 pub(crate) fn hand_over(machine: &mut Machine) {

@@ -11,4 +11,5 @@ mod common;
 mod gateway;
 mod m2m;
 mod machine;
+mod microphone;
 mod vivid;

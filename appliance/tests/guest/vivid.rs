@@ -8,7 +8,7 @@ use crate::machine::{Machine, PATIENCE, Parts};
 use serde_json::{Value, json};
 
 /// Two cameras in the manner of USB webcams.
-const PLUG: &str =
+pub(crate) const PLUG: &str =
     "insmod /run/modules/vivid.ko n_devs=2 node_types=0x1,0x1 num_inputs=1,1 input_types=0x0,0x0";
 const DRIVER: &str = "/sys/bus/platform/drivers/vivid";
 
@@ -48,7 +48,7 @@ fn codecs_behind_v4l2_work_in_a_workers_sandbox() {
     m2m::codecs_work_in_the_sandbox(&mut machine, &program);
 }
 
-fn boot(parts: &Parts) -> Machine {
+pub(crate) fn boot(parts: &Parts) -> Machine {
     let mut machine = Machine::boot(parts);
     println!("guest: Linux {}, QEMU by emulation", machine.must("uname -r").trim());
     assert_eq!(machine.must("uname -r").trim(), parts.release);

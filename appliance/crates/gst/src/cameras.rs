@@ -10,6 +10,7 @@ pub(crate) use v4l2::{Controls, probe as probe_device};
 
 use crate::error::WorkError;
 use crate::intake::Intake;
+use crate::microphone::Absent;
 use crate::outlet::Outlet;
 use crate::transcode;
 use fieldgate_model::job::{EncoderTrial, RefusedPackets, Work};
@@ -22,6 +23,14 @@ pub(crate) struct Camera {
     pub(crate) source: String,
     /// What it has to tell while it plays.
     pub(crate) news: News,
+    /// The microphone beside it, when it is not heard.
+    pub(crate) microphone: Option<Absent>,
+}
+
+impl Camera {
+    pub(crate) fn new(pipeline: gst::Pipeline, source: String) -> Camera {
+        Camera { pipeline, source, news: News::default(), microphone: None }
+    }
 }
 
 /// The newest that a camera has to tell. Cheap to clone.

@@ -22,6 +22,8 @@ use std::time::Instant;
 
 const TURN: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 const TURNS_PER_PULSE: u32 = 5;
+/// How often a microphone that is not heard is tried: ten seconds or, with much on the bus, a little less.
+const TURNS_PER_LISTEN: u32 = 100;
 const COMMANDS: usize = 16;
 /// One read from the link.
 const PIECE_BYTES: usize = 32 << 10;
@@ -114,6 +116,7 @@ impl Worker {
         })?;
         let Some((camera, mut session)) = camera else { return Ok(Phase::Done) };
         self.status.source.clone_from(&camera.source);
+        self.status.microphone = camera.microphone.as_ref().map(|absent| absent.cause.clone());
         let played = self.play(&camera, session.as_mut());
         drop(session);
         let _ = camera.pipeline.set_state(gst::State::Null);
@@ -176,6 +179,12 @@ impl Worker {
                 self.warnings = 0;
             }
             turns = turns.wrapping_add(1);
+            if let Some(absent) =
+                camera.microphone.as_ref().filter(|_| turns.is_multiple_of(TURNS_PER_LISTEN))
+                && absent.is_back()
+            {
+                return Err(absent.ending());
+            }
             if self.outlet.is_closed() || !self.obey(Some(&camera.pipeline)) {
                 return Ok(Phase::Done);
             }

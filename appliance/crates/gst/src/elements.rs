@@ -27,6 +27,7 @@ const GOOD: &str = "gstreamer1.0-plugins-good";
 const BAD: &str = "gstreamer1.0-plugins-bad";
 const UGLY: &str = "gstreamer1.0-plugins-ugly";
 const LIBAV: &str = "gstreamer1.0-libav";
+const ALSA: &str = "gstreamer1.0-alsa";
 const VAAPI: &str = "gstreamer1.0-vaapi";
 
 /// Comes with a vendor's system image; no Debian package.
@@ -42,6 +43,7 @@ const ALL: &[Element] = &[
     element("audioconvert", "audioconvert", BASE),
     element("audioresample", "audioresample", BASE),
     element("v4l2src", "video4linux2", GOOD),
+    element("alsasrc", "alsa", ALSA),
     element("jpegdec", "jpeg", GOOD),
     element("jpegenc", "jpeg", GOOD),
     element("h264parse", "videoparsersbad", BAD),

@@ -19,6 +19,7 @@ mod error;
 mod glyphs;
 mod inspect;
 mod intake;
+mod microphone;
 mod outlet;
 mod picture;
 mod pipeline;

@@ -9,7 +9,7 @@
 mod output;
 
 use crate::audio_path::{self, CodedSound};
-use crate::cameras::{Camera, News};
+use crate::cameras::Camera;
 use crate::elements;
 use crate::encoders::Pictures;
 use crate::error::WorkError;
@@ -75,7 +75,7 @@ pub(crate) fn build(
         }
     });
     feeding.map_err(|error| WorkError::Element { element: "feed".into(), text: error.to_string() })?;
-    Ok(Camera { pipeline, source: described.join(", "), news: News::default() })
+    Ok(Camera::new(pipeline, described.join(", ")))
 }
 
 fn first_tracks(outlet: &Outlet, intake: &Intake) -> Result<Tracks, WorkError> {

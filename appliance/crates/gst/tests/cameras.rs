@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         ("rtsp_hevc_passes_unchanged", rtsp::hevc_passes_unchanged),
         ("rtsp_refusals_are_named", rtsp::refusals_are_named),
         ("rtsp_session_that_goes_silent_is_noticed", rtsp::session_that_goes_silent_is_noticed),
+        ("a_microphone_that_is_missing_is_named", a_microphone_that_is_missing_is_named),
         ("rtp_picture_and_sound_come_by_udp", rtp::picture_and_sound_come_by_udp),
         ("rtp_what_is_sent_by_strangers_is_dropped", rtp::what_is_sent_by_strangers_is_dropped),
         ("rtp_hostile_packets_do_no_harm", rtp::hostile_packets_do_no_harm),
@@ -275,4 +276,23 @@ fn measure_the_test_camera() {
         report.usage.cpu.as_secs_f64() * 1000.0 / seconds,
         report.units,
     );
+}
+
+/// A small camera with a microphone, as the gateway starts it.
+fn beside(microphone: &str) -> fieldgate_worker::WorkerSpec {
+    let (width, height) = (320, 180);
+    let video = encoded(EncoderWish::default());
+    let camera = TestCamera { width, height, microphone: microphone.into(), video, ..TestCamera::default() };
+    let read = ["/usr/share/alsa", "/etc/alsa", "/etc/asound.conf"].map(Into::into).to_vec();
+    spec(Work::Test(camera), Sandbox { devices: vec!["/dev/snd".into()], read, ..Sandbox::default() })
+}
+
+fn a_microphone_that_is_missing_is_named() {
+    let seen = |taken: &Taken| taken.of(TrackId::VIDEO).count() >= 30;
+    let (taken, ended) = run(beside("hw:31"), seen);
+    assert!(seen(&taken), "pictures go on: {ended:?} {:?}", taken.report);
+    assert_eq!(taken.of(TrackId::AUDIO).count(), 0);
+    let cause = taken.report.status.microphone.unwrap();
+    assert!(cause.starts_with("microphone hw:31: cannot be opened: "), "{cause}");
+    println!("  {cause}");
 }

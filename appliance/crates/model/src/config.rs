@@ -45,7 +45,7 @@ pub use secrets::StoredError;
 pub use shape::{join_lines, schema};
 pub use source::{
     FileSource, KmpSource, Mjpeg, Publish, Pull, Rtp, RtpError, RtpMedia, RtpSession, RtpStream, Rtsp,
-    RtspStream, RtspTransport, Source, TestPicture, V4l2, V4l2Format,
+    RtspStream, RtspTransport, Source, TestPicture, V4l2, V4l2Format, is_microphone,
 };
 pub use span::{Span, SpanError};
 pub use spool::Spool;

@@ -118,6 +118,9 @@ pub struct TestCamera {
     pub frame_rate: u32,
     /// Whether there is a tone.
     pub sound: bool,
+    /// The microphone beside it, as ALSA names it; empty for none.
+    #[serde(default)]
+    pub microphone: String,
     /// What happens to its pictures, which are raw.
     pub video: VideoTreatment,
     /// What happens to its tone, which is raw.
@@ -132,6 +135,7 @@ impl Default for TestCamera {
             height: 720,
             frame_rate: 30,
             sound: true,
+            microphone: String::new(),
             video: VideoTreatment::Encode(Box::new(encode)),
             audio: AudioTreatment::Encode(AudioEncode::default()),
         }
@@ -159,6 +163,9 @@ pub struct V4l2Camera {
     /// What is set on the device.
     #[serde(default)]
     pub controls: BTreeMap<String, i64>,
+    /// The microphone beside it, as ALSA names it; empty for none.
+    #[serde(default)]
+    pub microphone: String,
     /// What happens to its pictures.
     pub video: VideoTreatment,
     /// What happens to its sound, where it has any.
@@ -304,6 +311,8 @@ pub struct WorkerStatus {
     pub device: Option<DeviceAbilities>,
     /// Why the last change of controls was refused; what was set before it stays.
     pub refused: Option<String>,
+    /// Why the microphone beside the camera is not heard.
+    pub microphone: Option<String>,
     /// Packets that were sent to it and not taken, where somebody sends packets to it.
     pub refused_packets: Option<RefusedPackets>,
     /// Why it ended or is about to.

@@ -294,6 +294,9 @@ pub struct SourceStatus {
     /// `v4l2` only: why the last change of `controls` was refused. The stream goes on as it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// Why the microphone that belongs to it is not heard. Pictures go on without it; it is tried every ten seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub microphone: Option<String>,
     /// `rtp` only: packets that were not taken, of senders that are not in `allow` or that were no RTP of this stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused_packets: Option<RefusedPackets>,

@@ -1,6 +1,6 @@
 //! What the test picture's worker is told.
 
-use super::job_for;
+use super::{job_for, microphone};
 use crate::wiring::treatment::Treatments;
 use fieldgate_model::config::TestPicture;
 use fieldgate_model::job::{Job, Sandbox, TestCamera, Work};
@@ -12,10 +12,13 @@ pub(super) fn test_job(name: &str, test: &TestPicture, treat: Treatments, device
         height: test.height,
         frame_rate: test.frame_rate,
         sound: test.audio,
+        microphone: test.microphone.clone().unwrap_or_default(),
         video: treat.video,
         audio: treat.audio,
     };
-    job_for(name, Sandbox { devices, ..Sandbox::default() }, Work::Test(camera))
+    let mut sandbox = Sandbox { devices, ..Sandbox::default() };
+    microphone::allow(&mut sandbox, &camera.microphone);
+    job_for(name, sandbox, Work::Test(camera))
 }
 
 #[cfg(test)]
@@ -32,6 +35,7 @@ mod tests {
             frame_rate: 12,
             bitrate: 300_000,
             audio: false,
+            microphone: None,
             keyframe_interval: Span::from_millis(500),
         };
         let encoder = EncoderWish { name: "openh264enc".into(), ..EncoderWish::default() };

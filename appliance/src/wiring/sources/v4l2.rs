@@ -5,7 +5,7 @@
 //!                         \--- fails, but the device is there ---> the supervisor tries again
 //! ```
 
-use super::{COMMANDS, job_for};
+use super::{COMMANDS, job_for, microphone};
 use crate::supervisor::{ChildContext, ChildError, Handling};
 use crate::wiring::Wiring;
 use crate::wiring::treatment::Treatments;
@@ -173,12 +173,15 @@ pub(super) fn v4l2_job(name: &str, v4l2: &V4l2, treat: Treatments, mut devices: 
             V4l2Format::Raw => job::V4l2Format::Raw,
         },
         controls: v4l2.controls.clone(),
+        microphone: v4l2.microphone.clone().unwrap_or_default(),
         video: treat.video,
         audio: treat.audio,
     };
     devices.retain(|device| *device != v4l2.device);
     devices.insert(0, v4l2.device.clone());
-    job_for(name, Sandbox { devices, ..Sandbox::default() }, Work::V4l2(camera))
+    let mut sandbox = Sandbox { devices, ..Sandbox::default() };
+    microphone::allow(&mut sandbox, &camera.microphone);
+    job_for(name, sandbox, Work::V4l2(camera))
 }
 
 #[cfg(test)]
@@ -192,16 +195,18 @@ mod tests {
         let v4l2: V4l2 = serde_json::from_value(serde_json::json!({
             "device": "/dev/video2", "width": 800, "height": 600, "frame_rate": 15, "format": "mjpeg",
             "bitrate": 700_000, "keyframe_interval": "4s", "controls": {"gain": 7},
+            "microphone": "hw:CARD=C920",
         }))
         .unwrap();
         let treat = Treatments::plain(EncoderWish::default(), false);
         let devices = vec!["/dev/video2".into(), "/dev/video11".into()];
         let job = v4l2_job("bay", &v4l2, treat.clone(), devices);
-        assert_eq!(job.sandbox.devices, [Path::new("/dev/video2"), Path::new("/dev/video11")]);
+        let snd = Path::new("/dev/snd");
+        assert_eq!(job.sandbox.devices, [Path::new("/dev/video2"), Path::new("/dev/video11"), snd]);
         let Work::V4l2(camera) = job.work else { panic!() };
         assert_eq!((camera.width, camera.height, camera.frame_rate), (800, 600, 15));
         assert_eq!(camera.format, job::V4l2Format::Mjpeg);
-        assert_eq!(camera.controls, v4l2.controls);
+        assert_eq!((camera.controls, camera.microphone.as_str()), (v4l2.controls, "hw:CARD=C920"));
         assert_eq!((camera.video, camera.audio), (treat.video, treat.audio));
     }
 }

@@ -1,6 +1,6 @@
 //! A file that is played at the speed of life, again and again.
 
-use super::{Camera, News};
+use super::Camera;
 use crate::audio_path::{self, CodedSound};
 use crate::elements;
 use crate::encoders::Pictures;
@@ -81,7 +81,7 @@ pub(super) fn build(
         }
     });
     let source = format!("file {}", settings.path.display());
-    Ok(Camera { pipeline, source, news: News::default() })
+    Ok(Camera::new(pipeline, source))
 }
 
 /// By what the file begins with; names may lie.

@@ -97,7 +97,8 @@ pub(super) fn build(
     }
     let ports: Vec<String> = settings.streams.iter().map(|stream| stream.port.to_string()).collect();
     let to = settings.group.unwrap_or(settings.listen);
-    Ok(Camera { pipeline, source: format!("RTP to {to}, port {}", ports.join(" and ")), news })
+    let source = format!("RTP to {to}, port {}", ports.join(" and "));
+    Ok(Camera { news, ..Camera::new(pipeline, source) })
 }
 
 /// Each session's stream goes on to the gateway; there is one of each kind.

@@ -11,7 +11,7 @@ pub(crate) use direct::Running;
 pub(super) use element::{Encoding, Treatments, attach, require_depayloaders};
 pub(crate) use notice::Notice;
 
-use super::{Camera, News};
+use super::Camera;
 use crate::error::WorkError;
 use crate::outlet::Outlet;
 use crate::stream::Stream;
@@ -51,7 +51,7 @@ pub(super) fn build(
         session.use_elements(&pipeline)?;
     }
     let source = format!("RTSP from {}", settings.address);
-    Ok((Camera { pipeline, source, news: News::default() }, session))
+    Ok((Camera::new(pipeline, source), session))
 }
 
 impl Session {

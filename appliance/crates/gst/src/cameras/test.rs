@@ -1,11 +1,12 @@
 //! The built-in test camera: a moving ball, a burnt-in clock, a tone.
 
-use super::{Camera, News};
+use super::Camera;
 use crate::audio_path::{self, CodedSound};
 use crate::elements;
 use crate::encoders::{self, Pictures};
 use crate::error::WorkError;
 use crate::glyphs;
+use crate::microphone;
 use crate::outlet::Outlet;
 use crate::picture::Painter;
 use crate::pipeline::{appsink, chain, filter, make};
@@ -39,12 +40,13 @@ pub(super) fn build(
     chain(&pipeline, &all.iter().collect::<Vec<_>>())?;
     stream.attach(&sink, TrackId::VIDEO, DecodeTimes::Given);
 
-    if settings.sound && audio_path::is_wanted(&settings.audio) {
+    let microphone = microphone::add(&pipeline, &stream, &settings.microphone, &settings.audio)?;
+    if settings.sound && settings.microphone.is_empty() && audio_path::is_wanted(&settings.audio) {
         stream.expect(TrackId::AUDIO);
         add_tone(&pipeline, &stream, &settings.audio)?;
     }
     let source = format!("test picture {}x{} at {}/s", settings.width, settings.height, settings.frame_rate);
-    Ok(Camera { pipeline, source, news: News::default() })
+    Ok(Camera { microphone, ..Camera::new(pipeline, source) })
 }
 
 fn check(settings: &TestCamera) -> Result<(), WorkError> {

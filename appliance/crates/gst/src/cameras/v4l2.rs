@@ -6,9 +6,10 @@ mod mode;
 
 pub(crate) use abilities::probe;
 
-use super::{Camera, News};
+use super::Camera;
 use crate::elements;
 use crate::error::WorkError;
+use crate::microphone;
 use crate::outlet::Outlet;
 use crate::pipeline::{appsink, chain, filter, make};
 use crate::stream::Stream;
@@ -48,7 +49,8 @@ pub(super) fn build(
     all.push(sink.clone().upcast());
     chain(&pipeline, &all.iter().collect::<Vec<_>>())?;
     stream.attach(&sink, TrackId::VIDEO, DecodeTimes::Given);
-    Ok(Camera { pipeline, source: described, news: News::default() })
+    let microphone = microphone::add(&pipeline, &stream, &settings.microphone, &settings.audio)?;
+    Ok(Camera { microphone, ..Camera::new(pipeline, described) })
 }
 
 /// Opens the device and asks what it can do.

@@ -1,6 +1,7 @@
 //! Where a mountpoint's stream comes from: one file per kind.
 
 mod file;
+mod microphone;
 mod mjpeg;
 mod publish;
 mod pull;
@@ -10,6 +11,7 @@ mod test_picture;
 mod v4l2;
 
 pub use file::FileSource;
+pub use microphone::is_microphone;
 pub use mjpeg::Mjpeg;
 pub use publish::Publish;
 pub use pull::Pull;
@@ -47,6 +49,15 @@ pub enum Source {
 }
 
 impl Source {
+    /// The microphone that belongs to it.
+    pub fn microphone(&self) -> Option<&str> {
+        match self {
+            Source::V4l2(v4l2) => v4l2.microphone.as_deref(),
+            Source::Test(test) => test.microphone.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The `kind` that it has in the config.
     pub fn kind(&self) -> &'static str {
         match self {

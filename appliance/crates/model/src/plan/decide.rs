@@ -156,6 +156,7 @@ impl Stream<'_> {
 
     fn audio_form(&self) -> Form {
         match &self.settings.source {
+            source if source.microphone().is_some() => Form::Raw,
             Source::Test(test) if test.audio => Form::Raw,
             Source::Test(_) | Source::V4l2(_) | Source::Mjpeg(_) => Form::Absent,
             Source::Rtp(rtp) => described(rtp, RtpMedia::Audio),

@@ -119,7 +119,7 @@ fn plans_are_as_written() {
     }
 }
 
-const SOURCES: [(&str, &str, &str); 16] = [
+const SOURCES: [(&str, &str, &str); 17] = [
     ("publish h264+aac", r#"{"kind": "publish"}"#, "h264 1280x720@25, aac"),
     ("publish hevc+opus", r#"{"kind": "publish"}"#, "hevc 1280x720@25, opus"),
     ("publish h264+pcma", r#"{"kind": "publish"}"#, "h264 1280x720@25, pcma"),
@@ -131,6 +131,11 @@ const SOURCES: [(&str, &str, &str); 16] = [
     ("v4l2 h264", r#"{"kind": "v4l2", "device": "/dev/video0", "format": "h264"}"#, "h264 1280x720@30, -"),
     ("v4l2 mjpeg", r#"{"kind": "v4l2", "device": "/dev/video0", "format": "mjpeg"}"#, ""),
     ("v4l2 raw", r#"{"kind": "v4l2", "device": "/dev/video0", "format": "raw"}"#, ""),
+    (
+        "v4l2 h264+microphone",
+        r#"{"kind": "v4l2", "device": "/dev/video0", "format": "h264", "microphone": "hw:0"}"#,
+        "h264 1280x720@30, aac",
+    ),
     (
         "rtp h264",
         r#"{"kind": "rtp", "streams": [{"media": "video", "port": 5004, "encoding": "H264"}]}"#,

@@ -88,14 +88,17 @@ fn sockets(sandbox: &Sandbox) -> Result<Vec<SeccompRule>, BackendError> {
     Ok(rules)
 }
 
-/// The second byte of a request names the driver family: V4L2, media, DRM, DMA buffers.
+/// The second byte of a request names the driver family: V4L2, media, DRM, DMA buffers; sound and its controls.
 fn ioctls(sandbox: &Sandbox) -> Result<Vec<SeccompRule>, BackendError> {
     const FAMILIES: [u8; 4] = [b'V', b'|', b'd', b'b'];
+    const SOUND: [u8; 2] = [b'A', b'U'];
+    let has_sound = sandbox.devices.iter().any(|device| device.starts_with("/dev/snd"));
     let mut rules = Vec::new();
     for request in [libc::TCGETS, libc::FIONREAD, libc::FIONBIO, libc::FIOCLEX] {
         rules.push(rule([when(1, SeccompCmpOp::Eq, request & 0xffff_ffff)])?);
     }
-    for family in FAMILIES.iter().filter(|_| !sandbox.devices.is_empty()) {
+    let families = FAMILIES.iter().filter(|_| !sandbox.devices.is_empty());
+    for family in families.chain(SOUND.iter().filter(|_| has_sound)) {
         rules.push(rule([when(1, SeccompCmpOp::MaskedEq(0xff00), u64::from(*family) << 8)])?);
     }
     Ok(rules)

@@ -150,6 +150,7 @@ mod tests {
             frame_rate: 0,
             format: V4l2Format::Auto,
             controls: BTreeMap::new(),
+            microphone: String::new(),
             video: VideoTreatment::pass_or(encode()),
             audio: AudioTreatment::Off,
         }

@@ -23,6 +23,10 @@ pub struct TestPicture {
     pub bitrate: u32,
     /// Whether there is a tone. Default true.
     pub audio: bool,
+    /// A microphone in the tone's place, as with `v4l2`: to try it without a camera. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 71))]
+    pub microphone: Option<String>,
     /// Time between keyframes. `"100ms"` to `"60s"`. Default `"2s"`.
     #[schemars(extend("minSpan" = "100ms", "maxSpan" = "60s"))]
     pub keyframe_interval: Span,
@@ -36,6 +40,7 @@ impl Default for TestPicture {
             frame_rate: 30,
             bitrate: 1_000_000,
             audio: true,
+            microphone: None,
             keyframe_interval: default_keyframe_interval(),
         }
     }

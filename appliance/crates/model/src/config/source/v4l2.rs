@@ -58,6 +58,11 @@ pub struct V4l2 {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     pub controls: BTreeMap<String, i64>,
+    /// A microphone that belongs to it, as ALSA names it: `hw:CARD=C920` or, for other rates and channels than it has by
+    /// itself, `plughw:CARD=C920`; `arecord -L` lists them. `null` is silence. Default: none, so no sound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 71))]
+    pub microphone: Option<String>,
     /// Time between keyframes when encoded here. `"100ms"` to `"60s"`. Default `"2s"`.
     #[serde(default = "default_keyframe_interval")]
     #[schemars(extend("minSpan" = "100ms", "maxSpan" = "60s"))]

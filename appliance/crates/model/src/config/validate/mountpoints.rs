@@ -3,7 +3,7 @@
 use super::listeners::check_file;
 use crate::config::{
     Config, Mountpoint, Path, Problem, Push, PushOrder, Rtp, Rtsp, RtspStream, RtspTransport, Secret,
-    SecretUrl, Source, UrlParts, V4l2,
+    SecretUrl, Source, UrlParts, V4l2, is_microphone,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
@@ -134,6 +134,10 @@ impl Checker<'_> {
             let problem =
                 Problem::new(&path.field("kind"), "a template (a name ending in *) must be publish");
             self.problems.push(problem.got(source.kind()));
+        }
+        if let Some(name) = source.microphone().filter(|name| !is_microphone(name)) {
+            let problem = Problem::new(&path.field("microphone"), "must be hw:... or plughw:... or null");
+            self.problems.push(problem.got(name).remedy("`arecord -L` lists the microphones"));
         }
         match source {
             Source::Publish(publish) => self.key(&path.field("key"), publish.key.as_ref()),

@@ -239,6 +239,7 @@ fn combinations_that_cannot_work_are_refused() {
         "f": {"source": {"kind": "mjpeg", "url": "rtsp://cam/"}},
         "g": {"source": {"kind": "mjpeg", "url": "http://cam/", "verify": false, "allow_basic": true}},
         "h": {"source": {"kind": "rtp"}},
+        "i": {"source": {"kind": "test", "microphone": "file:/etc/passwd"}},
         "e": {"source": {"kind": "file", "path": "/srv/../etc/shadow"}},
         "d": {"source": {"kind": "publish", "key": "with blank"}, "play": {"key": "\u{e9}"}},
     }));
@@ -258,6 +259,7 @@ fn combinations_that_cannot_work_are_refused() {
             "mountpoints.g.source.verify",
             "mountpoints.g.source.allow_basic",
             "mountpoints.h.source",
+            "mountpoints.i.source.microphone",
         ],
         "{found:#?}"
     );
