@@ -7,6 +7,7 @@
 mod common;
 
 mod admission;
+mod browser;
 mod hostile;
 mod latency;
 mod playing;

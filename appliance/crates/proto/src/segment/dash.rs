@@ -56,7 +56,7 @@ fn write(
     }
     for period in &periods {
         let start = Duration(period.origin.unix_micros.saturating_sub(began));
-        writeln!(out, "<Period id=\"{}\" start=\"{start}\">", period.number)?;
+        writeln!(out, "<Period id=\"{}\" start=\"{start}\">", period.origin.number)?;
         for (lane, segments) in &period.lanes {
             write_set(out, lane, segments, period.origin, (addressing, package.regular()))?;
         }

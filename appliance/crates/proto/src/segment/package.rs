@@ -39,7 +39,7 @@ pub struct Settings {
     pub window: i64,
     /// Bytes that may be kept in all; the oldest segments go.
     pub max_bytes: u64,
-    /// Number of the first segment, and of its period.
+    /// Number of the first segment.
     pub first_number: u64,
 }
 
@@ -88,7 +88,7 @@ impl Package {
             waiting: VecDeque::new(),
             boundaries: VecDeque::new(),
             next_number: settings.first_number,
-            period: settings.first_number,
+            period: 0,
             begins_period: false,
             inits: 0,
             target_secs: None,
@@ -126,7 +126,7 @@ impl Package {
         if is_fresh {
             // Headers come one after the other: what has begun between them is no period of its own.
             self.next_number = self.settings.first_number;
-            self.period = self.settings.first_number;
+            self.period = 0;
             self.begins_period = false;
             (self.video, self.audio) = (None, None);
             self.waiting.clear();

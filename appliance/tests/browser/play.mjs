@@ -1,0 +1,59 @@
+// A page with one player in a real browser: `node play.mjs hls|dash URL`. Says twice a second, as a line of JSON, how far it
+// is. Runs until it is told to end.
+import { createServer } from "node:http";
+import { readFileSync } from "node:fs";
+import { chromium } from "playwright-core";
+
+const [, , kind, url] = process.argv;
+const files = {
+  "/hls.js": new URL("node_modules/hls.js/dist/hls.min.js", import.meta.url),
+  "/dash.js": new URL("node_modules/dashjs/dist/modern/umd/dash.all.min.js", import.meta.url),
+};
+const page = `<!doctype html><video id="video" muted autoplay></video><script src="/${kind}.js"></script>`;
+const server = createServer((request, response) => {
+  const file = files[request.url];
+  response.setHeader("content-type", file ? "text/javascript" : "text/html");
+  response.end(file ? readFileSync(file) : page);
+});
+await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--disable-dev-shm-usage"],
+});
+const view = await browser.newPage();
+view.on("pageerror", (error) => console.error(`page: ${error}`));
+await view.goto(`http://127.0.0.1:${server.address().port}/`);
+await view.evaluate(({ kind, url }) => {
+  const video = document.getElementById("video");
+  const said = { stalls: 0, errors: [], has_played: false, latency: null };
+  window.said = said;
+  video.addEventListener("playing", () => (said.has_played = true));
+  video.addEventListener("waiting", () => (said.stalls += said.has_played ? 1 : 0));
+  if (kind === "hls") {
+    const player = new Hls({ lowLatencyMode: true });
+    player.on(Hls.Events.ERROR, (_, error) => said.errors.push({ what: error.details, fatal: error.fatal }));
+    player.loadSource(url);
+    player.attachMedia(video);
+    window.latency = () => player.latency;
+  } else {
+    const player = dashjs.MediaPlayer().create();
+    player.on(dashjs.MediaPlayer.events.ERROR, ({ error }) => said.errors.push({ what: error.message, fatal: true }));
+    player.initialize(video, url, true);
+    window.latency = () => player.getCurrentLiveLatency();
+  }
+}, { kind, url });
+
+let ends = false;
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => (ends = true));
+while (!ends) {
+  const state = await view.evaluate(() => {
+    const video = document.getElementById("video");
+    const pictures = video.getVideoPlaybackQuality().totalVideoFrames;
+    return { ...window.said, seconds: video.currentTime, pictures, latency: window.latency() };
+  });
+  console.log(JSON.stringify(state));
+  await new Promise((later) => setTimeout(later, 500));
+}
+await browser.close();
+server.close();
