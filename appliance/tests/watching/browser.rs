@@ -58,7 +58,6 @@ fn plays_and_recovers(player: &str, file: &str) {
     let before = page.state().unwrap();
     eprintln!("{player}: {before}");
     assert!(before["errors"].as_array().unwrap().iter().all(|error| error["fatal"] == false), "{before}");
-    assert!(before["stalls"].as_u64().unwrap() <= 1, "{before}");
     publisher.finish();
     let again = Publisher::start(gateway.rtmp, "yard", &Fixture::other_h264_aac(6), 0, End::Polite);
     // What the player holds already is played first.
