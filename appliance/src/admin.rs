@@ -7,11 +7,12 @@
 //! keeper: asks through the front every few seconds; a server that is stuck or gone is built anew
 //! ```
 //!
-//! It is managing only: peers and viewers have their own, asynchronous plane in `net`. Until login exists it listens on
-//! loopback alone.
+//! It is managing only: peers and viewers have their own, asynchronous plane in `net`. Without TLS it listens on loopback
+//! alone.
 
 pub mod api;
 mod backend;
+mod certificate;
 pub mod discovery;
 mod front;
 mod gate;
@@ -30,18 +31,20 @@ mod relay;
 mod reply;
 mod routes;
 mod seen;
+mod slots;
 mod snapshots;
+mod support;
 mod trials;
 
 use crate::access::Access;
 use api::AdminApi;
 use backend::Handlers;
-pub use front::Load;
 use front::{Limits, Shared};
 use guard::Guard;
 use keeper::{Keeper, Rhythm};
+pub use slots::Load;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -50,6 +53,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -60,14 +64,23 @@ const MAX_FOLDER_LEN: usize = 80;
 const PRIVATE_PREFIX: &str = "admin-";
 
 /// Where the admin plane listens.
-#[derive(Clone, Debug)]
 pub struct Settings {
     /// Addresses with port; port 0 lets the kernel choose. Loopback only.
     pub listen: Vec<SocketAddr>,
+    /// The same over TLS, on any address.
+    pub secure: Option<Secure>,
     /// Further names under which it may be asked, such as the host's own.
     pub host_names: Vec<String>,
     /// A folder of our own for the socket between front and server; best one that is emptied at boot.
     pub socket_folder: PathBuf,
+}
+
+/// TLS for the admin plane.
+pub struct Secure {
+    /// Addresses with port; port 0 lets the kernel choose.
+    pub listen: Vec<SocketAddr>,
+    /// Does the handshakes.
+    pub acceptor: TlsAcceptor,
 }
 
 /// Why the admin plane cannot start.
@@ -75,8 +88,8 @@ pub struct Settings {
 pub enum AdminError {
     /// Anyone on the network could change the gateway.
     #[error(
-        "admin.listen: {0} is not loopback; without login the admin plane listens on loopback only, \
-         reach it with: ssh -L 8080:127.0.0.1:8080 GATEWAY"
+        "admin.listen: {0} is not loopback; without TLS the admin plane listens on loopback only: \
+         use admin.tls.listen"
     )]
     NotLoopback(SocketAddr),
     /// Taken, or not ours.
@@ -102,8 +115,10 @@ pub enum AdminError {
 
 /// The admin plane, bound to its addresses and ready to run.
 pub struct Admin {
-    listeners: Vec<TcpListener>,
-    addresses: Vec<SocketAddr>,
+    listeners: Vec<(TcpListener, Option<TlsAcceptor>)>,
+    /// Where it listens without TLS; the keeper asks there.
+    plain: Vec<SocketAddr>,
+    secure: Vec<SocketAddr>,
     keeper: Keeper,
     shared: Arc<Shared>,
     rhythm: Rhythm,
@@ -126,16 +141,28 @@ impl Admin {
         limits: Limits,
         rhythm: Rhythm,
     ) -> Result<Self, AdminError> {
-        let mut listeners = Vec::with_capacity(settings.listen.len());
-        let mut addresses = Vec::with_capacity(settings.listen.len());
+        let (mut listeners, mut plain, mut secure) = (Vec::new(), Vec::new(), Vec::new());
+        let listen = |address| listen(address).map_err(|source| AdminError::Listen { address, source });
         for &address in &settings.listen {
             if !address.ip().to_canonical().is_loopback() {
                 return Err(AdminError::NotLoopback(address));
             }
-            let (listener, bound) =
-                listen(address).map_err(|source| AdminError::Listen { address, source })?;
-            listeners.push(listener);
-            addresses.push(bound);
+            let (listener, bound) = listen(address)?;
+            listeners.push((listener, None));
+            plain.push(bound);
+        }
+        if plain.is_empty() {
+            // The keeper, and programs on the machine itself, need a way in.
+            let (listener, bound) = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+            listeners.push((listener, None));
+            plain.push(bound);
+        }
+        if let Some(tls) = &settings.secure {
+            for &address in &tls.listen {
+                let (listener, bound) = listen(address)?;
+                listeners.push((listener, Some(tls.acceptor.clone())));
+                secure.push(bound);
+            }
         }
         let private = |source| AdminError::Private { folder: settings.socket_folder.clone(), source };
         let front_token = random_name().map_err(private)?;
@@ -150,14 +177,14 @@ impl Admin {
             broken: broken.clone(),
         };
         let (keeper, backend) = Keeper::start(folder, Arc::new(handlers)).map_err(private)?;
-        let guard = Guard::new(&addresses, &settings.host_names);
+        let guard = Guard::new(&settings.host_names);
         let shared = Arc::new(Shared::new(guard, access, limits, front_token, epoch, backend, broken));
-        Ok(Admin { listeners, addresses, keeper, shared, rhythm })
+        Ok(Admin { listeners, plain, secure, keeper, shared, rhythm })
     }
 
-    /// Where it listens, ports chosen by the kernel filled in.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    /// Where it listens, ports chosen by the kernel filled in: first without TLS, then with it.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        [self.plain.as_slice(), &self.secure].concat()
     }
 
     /// How busy it is, also while it runs.
@@ -171,11 +198,11 @@ impl Admin {
     pub async fn run(self, cancel: CancellationToken) -> Result<(), AdminError> {
         let mut tasks = JoinSet::new();
         let stop = cancel.child_token();
-        for (listener, address) in self.listeners.into_iter().zip(&self.addresses) {
-            info!(%address, "admin plane listens");
-            tasks.spawn(front::accept(listener, self.shared.clone(), stop.clone()));
+        info!(plain = ?self.plain, tls = ?self.secure, "admin plane listens");
+        for (listener, tls) in self.listeners {
+            tasks.spawn(front::accept(listener, tls, self.shared.clone(), stop.clone()));
         }
-        let deaf = self.keeper.run(&self.addresses, self.shared, self.rhythm, cancel).await;
+        let deaf = self.keeper.run(&self.plain, self.shared, self.rhythm, cancel).await;
         stop.cancel();
         while tasks.join_next().await.is_some() {}
         deaf.map_or(Ok(()), |address| Err(AdminError::Deaf(address)))

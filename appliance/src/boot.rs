@@ -1,7 +1,7 @@
 //! From the state folder and the command line to the config that runs first.
 
 use crate::store::{Boot, Confirmed, DirFs, Meta, Store, StoreError, StoreFs};
-use fieldgate_model::config::{Problem, validate_on};
+use fieldgate_model::config::{AdminTls, Problem, validate_on};
 use fieldgate_model::status::Notice;
 use fieldgate_model::{Config, Timestamp};
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ pub struct RunOptions {
 pub struct Overrides {
     /// In place of `rtmp.listen`, unless empty.
     pub rtmp_listen: Vec<SocketAddr>,
-    /// In place of `admin.listen`, unless empty.
+    /// In place of `admin.listen` and `admin.tls`, unless empty.
     pub admin_listen: Vec<SocketAddr>,
 }
 
@@ -43,6 +43,7 @@ impl Overrides {
         }
         if !self.admin_listen.is_empty() {
             config.admin.listen.clone_from(&self.admin_listen);
+            config.admin.tls = None;
         }
         config
     }
@@ -152,7 +153,7 @@ fn boot_from(
             }
         }
         (None, None) => {
-            let config = Config::default();
+            let config = first_config();
             let meta = Meta { schema: config.schema, revision: 0, by: "defaults".to_owned(), at: now };
             Confirmed { config, meta }
         }
@@ -162,6 +163,13 @@ fn boot_from(
         notices.push(Notice { code: "config_problem".to_owned(), text: problem.to_string() });
     }
     Ok(Booted { store, confirmed, notices })
+}
+
+/// Of a gateway that was never told anything: it can be claimed over the network, and does nothing else.
+fn first_config() -> Config {
+    let mut config = Config::default();
+    config.admin.tls = Some(AdminTls::on(SocketAddr::from(([0, 0, 0, 0], 8443))));
+    config
 }
 
 /// The machine's memory, for the default budget of rings.
@@ -260,7 +268,7 @@ mod tests {
         );
         assert!(files.0.lock().unwrap().is_empty());
         let booted = start(&files, None, false).unwrap();
-        assert_eq!((booted.confirmed.meta.revision, booted.confirmed.config), (0, Config::default()));
+        assert_eq!((booted.confirmed.meta.revision, booted.confirmed.config), (0, first_config()));
     }
 
     #[test]

@@ -9,10 +9,12 @@
 use crate::access::{Access, AccessError};
 use crate::admin::api::{AdminApi, Gateway, Planner};
 use crate::boot::{BootError, Booted, Overrides, RunOptions, boot, machine_memory_bytes};
+use crate::certificate::CertificateDesk;
 use crate::clock::{timestamp, wall_clock};
 use crate::health::{Notifier, Watch, status_line, watchdog_from_env};
 use crate::status::{Meter, StatusBoard};
 use crate::steward::{Admitting, Reconcile, Steward, StewardHandle};
+use crate::store::DirFs;
 use crate::supervisor::{ChildKey, Supervised, Supervisor, SupervisorHandle, random_jitter};
 use crate::wiring::capacity::{Capacity, Sensors};
 use crate::wiring::discovery::Cameras;
@@ -148,7 +150,8 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
         gateway
             .with_cameras(wiring.cameras.clone())
             .with_snapshots(wiring.sight.snapshots.clone())
-            .with_trials(trials),
+            .with_trials(trials)
+            .with_certificates(wiring.certificates.clone()),
     );
     wiring.admin_api.set(api).ok();
 
@@ -308,6 +311,9 @@ fn wire(
         context.clock.clone(),
         Sensors::new("/"),
     ));
+    let folder = options.state.join("tls");
+    let files = DirFs::open(&folder).map_err(BootError::from)?;
+    let certificates = CertificateDesk::new(&folder, Box::new(files));
     let masks = MaskDesk::open(&options.state.join("masks"), context.registry.clone(), capacity.clone());
     let wiring = Wiring {
         capacity,
@@ -334,6 +340,7 @@ fn wire(
         admission,
         admin_api: Arc::new(OnceLock::new()),
         access: Arc::new(access),
+        certificates: Arc::new(certificates),
         socket_folder: options.state.clone(),
     };
     Ok(Wired { wiring, settings_feed, inspecting, cutting })

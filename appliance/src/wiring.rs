@@ -1,5 +1,6 @@
 //! What each child of the supervisor does: the one place that knows the hub, the network and the workers.
 
+mod admin_plane;
 mod admission;
 mod board;
 pub mod capacity;
@@ -45,7 +46,8 @@ pub use ways::{leg, rendition};
 
 use crate::access::Access;
 use crate::admin::api::AdminApi;
-use crate::admin::{Admin, Settings as AdminSettings};
+use crate::certificate::CertificateDesk;
+
 use crate::supervisor::{ChildContext, ChildError, ChildFuture, ChildKey, ChildSettings, Start};
 use capacity::Capacity;
 use discovery::Cameras;
@@ -101,6 +103,8 @@ pub struct Wiring {
     pub admin_api: Arc<OnceLock<Arc<dyn AdminApi>>>,
     /// Who may use the admin plane.
     pub access: Arc<Access>,
+    /// The admin plane's certificate.
+    pub certificates: Arc<CertificateDesk>,
     /// A folder for the admin plane's private socket.
     pub socket_folder: PathBuf,
 }
@@ -109,9 +113,9 @@ impl Start for Wiring {
     fn start(&self, key: &ChildKey, settings: &ChildSettings, context: ChildContext) -> ChildFuture {
         let wiring = self.clone();
         match (key, settings) {
-            (ChildKey::Admin, ChildSettings::Admin(listen)) => {
-                let listen = listen.clone();
-                Box::pin(async move { wiring.admin(listen, context).await })
+            (ChildKey::Admin, ChildSettings::Admin(settings)) => {
+                let settings = settings.clone();
+                Box::pin(async move { wiring.admin(settings, context).await })
             }
             (ChildKey::RtmpListener { address, .. }, _) => {
                 let (address, key) = (*address, key.clone());
@@ -172,24 +176,6 @@ impl Start for Wiring {
 }
 
 impl Wiring {
-    async fn admin(
-        &self,
-        listen: Vec<std::net::SocketAddr>,
-        context: ChildContext,
-    ) -> Result<(), ChildError> {
-        let api = self.admin_api.get().cloned().expect("the admin API is set before the first child starts");
-        let settings =
-            AdminSettings { listen, host_names: Vec::new(), socket_folder: self.socket_folder.clone() };
-        let admin = Admin::bind(&settings, api, self.access.clone())
-            .map_err(|error| ChildError::of(Retry::Backoff, &error))?;
-        self.board.set_addresses(ChildKey::Admin, admin.addresses().to_vec());
-        self.board.set_admin_load(Box::new(admin.watch_load()));
-        context.ready.ready();
-        let ended = admin.run(context.cancel).await;
-        self.board.forget(&ChildKey::Admin);
-        ended.map_err(|error| ChildError::of(Retry::Backoff, &error))
-    }
-
     /// A mountpoint that the supervisor has started before whatever hangs on it.
     fn existing(&self, name: &str) -> Result<Arc<Mountpoint>, ChildError> {
         let missing = || ChildError::new(Retry::Backoff, format!("mountpoint {name} is not there yet"));

@@ -5,6 +5,7 @@
 
 use super::discovery::CameraApi;
 pub use super::plan::Planner;
+use crate::certificate::CertificateDesk;
 use crate::plan::Answer as PlanAnswer;
 use crate::steward::{Answer, Applied, ChangeError, Edit, Proof, Request, StewardHandle};
 use crate::store::{Confirmed, History};
@@ -124,6 +125,10 @@ pub trait AdminApi: Send + Sync + 'static {
     fn masks(&self) -> Option<&MaskDesk> {
         None
     }
+    /// The certificate that this plane shows; none while the gateway starts.
+    fn certificates(&self) -> Option<&CertificateDesk> {
+        None
+    }
     /// What became of what was sent to upstreams.
     fn ledger(&self, query: &LedgerQuery) -> LedgerAnswer;
     /// Cameras on the network, where they are looked for.
@@ -151,6 +156,7 @@ pub struct Gateway<S> {
     snapshots: Option<Arc<Snapshots>>,
     masks: Arc<MaskDesk>,
     trials: Option<Trials>,
+    certificates: Option<Arc<CertificateDesk>>,
     runtime: Handle,
 }
 
@@ -168,7 +174,7 @@ where
         devices: Arc<Devices>,
         masks: Arc<MaskDesk>,
     ) -> Self {
-        let (cameras, snapshots, runtime) = (None, None, Handle::current());
+        let (cameras, snapshots, certificates, runtime) = (None, None, None, Handle::current());
         Gateway {
             steward,
             pulses,
@@ -180,6 +186,7 @@ where
             cameras,
             snapshots,
             trials: None,
+            certificates,
             runtime,
         }
     }
@@ -195,6 +202,12 @@ where
     #[must_use]
     pub fn with_trials(self, trials: Trials) -> Self {
         Gateway { trials: Some(trials), ..self }
+    }
+
+    /// With a certificate of its own.
+    #[must_use]
+    pub fn with_certificates(self, certificates: Arc<CertificateDesk>) -> Self {
+        Gateway { certificates: Some(certificates), ..self }
     }
 
     /// With pictures of what the mountpoints show.
@@ -310,6 +323,10 @@ where
 
     fn masks(&self) -> Option<&MaskDesk> {
         Some(&self.masks)
+    }
+
+    fn certificates(&self) -> Option<&CertificateDesk> {
+        self.certificates.as_deref()
     }
 
     fn ledger(&self, query: &LedgerQuery) -> LedgerAnswer {

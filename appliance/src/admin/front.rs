@@ -16,19 +16,19 @@ use super::head::{HeadError, MAX_HEAD_LEN, Method, RequestHead, head_len};
 use super::relay::{self, RelayError};
 use super::reply::Reply;
 use super::routes;
+use super::slots::{Load, Slot, Slots};
 use crate::access::Access;
-use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -86,42 +86,12 @@ pub(super) struct Shared {
     epoch: Instant,
     backend: watch::Receiver<PathBuf>,
     broken: Arc<Notify>,
-    slots: Mutex<Slots>,
-    refused: AtomicU64,
+    slots: Arc<Slots>,
     bodies: Semaphore,
     answers: Semaphore,
     waiting: Semaphore,
     looking: Semaphore,
     hashing: Semaphore,
-}
-
-/// How busy the admin plane is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    /// Open connections.
-    pub connections: usize,
-    /// Connections refused because there were too many.
-    pub refused: u64,
-}
-
-#[derive(Default)]
-struct Slots {
-    by_address: HashMap<IpAddr, usize>,
-    total: usize,
-    /// Our own probes, by their port: they get in when nobody else does.
-    reserved: HashSet<SocketAddr>,
-}
-
-/// Frees what it stands for when it goes.
-pub(super) struct Slot {
-    shared: Arc<Shared>,
-    kind: SlotKind,
-}
-
-enum SlotKind {
-    Client(IpAddr),
-    Reservation(SocketAddr),
-    Probe,
 }
 
 impl Shared {
@@ -142,8 +112,7 @@ impl Shared {
             epoch,
             backend,
             broken,
-            slots: Mutex::default(),
-            refused: AtomicU64::new(0),
+            slots: Slots::new(limits.connections, limits.per_address),
             bodies: Semaphore::new(BODY_BUDGET_KIB as usize),
             answers: Semaphore::new(ANSWER_BUDGET_KIB),
             waiting: Semaphore::new(WAITING),
@@ -152,61 +121,24 @@ impl Shared {
         }
     }
 
-    fn slots(&self) -> std::sync::MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Connections now, without our own probes, and those refused since the start.
     pub(super) fn load(&self) -> Load {
-        let connections = self.slots().total;
-        Load { connections, refused: self.refused.load(Ordering::Relaxed) }
+        self.slots.load()
     }
 
     /// Keeps a slot for a connection from this address.
-    pub(super) fn reserve(self: &Arc<Self>, from: SocketAddr) -> Slot {
-        self.slots().reserved.insert(from);
-        Slot { shared: self.clone(), kind: SlotKind::Reservation(from) }
-    }
-
-    fn admit(self: &Arc<Self>, peer: SocketAddr) -> Option<Slot> {
-        let mut slots = self.slots();
-        if slots.reserved.contains(&peer) {
-            return Some(Slot { shared: self.clone(), kind: SlotKind::Probe });
-        }
-        let address = peer.ip().to_canonical();
-        let of_address = slots.by_address.get(&address).copied().unwrap_or(0);
-        if slots.total >= self.limits.connections || of_address >= self.limits.per_address {
-            return None;
-        }
-        slots.by_address.insert(address, of_address + 1);
-        slots.total += 1;
-        Some(Slot { shared: self.clone(), kind: SlotKind::Client(address) })
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut slots = self.shared.slots();
-        match self.kind {
-            SlotKind::Probe => {}
-            SlotKind::Reservation(from) => {
-                slots.reserved.remove(&from);
-            }
-            SlotKind::Client(address) => {
-                slots.total -= 1;
-                if let Some(count) = slots.by_address.get_mut(&address) {
-                    *count -= 1;
-                    if *count == 0 {
-                        slots.by_address.remove(&address);
-                    }
-                }
-            }
-        }
+    pub(super) fn reserve(&self, from: SocketAddr) -> Slot {
+        self.slots.reserve(from)
     }
 }
 
 /// Takes connections until cancelled; then lets the ones that run finish for a moment.
-pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>, cancel: CancellationToken) {
+pub(super) async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    shared: Arc<Shared>,
+    cancel: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     let mut refusing = false;
     loop {
@@ -219,17 +151,18 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>, cancel: C
             Ok((stream, peer)) => {
                 let opened = Instant::now();
                 // Taken before a task exists: a flood costs no task per connection.
-                let slot = shared.admit(peer);
+                let slot = shared.slots.admit(peer);
                 if slot.is_none() && !refusing {
                     warn!(%peer, "the admin plane is full and refuses connections");
                 }
                 refusing = slot.is_none();
                 match slot {
                     Some(slot) => {
-                        connections.spawn(serve(stream, peer, opened, slot));
+                        connections.spawn(serve(stream, tls.clone(), peer, opened, shared.clone(), slot));
                     }
+                    // To say why would take a handshake, which is what there is no room for.
+                    None if tls.is_some() => {}
                     None => {
-                        shared.refused.fetch_add(1, Ordering::Relaxed);
                         let full = Reply::problem(503, "too many connections; close some or wait", &[]);
                         let _ = stream.try_write(&full.with("retry-after", "5").to_wire(false));
                     }
@@ -250,12 +183,50 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>, cancel: C
     }
 }
 
-async fn serve(mut stream: TcpStream, peer: SocketAddr, opened: Instant, slot: Slot) {
-    match exchange(&mut stream, peer, opened, &slot.shared).await {
+/// How a connection came.
+#[derive(Clone, Copy)]
+struct Arrival<'a> {
+    peer: SocketAddr,
+    /// The address that it has reached.
+    local: IpAddr,
+    opened: Instant,
+    is_secure: bool,
+    slot: &'a Slot,
+}
+
+async fn serve(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    peer: SocketAddr,
+    opened: Instant,
+    shared: Arc<Shared>,
+    slot: Slot,
+) {
+    let Ok(local) = stream.local_addr() else { return };
+    let arrival = Arrival { peer, local: local.ip(), opened, is_secure: tls.is_some(), slot: &slot };
+    tokio::select! {
+        () = slot.evicted() => debug!(%peer, "an idle connection gave way to somebody else's"),
+        () = shake_hands(stream, tls, arrival, &shared) => {}
+    }
+}
+
+async fn shake_hands(stream: TcpStream, tls: Option<TlsAcceptor>, arrival: Arrival<'_>, shared: &Shared) {
+    let Some(tls) = tls else { return converse(stream, arrival, shared).await };
+    let peer = arrival.peer;
+    match timeout(shared.limits.head, tls.accept(stream)).await {
+        Ok(Ok(stream)) => Box::pin(converse(stream, arrival, shared)).await,
+        // A scanner, HTTP without TLS, or a browser that does not trust us: TLS has told it what can be told.
+        Ok(Err(error)) => debug!(%peer, %error, "no TLS on the admin plane"),
+        Err(_) => debug!(%peer, "a TLS handshake on the admin plane did not end in time"),
+    }
+}
+
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, arrival: Arrival<'_>, shared: &Shared) {
+    match exchange(&mut stream, arrival, shared).await {
         Ok(()) => {}
         Err(Ended::Gone) => return,
         Err(Ended::Refused(reply)) => {
-            debug!(%peer, status = reply.status, "an admin request was refused");
+            debug!(peer = %arrival.peer, status = reply.status, "an admin request was refused");
             // Small enough for any send buffer: it cannot be stalled.
             if stream.write_all(&reply.to_wire(false)).await.is_err() {
                 return;
@@ -266,7 +237,7 @@ async fn serve(mut stream: TcpStream, peer: SocketAddr, opened: Instant, slot: S
 }
 
 /// Closing while bytes are still unread makes the kernel drop the answer on its way.
-async fn linger(mut stream: TcpStream) {
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     let drain = async {
         stream.shutdown().await?;
         let mut rest = (&mut stream).take(LINGER_LEN);
@@ -291,17 +262,17 @@ fn refuse(status: u16, detail: &str) -> Ended {
     Ended::Refused(Reply::problem(status, detail, &[]))
 }
 
-async fn exchange(
-    stream: &mut TcpStream,
-    peer: SocketAddr,
-    opened: Instant,
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    Arrival { peer, local, opened, is_secure, slot }: Arrival<'_>,
     shared: &Shared,
 ) -> Result<(), Ended> {
     let limits = &shared.limits;
     let read = timeout(limits.head, read_head(stream)).await;
     let (head, mut body) = read.map_err(|_| refuse(408, "the request did not arrive in time"))??;
-    shared.guard.check(&head).map_err(|error| refuse(error.status(), &error.to_string()))?;
-    let way = Way::of(&head, false);
+    slot.keep();
+    shared.guard.check(&head, local).map_err(|error| refuse(error.status(), &error.to_string()))?;
+    let way = Way::of(&head, is_secure);
     admit(&head, peer, way, shared)?;
     let admission = routes::admission(head.method, head.path());
     if head.content_len > admission.max_body_len {
@@ -366,7 +337,11 @@ async fn exchange(
         }
     };
     drop(body);
-    let written = timeout(limits.write, stream.write_all(&answer.wire)).await;
+    let write = async {
+        stream.write_all(&answer.wire).await?;
+        stream.flush().await
+    };
+    let written = timeout(limits.write, write).await;
     written.map_err(|_| Ended::Gone)?.map_err(Ended::from)
 }
 
@@ -396,7 +371,7 @@ fn unanswered(error: &RelayError, shared: &Shared) -> Ended {
 }
 
 /// The head, and what came with it of the body.
-async fn read_head(stream: &mut TcpStream) -> Result<(RequestHead, Vec<u8>), Ended> {
+async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(RequestHead, Vec<u8>), Ended> {
     let mut taken = Vec::with_capacity(1 << 10);
     loop {
         if let Some(len) = head_len(&taken) {
@@ -417,7 +392,7 @@ async fn read_head(stream: &mut TcpStream) -> Result<(RequestHead, Vec<u8>), End
 }
 
 /// Exactly the body: what a client sends after it is not looked at.
-async fn read_body(stream: &mut TcpStream, body: &mut Vec<u8>, len: usize) -> io::Result<()> {
+async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, body: &mut Vec<u8>, len: usize) -> io::Result<()> {
     body.truncate(len);
     body.reserve_exact(len - body.len());
     while body.len() < len {

@@ -5,12 +5,11 @@
 //! Source: RFC 9110 section 7.2; Fetch Metadata.
 
 use super::head::RequestHead;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 /// Who this gateway answers as.
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
-    addresses: Vec<IpAddr>,
     names: Vec<String>,
 }
 
@@ -36,16 +35,16 @@ impl GuardError {
 }
 
 impl Guard {
-    /// Answers as the listening addresses, as loopback, and as these host names (any case, without port).
-    pub(super) fn new(listening: &[SocketAddr], names: &[String]) -> Self {
+    /// Answers as the address that was reached, as loopback, and as these host names (any case, without port).
+    pub(super) fn new(names: &[String]) -> Self {
         let mut known = vec!["localhost".to_owned()];
         known.extend(names.iter().map(|name| name.to_ascii_lowercase()));
-        Guard { addresses: listening.iter().map(SocketAddr::ip).collect(), names: known }
+        Guard { names: known }
     }
 
-    /// Looks at who is asked, and which page asks.
-    pub(super) fn check(&self, head: &RequestHead) -> Result<(), GuardError> {
-        if !self.is_ours(&head.host) {
+    /// Looks at who is asked, and which page asks. `local` is the address that the connection has reached.
+    pub(super) fn check(&self, head: &RequestHead, local: IpAddr) -> Result<(), GuardError> {
+        if !self.is_ours(&head.host, local) {
             return Err(GuardError::Host(head.host.clone()));
         }
         if let Some(origin) = &head.origin {
@@ -63,7 +62,7 @@ impl Guard {
     }
 
     /// The port is not looked at: a tunnel comes in over another one, and a rebound name is told by its name.
-    fn is_ours(&self, host: &str) -> bool {
+    fn is_ours(&self, host: &str, local: IpAddr) -> bool {
         let name = match host.strip_prefix('[') {
             Some(rest) => match rest.split_once(']') {
                 Some((address, port)) if is_port(port) => address,
@@ -76,7 +75,7 @@ impl Guard {
             },
         };
         match name.parse::<IpAddr>() {
-            Ok(address) => address.is_loopback() || self.addresses.contains(&address),
+            Ok(address) => address.is_loopback() || address.to_canonical() == local.to_canonical(),
             Err(_) => self.names.iter().any(|known| name.eq_ignore_ascii_case(known)),
         }
     }
@@ -91,9 +90,12 @@ fn is_port(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
+
+    const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn guard() -> Guard {
-        Guard::new(&["127.0.0.1:8080".parse().unwrap()], &["Gate-7.local".to_owned()])
+        Guard::new(&["Gate-7.local".to_owned()])
     }
 
     fn head(method: &str, target: &str, headers: &str) -> RequestHead {
@@ -106,7 +108,7 @@ mod tests {
             ["127.0.0.1:8080", "127.0.0.1", "localhost:9", "LOCALHOST", "[::1]:80", "gate-7.local:8080"]
         {
             let head = head("GET", "/healthz", &format!("Host: {host}\r\n"));
-            assert_eq!(guard().check(&head), Ok(()), "{host}");
+            assert_eq!(guard().check(&head, LOCAL), Ok(()), "{host}");
         }
         for host in [
             "evil.example",
@@ -122,14 +124,23 @@ mod tests {
             ":8080",
         ] {
             let head = head("GET", "/healthz", &format!("Host: {host}\r\n"));
-            assert_eq!(guard().check(&head), Err(GuardError::Host(host.to_owned())), "{host}");
+            assert_eq!(guard().check(&head, LOCAL), Err(GuardError::Host(host.to_owned())), "{host}");
         }
+    }
+
+    #[test]
+    fn the_address_that_was_reached_is_ours_and_no_other() {
+        let head = head("GET", "/healthz", "Host: 10.0.0.1:8443\r\n");
+        let reached = |local: &str| guard().check(&head, local.parse().unwrap());
+        assert_eq!(reached("10.0.0.1"), Ok(()));
+        assert_eq!(reached("::ffff:10.0.0.1"), Ok(()), "by a listener for both families");
+        assert!(reached("10.0.0.2").is_err());
     }
 
     #[test]
     fn pages_of_other_sites_are_refused() {
         let check = |method, target, extra: &str| {
-            guard().check(&head(method, target, &format!("Host: localhost:8080\r\n{extra}")))
+            guard().check(&head(method, target, &format!("Host: localhost:8080\r\n{extra}")), LOCAL)
         };
         assert_eq!(check("PUT", "/api/v1/config", "Origin: http://localhost:8080\r\n"), Ok(()));
         for origin in

@@ -37,8 +37,13 @@ pub(super) fn respond(request: &Request, revision: u64, api: &dyn AdminApi) -> R
     applied(api.put_config(Put { wanted: Wanted::Revision(revision), over, dry_run, by }))
 }
 
-/// All revisions, newest first.
+/// All revisions, newest first, as an answer.
 pub(super) fn list(api: &dyn AdminApi) -> Reply {
+    Reply::json(200, &json!({"revisions": revisions(api)}))
+}
+
+/// All revisions, newest first: number, who, when, what changed.
+pub(super) fn revisions(api: &dyn AdminApi) -> Value {
     let mut shown: Vec<Value> = Vec::new();
     let mut before: Option<Confirmed> = None;
     let current = api.confirmed();
@@ -54,7 +59,7 @@ pub(super) fn list(api: &dyn AdminApi) -> Reply {
         before = confirmed;
     }
     shown.reverse();
-    Reply::json(200, &json!({"revisions": shown}))
+    Value::Array(shown)
 }
 
 fn one(revision: u64, api: &dyn AdminApi) -> Reply {

@@ -50,6 +50,7 @@ fn schemas() -> Map<String, Value> {
     told.subschema_for::<crate::plan::Answer>();
     told.subschema_for::<crate::wiring::Listed>();
     told.subschema_for::<crate::wiring::Trial>();
+    told.subschema_for::<crate::certificate::CertificateView>();
     told.subschema_for::<crate::access::UserView>();
     told.subschema_for::<crate::access::TokenView>();
     told.subschema_for::<crate::access::Entry>();

@@ -4,7 +4,8 @@ use super::api::{AdminApi, Outcome, Put, PutError, Wanted, config_schema};
 use super::head::Method;
 use super::reply::Reply;
 use super::{
-    discovery, history, ledger, masks, metrics, openapi, page, people, plan, seen, snapshots, trials,
+    certificate, discovery, history, ledger, masks, metrics, openapi, page, people, plan, seen, snapshots,
+    support, trials,
 };
 use crate::access::{Access, Area, Need, Principal, Role};
 use crate::steward::{Applied, ChangeError};
@@ -107,17 +108,19 @@ impl Route {
 
 const OPERATOR_STATUS: Need = Need::Role(Role::Operator, Area::Status);
 const OPERATOR_CONFIG: Need = Need::Role(Role::Operator, Area::Config);
+const INSTALLER_CERTIFICATE: Need = Need::Role(Role::Installer, Area::Certificate);
 const INSTALLER_CONFIG: Need = Need::Role(Role::Installer, Area::Config);
 
 /// The body is the config, or what of it changes.
 const CONFIG_MAX: u64 = 4 << 20;
 
-static ROUTES: [Route; 11] = [
+static ROUTES: [Route; 13] = [
     Route::read_only("/healthz", Need::Nothing),
     Route::read_only("/metrics", Need::Role(Role::Operator, Area::Metrics)),
     Route::read_only("/api/v1/openapi.json", Need::Known),
     Route::read_only("/api/v1/status", Need::Role(Role::Viewer, Area::Status)),
     Route::read_only("/api/v1/config/schema", OPERATOR_CONFIG),
+    Route::read_only("/api/v1/support-bundle", OPERATOR_CONFIG),
     Route::read_only("/api/v1/config/history", OPERATOR_CONFIG),
     Route::read_only("/api/v1/ledger", OPERATOR_STATUS),
     Route::read_only("/api/v1/devices", Need::Role(Role::Operator, Area::Cameras)),
@@ -133,6 +136,13 @@ static ROUTES: [Route; 11] = [
         max_body_len: CONFIG_MAX,
         waits: true,
         ..Route::read_only("/api/v1/plan", OPERATOR_CONFIG)
+    },
+    Route {
+        change: &[(Method::Put, INSTALLER_CERTIFICATE), (Method::Delete, INSTALLER_CERTIFICATE)],
+        // A chain of several certificates with large keys.
+        max_body_len: 64 << 10,
+        waits: true,
+        ..Route::read_only("/api/v1/certificate", Need::Role(Role::Operator, Area::Certificate))
     },
     Route {
         path: "/api/v1/config/confirm",
@@ -262,6 +272,7 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi, access: &Access) ->
         (Method::Options, _) => Reply::empty(204).with("allow", allow(route)),
         _ if trials::find_route(path).is_some() => trials::respond(request, path, api),
         _ if discovery::find_route(path).is_some() => discovery::respond(request, path, api.cameras()),
+        (_, "/api/v1/certificate") => certificate::respond(request, api),
         (Method::Put | Method::Patch, _) => change_config(request, api),
         (_, "/api/v1/plan") => plan::respond(request, api),
         (Method::Post, _) => applied(api.confirm(request.opened)),
@@ -274,6 +285,7 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi, access: &Access) ->
         (_, "/api/v1/openapi.json") => Reply::json(200, &openapi::document()),
         (_, "/api/v1/status") => Reply::json(200, &json!(seen::by(request, api.status()))),
         (_, "/api/v1/devices") => Reply::json(200, &json!({"devices": api.devices()})),
+        (_, "/api/v1/support-bundle") => support::get(api),
         (_, "/api/v1/config/history") => history::list(api),
         (_, "/api/v1/ledger") => ledger::get(&request.target, api),
         (_, "/api/v1/config/schema") => Reply::new(200, "application/schema+json", config_schema()),

@@ -112,6 +112,7 @@ impl Running {
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         let settings = Settings {
             listen: vec!["127.0.0.1:0".parse().unwrap()],
+            secure: None,
             host_names: Vec::new(),
             socket_folder: socket_folder.clone(),
         };
@@ -522,6 +523,7 @@ fn open_and_refused_connections_are_counted() {
 async fn every_address_is_probed_and_one_that_is_deaf_ends_the_plane() {
     let settings = Settings {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
+        secure: None,
         host_names: Vec::new(),
         socket_folder: std::env::temp_dir().join(format!("fg-admin-{}", random_name().unwrap())),
     };
@@ -532,7 +534,7 @@ async fn every_address_is_probed_and_one_that_is_deaf_ends_the_plane() {
     // The kernel completes connections to it, and nobody takes them.
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = deaf.local_addr().unwrap();
-    admin.addresses.push(address);
+    admin.plain.push(address);
     let ended = tokio::time::timeout(Duration::from_secs(20), admin.run(CancellationToken::new())).await;
     assert!(matches!(ended.unwrap(), Err(AdminError::Deaf(of)) if of == address));
     assert_eq!(std::fs::read_dir(&settings.socket_folder).unwrap().count(), 0, "it cleaned up");
@@ -564,6 +566,7 @@ async fn an_address_that_others_can_reach_is_refused() {
     for address in ["0.0.0.0:0", "192.0.2.1:80", "[::]:0"] {
         let settings = Settings {
             listen: vec![address.parse().unwrap()],
+            secure: None,
             host_names: Vec::new(),
             socket_folder: std::env::temp_dir(),
         };

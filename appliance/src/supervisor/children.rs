@@ -3,7 +3,9 @@
 use super::Backoff;
 use fieldgate_hub::origin_of;
 use fieldgate_model::Config;
-use fieldgate_model::config::{Audio, Mountpoint, Part, Path, Push, Ring, SecretUrl, Source, Span, Video};
+use fieldgate_model::config::{
+    Admin, Audio, Mountpoint, Part, Path, Push, Ring, SecretUrl, Source, Span, Video,
+};
 use fieldgate_model::job::{PictureCodec, SoundCodec};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -286,8 +288,8 @@ impl Handling {
 /// connections) is not here but in [`super::SupervisorHandle::config`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChildSettings {
-    /// The admin plane. Its addresses.
-    Admin(Vec<SocketAddr>),
+    /// The admin plane.
+    Admin(Admin),
     /// An RTMP listener; its address is in the key.
     RtmpListener,
     /// An RTMPS listener; its address is in the key.
@@ -348,8 +350,8 @@ impl ChildSettings {
 /// All children of a config but those of streams under templates, which come and go.
 pub fn children_of(config: &Config) -> BTreeMap<ChildKey, ChildSettings> {
     let mut children = BTreeMap::new();
-    if !config.admin.listen.is_empty() {
-        children.insert(ChildKey::Admin, ChildSettings::Admin(config.admin.listen.clone()));
+    if !config.admin.listen.is_empty() || config.admin.tls.is_some() {
+        children.insert(ChildKey::Admin, ChildSettings::Admin(config.admin.clone()));
     }
     for (nth, address) in numbered(&config.rtmp.listen) {
         children.insert(ChildKey::RtmpListener { address, nth }, ChildSettings::RtmpListener);

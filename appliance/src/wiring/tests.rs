@@ -72,6 +72,10 @@ impl Bench {
             spool: Arc::new(Spool::start(spool_folder(), clock.clone()).unwrap()),
             admission,
             admin_api: Arc::default(),
+            certificates: Arc::new(CertificateDesk::new(
+                &std::env::temp_dir(),
+                Box::new(crate::store::sim::SimFs::default()),
+            )),
             socket_folder: std::env::temp_dir(),
         };
         let supervisor = Supervisor {

@@ -19,6 +19,8 @@ pub(crate) struct Gateway {
     pub(crate) rtmps: Option<SocketAddr>,
     /// Where its API is.
     pub(crate) admin: SocketAddr,
+    /// Where its API is with TLS, if it is.
+    pub(crate) admin_tls: Option<SocketAddr>,
     /// Where it listens for KMP, if it does.
     pub(crate) kmp: Option<SocketAddr>,
     /// Where its API for KMP controllers is, if it listens.
@@ -26,7 +28,7 @@ pub(crate) struct Gateway {
     /// What its owner shows to its API: the secret that it writes at its start.
     credential: String,
     /// Lasts as long as the process that writes there.
-    _scratch: Arc<Scratch>,
+    scratch: Arc<Scratch>,
 }
 
 impl Gateway {
@@ -65,11 +67,17 @@ impl Gateway {
             rtmp: first(&listening, "rtmp").expect("listens for RTMP"),
             rtmps: first(&listening, "rtmps"),
             admin: first(&listening, "admin").expect("has an API"),
+            admin_tls: nth(&listening, "admin", 1),
             kmp: first(&listening, "kmp"),
             kmp_api: first(&listening, "kmp_api"),
             process,
-            _scratch: scratch,
+            scratch,
         }
+    }
+
+    /// Where it keeps what it must not forget.
+    pub(crate) fn state(&self) -> std::path::PathBuf {
+        self.scratch.join("state")
     }
 
     /// Its process.
@@ -194,5 +202,9 @@ fn wait_for_listening(process: &mut Process) -> Value {
 }
 
 fn first(listening: &Value, plane: &str) -> Option<SocketAddr> {
-    listening[plane].get(0)?.as_str()?.parse().ok()
+    nth(listening, plane, 0)
+}
+
+fn nth(listening: &Value, plane: &str, index: usize) -> Option<SocketAddr> {
+    listening[plane].get(index)?.as_str()?.parse().ok()
 }

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod admin_plane;
 mod admission;
 #[cfg(feature = "gst")]
 mod cameras;

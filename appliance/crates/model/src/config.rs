@@ -195,16 +195,65 @@ pub struct RtmpTls {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// Addresses with port to listen on; port 0 lets the kernel choose. Loopback only, until login exists.
-    /// At most 16; an empty list turns the API off. Default `["127.0.0.1:8080"]`.
+    /// Addresses with port to listen on without TLS; port 0 lets the kernel choose. Loopback only. At most 16; empty
+    /// together with no `tls` turns the API off. Default `["127.0.0.1:8080"]`.
     #[schemars(with = "Vec<listen::Address>", length(max = 16))]
     pub listen: Vec<SocketAddr>,
+    /// The same over TLS, also for the network. Default: off; a gateway that starts without any config has it on
+    /// `0.0.0.0:8443`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<AdminTls>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Admin { listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))] }
+        Admin { listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))], tls: None }
     }
+}
+
+/// The HTTP API and installers' page over TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdminTls {
+    /// Addresses with port to listen on; port 0 lets the kernel choose. 1 to 16.
+    #[schemars(with = "Vec<listen::Address>", length(min = 1, max = 16))]
+    pub listen: Vec<SocketAddr>,
+    /// File with an own certificate chain, PEM. Default: the certificate of `/api/v1/certificate`, which the gateway makes
+    /// by itself at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub cert: Option<PathBuf>,
+    /// File with its private key, PEM. Default: as `cert`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub key: Option<PathBuf>,
+    /// Further names under which the gateway may be asked, beside its addresses, host name and that with `.local`. At
+    /// most 16. Default: none.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub names: Vec<String>,
+    /// How often the certificate's files are looked at; a changed one is shown from the next connection on, those that
+    /// are open stay. `"1s"` to `"1d"`. Default `"10s"`.
+    #[serde(default = "default_reload_interval")]
+    #[schemars(extend("minSpan" = "1s", "maxSpan" = "1d"))]
+    pub reload_interval: Span,
+}
+
+impl AdminTls {
+    /// On one address, with the gateway's own certificate.
+    pub fn on(listen: SocketAddr) -> Self {
+        AdminTls {
+            listen: vec![listen],
+            cert: None,
+            key: None,
+            names: Vec::new(),
+            reload_interval: default_reload_interval(),
+        }
+    }
+}
+
+fn default_reload_interval() -> Span {
+    Span::from_secs(10)
 }
 
 /// How the media plane uses the machine. A change here takes effect at the next start.

@@ -79,6 +79,7 @@ impl Running {
                 let (steward, work) = steward.start(cancel_.clone());
                 let settings = Settings {
                     listen: vec!["127.0.0.1:0".parse().unwrap()],
+                    secure: None,
                     host_names: Vec::new(),
                     socket_folder: folder_.clone(),
                 };

@@ -50,6 +50,12 @@ impl ServerCertificates {
         })
     }
 
+    /// Whether these two PEM texts are a certificate chain and the key that belongs to it.
+    pub fn check(chain: &[u8], key: &[u8]) -> Result<(), TlsError> {
+        let files = Files { cert: "the certificate chain".into(), key: "the key".into() };
+        Content { cert: chain.to_vec(), key: key.to_vec() }.parse(&files).map(|_| ())
+    }
+
     /// Accepts TLS connections with the certificate that is current at each handshake, now and after reloads.
     pub fn acceptor(&self) -> TlsAcceptor {
         let mut config = ServerConfig::builder_with_provider(provider())

@@ -27,6 +27,10 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
         ),
         (admin.clone(), config.admin.listen.as_slice()),
         (
+            Path::root().field("admin").field("tls").field("listen"),
+            config.admin.tls.as_ref().map_or(&[], |tls| tls.listen.as_slice()),
+        ),
+        (
             Path::root().field("compat").field("kmp").field("api").field("listen"),
             config.compat.kmp.api.listen.as_slice(),
         ),
@@ -45,9 +49,12 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     for (index, address) in config.admin.listen.iter().enumerate() {
         if !address.ip().to_canonical().is_loopback() {
             problems.push(
-                Problem::new(&admin.item(index), "must be a loopback address until login exists")
-                    .got(address.to_string())
-                    .remedy("use 127.0.0.1 or [::1], and reach it through SSH"),
+                Problem::new(
+                    &admin.item(index),
+                    "must be a loopback address: passwords do not go over a network in clear text",
+                )
+                .got(address.to_string())
+                .remedy("use 127.0.0.1 or [::1] here, and admin.tls.listen for the network"),
             );
         }
     }
@@ -56,6 +63,26 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
             Problem::new(&rtmp.field("max_connections_per_address"), "must be at most rtmp.max_connections")
                 .got(config.rtmp.max_connections_per_address),
         );
+    }
+    if let Some(tls) = &config.admin.tls {
+        let path = Path::root().field("admin").field("tls");
+        match (&tls.cert, &tls.key) {
+            (Some(_), None) => problems.push(Problem::new(&path.field("key"), "is missing beside cert")),
+            (None, Some(_)) => problems.push(Problem::new(&path.field("cert"), "is missing beside key")),
+            _ => {}
+        }
+        for (name, file) in [("cert", &tls.cert), ("key", &tls.key)] {
+            problems.extend(file.as_ref().and_then(|file| check_file(&path.field(name), file)));
+        }
+        for (index, name) in tls.names.iter().enumerate() {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+            if name.is_empty() || name.len() > 253 || !name.bytes().all(is_plain) {
+                let problem = Problem::new(&path.field("names").item(index), "must be a host's name");
+                problems.push(
+                    problem.got(name.as_str()).remedy("letters, digits, - and . such as gate-7.example.org"),
+                );
+            }
+        }
     }
     if let Some(tls) = &config.rtmp.tls {
         for (name, file) in [("cert", &tls.cert), ("key", &tls.key)] {

@@ -80,7 +80,22 @@ fn no_address_is_listened_on_twice() {
 }
 
 #[test]
-fn the_admin_plane_stays_on_loopback_until_login_exists() {
+fn the_admin_plane_over_tls_has_both_files_or_none_and_names_of_hosts() {
+    let tls = |tls: Value| problems(json!({"admin": {"tls": tls}}));
+    assert_eq!(tls(json!({"listen": ["0.0.0.0:8443"], "names": ["gate-7.example.org"]})), [""; 0]);
+    assert_eq!(
+        tls(json!({"listen": ["127.0.0.1:8080"], "cert": "c.pem", "names": ["a b"]})),
+        [
+            "admin.tls.listen[0]: is already taken by admin.listen[0], got \"127.0.0.1:8080\"",
+            "admin.tls.key: is missing beside cert",
+            "admin.tls.cert: must be an absolute path, got \"c.pem\"",
+            "admin.tls.names[0]: must be a host's name, got \"a b\" (letters, digits, - and . such as gate-7.example.org)",
+        ]
+    );
+}
+
+#[test]
+fn the_admin_plane_stays_on_loopback_without_tls() {
     let found = problems(
         json!({"admin": {"listen": ["0.0.0.0:8080", "10.0.0.1:8081", "127.0.0.2:8080", "[::1]:8080"]}}),
     );
@@ -88,12 +103,12 @@ fn the_admin_plane_stays_on_loopback_until_login_exists() {
     assert!(
         found
             .iter()
-            .any(|problem| problem.starts_with("admin.listen[0]: must be a loopback address until login"))
+            .any(|problem| problem.starts_with("admin.listen[0]: must be a loopback address: passwords"))
     );
     assert!(
         found
             .iter()
-            .any(|problem| problem.starts_with("admin.listen[1]: must be a loopback address until login"))
+            .any(|problem| problem.starts_with("admin.listen[1]: must be a loopback address: passwords"))
     );
 }
 
