@@ -20,7 +20,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 MUST, STRETCH = 1.5, 1.0
-WARM_UP_SECONDS = 4
+# By then the worker and what looks at its picture have loaded what they need, once: a camera runs for years.
+WARM_UP_SECONDS = 20
 
 
 def film(folder, kilobits, seconds):
