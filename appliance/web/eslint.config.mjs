@@ -9,5 +9,5 @@ export default [
     languageOptions: { ecmaVersion: 2022, sourceType: "module", globals: globals.browser },
     rules: { eqeqeq: "error", "no-var": "error", "prefer-const": "error", "no-eval": "error", "no-implied-eval": "error" },
   },
-  { files: ["tests/*.js", "eslint.config.js"], languageOptions: { globals: { ...globals.node, ...globals.browser } } },
+  { files: ["tests/*.js", "eslint.config.mjs"], languageOptions: { globals: { ...globals.node, ...globals.browser } } },
 ];
