@@ -135,10 +135,12 @@ impl Encoders {
             let left_out = self.left_out();
             let wish = EncoderWish { skip: left_out.clone(), ..EncoderWish::default() };
             let probed = (self.prover)(wish, cancel.child_token()).await;
-            if !probed.trials.is_empty() {
+            let found = Found::among(&probed.trials);
+            // A machine that is too busy to try any has not lost the one that a camera encodes with.
+            if !probed.trials.is_empty() && (found.is_some() || self.found().is_none()) {
                 self.known().measured = Some((probed.trials.clone(), probed.decoders.clone()));
             }
-            if let Some(found) = Found::among(&probed.trials) {
+            if let Some(found) = found {
                 self.keep(&found);
                 return Ok(found);
             }

@@ -100,6 +100,18 @@ async fn what_a_worker_found_by_itself_is_kept() {
 }
 
 #[tokio::test]
+async fn an_encoder_at_work_is_not_lost_by_trials_that_fail() {
+    let (encoders, _) = machine(&[]);
+    encoders.learn(&[trial("openh264enc", false, true, "encoded 8 of 8 pictures")]);
+    encoders.measure(&CancellationToken::new()).await;
+    assert!(!encoders.facts().is_measured, "they are tried again");
+    assert_eq!(encoders.found().unwrap().name, "openh264enc");
+    let (encoders, _) = machine(&[]);
+    encoders.measure(&CancellationToken::new()).await;
+    assert!(encoders.facts().is_measured, "none works, and none is at work");
+}
+
+#[tokio::test]
 async fn an_encoder_that_is_not_there_any_more_is_looked_for_again() {
     let (encoders, _) = machine(BOTH);
     encoders.find(&CancellationToken::new()).await.unwrap();

@@ -161,6 +161,7 @@ impl Run {
         };
         let deadline = self.begun.1 + self.deadline.useconds();
         while let Some(sample) = self.next(deadline, beat)? {
+            beat();
             if self.name.is_empty() {
                 continue;
             }
