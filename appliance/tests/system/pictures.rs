@@ -234,6 +234,8 @@ fn good_pictures_are_left_alone_for_half_an_hour() {
     for (name, ..) in &good {
         let picture = &status["mountpoints"][*name]["picture"];
         println!("{name}: {} keyframes looked at, {} failed", picture["checks"], picture["failed_checks"]);
-        assert!(picture["checks"].as_u64().unwrap() > 100, "{picture:#}");
+        // The one of 0.2 pictures a second has a keyframe every 100 s.
+        let enough = if *name == "slow" { 10 } else { 100 };
+        assert!(picture["checks"].as_u64().unwrap() > enough, "{picture:#}");
     }
 }
