@@ -190,9 +190,13 @@ impl Access {
         let files: Box<dyn StoreFs> = Box::new(DirFs::open(&folder)?);
         let log: Box<dyn StoreFs> = Box::new(DirFs::open(&state.join("audit"))?);
         let failed = |source| AccessError::Io { folder: folder.clone(), source };
-        let (access, mut notices, local) =
+        let (mut access, mut notices, local) =
             Self::set_up(folder.clone(), files, log, Cost::NORMAL, clock).map_err(failed)?;
-        write_whole(access.lock_files().as_mut(), LOCAL_FILE, local.as_bytes()).map_err(failed)?;
+        let written = write_whole(access.lock_files().as_mut(), LOCAL_FILE, local.as_bytes());
+        if let Err(error) = written {
+            // Cameras are to be delivered on a disk that is full, too.
+            notices.push(access.keep_local(&error));
+        }
         notices.extend(access.reset_if_wanted(reset).map_err(failed)?);
         if !access.is_claimed() {
             warn!("this gateway is not claimed: `fieldgate claim-code` shows the code that claims it");
@@ -241,6 +245,22 @@ impl Access {
             clock,
         };
         Ok((access, notices, local))
+    }
+
+    /// The last start's local token goes on, as a new one cannot be written.
+    fn keep_local(&mut self, error: &io::Error) -> Notice {
+        let last = self.lock_files().read(LOCAL_FILE).ok().flatten().unwrap_or_default();
+        let last = str::from_utf8(&last).unwrap_or_default();
+        let outcome = if last.strip_prefix(LOCAL_PREFIX).is_some_and(|rest| !rest.is_empty()) {
+            self.local = Digest::of(last);
+            "that of the last start goes on"
+        } else {
+            "programs on this machine have none until it can be written at a start"
+        };
+        let text =
+            format!("the token for programs on this machine could not be written ({error}): {outcome}");
+        warn!("{text}");
+        Notice { code: "local_token_not_written".to_owned(), text }
     }
 
     /// Where its files are.
@@ -325,6 +345,22 @@ impl Access {
         info!(name, "the gateway was claimed");
         self.note(name, &from.to_string(), "claim", "done");
         Ok(self.open_session(name, now)?)
+    }
+
+    /// Leaves an unclaimed gateway to its fleet: nobody claims it by the code. The reset file makes a new code.
+    pub fn close_claim(&self) -> io::Result<()> {
+        if self.is_claimed() {
+            return Ok(());
+        }
+        let closed = self.change(None, |book| {
+            book.leave_to_fleet();
+            Ok(())
+        });
+        self.note("gateway", "", "left to its fleet by the provisioning file", "done");
+        match closed {
+            Err(ChangeError::Io(error)) => Err(error),
+            Ok(_) | Err(ChangeError::Refused(_)) => Ok(()),
+        }
     }
 
     /// Opens a session for who knows the password.

@@ -10,10 +10,14 @@
 //! It is managing only: peers and viewers have their own, asynchronous plane in `net`. Without TLS it listens on loopback
 //! alone.
 
+mod acceptance;
 pub mod api;
 mod backend;
 mod certificate;
 pub mod discovery;
+mod events;
+mod feed;
+mod fleet;
 mod front;
 mod gate;
 mod guard;
@@ -21,22 +25,28 @@ pub mod head;
 mod history;
 mod keeper;
 mod ledger;
+mod logs;
 mod masks;
 mod metrics;
 mod openapi;
 mod page;
 mod people;
 mod plan;
+mod previews;
+mod recordings;
 mod relay;
 mod reply;
+mod restart;
 mod routes;
 mod seen;
 mod slots;
 mod snapshots;
 mod support;
 mod trials;
+mod update;
 
 use crate::access::Access;
+use crate::local_name::LocalName;
 use api::AdminApi;
 use backend::Handlers;
 use front::{Limits, Shared};
@@ -71,6 +81,8 @@ pub struct Settings {
     pub secure: Option<Secure>,
     /// Further names under which it may be asked, such as the host's own.
     pub host_names: Vec<String>,
+    /// Its name in the local networks, as it is at each request.
+    pub local_name: LocalName,
     /// A folder of our own for the socket between front and server; best one that is emptied at boot.
     pub socket_folder: PathBuf,
 }
@@ -170,15 +182,15 @@ impl Admin {
         let broken = Arc::new(Notify::new());
         let epoch = Instant::now();
         let handlers = Handlers {
-            api,
+            api: api.clone(),
             access: access.clone(),
             front_token: front_token.clone(),
             epoch,
             broken: broken.clone(),
         };
         let (keeper, backend) = Keeper::start(folder, Arc::new(handlers)).map_err(private)?;
-        let guard = Guard::new(&settings.host_names);
-        let shared = Arc::new(Shared::new(guard, access, limits, front_token, epoch, backend, broken));
+        let guard = Guard::new(&settings.host_names, settings.local_name.clone());
+        let shared = Arc::new(Shared::new(guard, api, access, limits, front_token, epoch, backend, broken));
         Ok(Admin { listeners, plain, secure, keeper, shared, rhythm })
     }
 
@@ -202,7 +214,9 @@ impl Admin {
         for (listener, tls) in self.listeners {
             tasks.spawn(front::accept(listener, tls, self.shared.clone(), stop.clone()));
         }
+        let feeds = self.shared.closing().clone().drop_guard();
         let deaf = self.keeper.run(&self.plain, self.shared, self.rhythm, cancel).await;
+        drop(feeds);
         stop.cancel();
         while tasks.join_next().await.is_some() {}
         deaf.map_or(Ok(()), |address| Err(AdminError::Deaf(address)))
@@ -259,4 +273,4 @@ fn random_name() -> io::Result<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -37,30 +37,32 @@ impl ConfigAdmit {
     /// is gone takes its peers with it and is not judged here.
     pub fn still_admits(&self, request: &Request) -> Result<(), String> {
         let config = self.config.borrow().clone();
-        config.mountpoint_for(&request.name).map_or(Ok(()), |(_, mountpoint)| may(request, mountpoint))
+        let name = mountpoint_name(request);
+        config.mountpoint_for(name).map_or(Ok(()), |(_, mountpoint)| may(request, name, mountpoint, &config))
     }
 
     async fn judge(&self, request: Request) -> Verdict {
-        if request.app != APPLICATION {
+        if !self.knows_application(&request.app) {
             return Verdict::UnknownApplication;
         }
-        if !is_stream_name(&request.name) {
+        let name = mountpoint_name(&request);
+        if !is_stream_name(name) {
             return Verdict::UnknownName;
         }
         let config = self.config.borrow().clone();
-        let Some((known, mountpoint)) = config.mountpoint_for(&request.name) else {
+        let Some((known, mountpoint)) = config.mountpoint_for(name) else {
             return Verdict::UnknownName;
         };
-        if let Err(text) = may(&request, mountpoint) {
+        if let Err(text) = may(&request, name, mountpoint, &config) {
             return Verdict::Deny { text };
         }
         let is_template = known.ends_with('*');
-        if is_template && !self.instances.exists(&request.name) {
+        if is_template && !self.instances.exists(name) {
             // A player may not create what only a publisher brings to life.
             if request.action == Action::Play {
                 return Verdict::UnknownName;
             }
-            if let Err(text) = self.instances.instantiate(&request.name).await {
+            if let Err(text) = self.instances.instantiate(name).await {
                 return Verdict::Deny { text };
             }
         }
@@ -70,13 +72,13 @@ impl ConfigAdmit {
             gather: play.gather.get(),
             chunk_len: play.chunk_len,
         };
-        Verdict::Allow { mountpoint: request.name, terms }
+        Verdict::Allow { mountpoint: name.to_owned(), terms }
     }
 }
 
 impl Admit for ConfigAdmit {
     fn knows_application(&self, app: &str) -> bool {
-        app == APPLICATION
+        app == APPLICATION || self.config.borrow().compat.aggregator.cameras.contains_key(app)
     }
 
     fn admit(&self, request: Request) -> Pin<Box<dyn Future<Output = Verdict> + Send + '_>> {
@@ -84,12 +86,34 @@ impl Admit for ConfigAdmit {
     }
 }
 
-fn may(request: &Request, mountpoint: &Mountpoint) -> Result<(), String> {
+/// A registered camera's application has one stream, whatever its publisher and players call it.
+fn mountpoint_name(request: &Request) -> &str {
+    if request.app == APPLICATION { &request.name } else { &request.app }
+}
+
+fn may(request: &Request, name: &str, mountpoint: &Mountpoint, config: &Config) -> Result<(), String> {
+    let aggregator = &config.compat.aggregator;
+    if let (Action::Publish, Some(camera)) = (request.action, aggregator.cameras.get(name)) {
+        if !aggregator.publish_allow.iter().any(|network| network.contains(request.peer)) {
+            return Err(format!(
+                "your address may not publish the camera {name}; ask for it to be added to publish_allow"
+            ));
+        }
+        let of_mountpoint = match &mountpoint.source {
+            Source::Publish(publish) => publish.key.as_ref(),
+            _ => None,
+        };
+        let offered = request.key.as_deref();
+        if !has_key(offered, camera.key.as_ref().or(of_mountpoint)) {
+            return Err("publish key is missing or wrong; add ?key=KEY to the stream name".to_owned());
+        }
+        return Ok(());
+    }
     let (key, allow) = match (request.action, &mountpoint.source) {
         (Action::Play, _) => (&mountpoint.play.key, &mountpoint.play.allow),
         (Action::Publish, Source::Publish(publish)) => (&publish.key, &publish.allow),
         (Action::Publish, other) => {
-            return Err(format!("{} is fed by its own {} source", request.name, other.kind()));
+            return Err(format!("{name} is fed by its own {} source", other.kind()));
         }
     };
     let what = match request.action {
@@ -97,7 +121,7 @@ fn may(request: &Request, mountpoint: &Mountpoint) -> Result<(), String> {
         Action::Play => "play",
     };
     if !may_from(request.peer, key.is_some(), allow) {
-        return Err(format!("your address may not {what} {}; ask for it to be added to allow", request.name));
+        return Err(format!("your address may not {what} {name}; ask for it to be added to allow"));
     }
     if !has_key(request.key.as_deref(), key.as_ref()) {
         return Err(format!("{what} key is missing or wrong; add ?key=KEY to the stream name"));
@@ -188,6 +212,56 @@ mod tests {
         assert!(allowed(&ask(Action::Publish, "10.1.2.3", "both", Some("k")).await));
         assert!(!allowed(&ask(Action::Publish, "10.9.2.3", "both", Some("k")).await));
         assert!(!allowed(&ask(Action::Publish, "127.0.0.1", "both", Some("k")).await));
+    }
+
+    #[tokio::test]
+    async fn a_registered_camera_has_an_application_of_its_own() {
+        let config = |publish_allow: &[&str]| -> Config {
+            serde_json::from_value(serde_json::json!({
+                "compat": {"aggregator": {"publish_allow": publish_allow, "cameras": {"cam": {}, "shut": {"key": "k"}}}},
+                "mountpoints": {"cam": {"source": {"kind": "publish"}}, "shut": {"source": {"kind": "publish"}}},
+            }))
+            .unwrap()
+        };
+        let verdict =
+            async |networks: &[&str], action, peer: &str, app: &str, name: &str, key: Option<&str>| {
+                let (_, receiver) = watch::channel(Arc::new(config(networks)));
+                let request = Request {
+                    action,
+                    peer: peer.parse().unwrap(),
+                    app: app.into(),
+                    name: name.into(),
+                    key: key.map(str::to_owned),
+                    client: None,
+                    revoked: Arc::default(),
+                };
+                match ConfigAdmit::new(receiver, Arc::new(Fixed(Vec::new()))).admit(request).await {
+                    Verdict::Allow { mountpoint, .. } => mountpoint,
+                    other => format!("{other:?}").split(' ').next().unwrap().to_owned(),
+                }
+            };
+        let near = ["10.0.0.0/8"];
+        let publish = Action::Publish;
+        // Whatever the stream is called.
+        assert_eq!(verdict(&near, publish, "10.0.0.7", "cam", "cam", None).await, "cam");
+        assert_eq!(verdict(&near, publish, "10.0.0.7", "cam", "foo", None).await, "cam");
+        assert_eq!(verdict(&near, publish, "10.0.0.7", "cam", "../x", None).await, "cam");
+        assert_eq!(
+            verdict(&near, publish, "127.0.0.1", "cam", "cam", None).await,
+            "Deny",
+            "loopback is no exception"
+        );
+        assert_eq!(verdict(&[], publish, "127.0.0.1", "cam", "cam", None).await, "Deny");
+        assert_eq!(verdict(&near, publish, "127.0.0.1", "live", "cam", None).await, "Deny", "nor is live");
+        assert_eq!(verdict(&near, publish, "10.0.0.7", "shut", "shut", None).await, "Deny");
+        assert_eq!(verdict(&near, publish, "10.0.0.7", "shut", "shut", Some("k")).await, "shut");
+        assert_eq!(verdict(&near, publish, "10.0.0.7", "ghost", "ghost", None).await, "UnknownApplication");
+        assert_eq!(verdict(&near, Action::Play, "127.0.0.1", "cam", "any", None).await, "cam");
+        assert_eq!(
+            verdict(&near, Action::Play, "10.0.0.7", "cam", "cam", None).await,
+            "Deny",
+            "as play.allow says"
+        );
     }
 
     #[tokio::test]

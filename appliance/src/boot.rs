@@ -1,7 +1,7 @@
 //! From the state folder and the command line to the config that runs first.
 
 use crate::store::{Boot, Confirmed, DirFs, Meta, Store, StoreError, StoreFs};
-use fieldgate_model::config::{AdminTls, Problem, validate_on};
+use fieldgate_model::config::{AdminTls, Fleet, Problem, validate_on};
 use fieldgate_model::status::Notice;
 use fieldgate_model::{Config, Timestamp};
 use std::net::SocketAddr;
@@ -21,8 +21,14 @@ pub struct RunOptions {
     pub overrides: Overrides,
     /// How long a provisional change waits for its confirmation.
     pub confirm_within: Duration,
+    /// Where a file stands that tells a gateway without a config whom to obey.
+    pub provision_file: PathBuf,
     /// Where a file stands that removes users and tokens at the next start, once.
     pub reset_file: PathBuf,
+    /// The socket of the system helper, which sets the machine's network and time.
+    pub system_helper: PathBuf,
+    /// Whether somebody starts the program again when it ends.
+    pub is_supervised: bool,
 }
 
 /// Listen addresses from the command line. They are laid over whatever config runs and are never stored.
@@ -163,6 +169,15 @@ fn boot_from(
         notices.push(Notice { code: "config_problem".to_owned(), text: problem.to_string() });
     }
     Ok(Booted { store, confirmed, notices })
+}
+
+/// Gives a gateway that has no config yet its first one, with these ways to its fleet manager. Blocks on the disk.
+pub fn provision(booted: &mut Booted, fleet: Fleet, now: Timestamp) -> Result<(), StoreError> {
+    let config = Config { fleet, ..booted.confirmed.config.clone() };
+    booted.store.write_candidate(&config, "provisioning file", now)?;
+    let meta = booted.store.promote()?;
+    booted.confirmed = Confirmed { config, meta };
+    Ok(())
 }
 
 /// Of a gateway that was never told anything: it can be claimed over the network, and does nothing else.

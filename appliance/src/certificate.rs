@@ -1,6 +1,7 @@
 //! The certificate that the admin plane shows, where the config names no files: self-made at first, or one that was
 //! uploaded. Outside the config and its revisions: a certificate is never rolled back.
 
+use crate::local_name::LocalName;
 use crate::store::{StoreFs, write_whole};
 use fieldgate_net::{ServerCertificates, TlsError};
 use schemars::JsonSchema;
@@ -49,19 +50,29 @@ pub struct CertificateView {
 pub struct CertificateDesk {
     path: PathBuf,
     files: Mutex<Box<dyn StoreFs>>,
+    local_name: LocalName,
+    /// Names that the config has beside the machine's own.
+    more: Mutex<Vec<String>>,
 }
 
 impl CertificateDesk {
     /// `files` is the content of `folder`.
-    pub fn new(folder: &Path, files: Box<dyn StoreFs>) -> Self {
-        CertificateDesk { path: folder.join(FILE), files: Mutex::new(files) }
+    pub fn new(folder: &Path, files: Box<dyn StoreFs>, local_name: LocalName) -> Self {
+        let more = Mutex::default();
+        CertificateDesk { path: folder.join(FILE), files: Mutex::new(files), local_name, more }
     }
 
-    /// The file with key and chain; a certificate for these names is made if there is none.
-    pub fn ensure(&self, names: &[String]) -> Result<PathBuf, CertificateError> {
+    /// The gateway's name in the local networks.
+    pub fn local_name(&self) -> &LocalName {
+        &self.local_name
+    }
+
+    /// The file with key and chain; a certificate for the machine's names and these is made if there is none.
+    pub fn ensure(&self, more: &[String]) -> Result<PathBuf, CertificateError> {
+        *self.more.lock().unwrap_or_else(PoisonError::into_inner) = more.to_vec();
         let mut files = self.files();
         if files.read(FILE)?.is_none() {
-            write_whole(files.as_mut(), FILE, make(names)?.as_bytes())?;
+            write_whole(files.as_mut(), FILE, make(&self.names())?.as_bytes())?;
         }
         Ok(self.path.clone())
     }
@@ -80,10 +91,19 @@ impl CertificateDesk {
     }
 
     /// Puts a new self-made one in its place.
-    pub fn reset(&self, names: &[String]) -> Result<CertificateView, CertificateError> {
-        let text = make(names)?;
+    pub fn reset(&self) -> Result<CertificateView, CertificateError> {
+        let text = make(&self.names())?;
         write_whole(self.files().as_mut(), FILE, text.as_bytes())?;
         Ok(view(&text))
+    }
+
+    /// The config's names first, as the certificate is called by the last.
+    fn names(&self) -> Vec<String> {
+        let mut names = self.more.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let own = self.local_name.names();
+        names.retain(|name| !own.contains(name));
+        names.extend(own);
+        names
     }
 
     fn files(&self) -> MutexGuard<'_, Box<dyn StoreFs>> {
@@ -110,7 +130,7 @@ pub fn machine_names() -> Vec<String> {
 }
 
 /// The addresses of this machine, loopback first.
-fn machine_addresses() -> Vec<IpAddr> {
+pub fn machine_addresses() -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     let found = if_addrs::get_if_addrs().unwrap_or_default();
     addresses.extend(found.iter().map(if_addrs::Interface::ip).filter(|ip| !ip.is_loopback()));
@@ -162,7 +182,7 @@ mod tests {
     use crate::store::sim::{Fail, SimFs};
 
     fn desk(files: &SimFs) -> CertificateDesk {
-        CertificateDesk::new(Path::new("/nowhere"), Box::new(files.clone()))
+        CertificateDesk::new(Path::new("/nowhere"), Box::new(files.clone()), LocalName::new("fg-7f3a"))
     }
 
     fn pair(name: &str) -> (String, String) {
@@ -171,7 +191,7 @@ mod tests {
     }
 
     fn names() -> Vec<String> {
-        vec!["localhost".to_owned(), "gate-7.local".to_owned(), "gate-7".to_owned()]
+        vec!["gate-7.example".to_owned()]
     }
 
     #[test]
@@ -188,7 +208,7 @@ mod tests {
         assert!(!shown.chain.contains("KEY"), "{}", shown.chain);
         let der = rustls_pki_types::CertificateDer::from(pem_body(&shown.chain));
         // Names stand as they are in a certificate.
-        for name in ["gate-7.local", "localhost"] {
+        for name in ["gate-7.example", "fieldgate-7f3a.local", "localhost"] {
             assert!(der.windows(name.len()).any(|window| window == name.as_bytes()), "{name}");
         }
         assert!(der.windows(6).any(|window| window == [0x87, 4, 127, 0, 0, 1]), "an address");
@@ -212,7 +232,7 @@ mod tests {
         assert!(!shown.self_made && !shown.chain.contains("PRIVATE"));
         let file = files.read(FILE).unwrap().unwrap();
         ServerCertificates::check(&file, &file).unwrap();
-        assert!(desk(&files).reset(&names()).unwrap().self_made);
+        assert!(desk(&files).reset().unwrap().self_made);
     }
 
     #[test]

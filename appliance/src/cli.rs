@@ -1,6 +1,9 @@
 //! The command line.
 
+mod import;
+
 use crate::boot::{Overrides, RunOptions, machine_memory_bytes};
+use crate::clock::{timestamp, wall_clock};
 use crate::logging::{self, LogFormat};
 use crate::plan::Plan;
 use crate::unbuilt;
@@ -8,7 +11,7 @@ use crate::wiring::encoders::Encoders;
 use crate::wiring::list_now;
 use clap::{Args, Parser, Subcommand};
 use fieldgate_model::Config;
-use fieldgate_model::config::{Path as ConfigPath, Problem, Span, validate_on};
+use fieldgate_model::config::{Network, Path as ConfigPath, Problem, Span, validate_on};
 use fieldgate_model::plan::Known;
 use fieldgate_worker::Spawner;
 use std::io::{self, Read, Write};
@@ -17,11 +20,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 
+mod bundle;
+
 /// What only `main` knows.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings {
     /// Whether standard error goes to systemd's journal (`JOURNAL_STREAM` is set).
     pub journald: bool,
+    /// Whether a service manager has started us, and does so again when we end.
+    pub supervised: bool,
     /// The inside of a worker process; none in a build without cameras.
     pub worker: Option<fn() -> ExitCode>,
 }
@@ -59,8 +66,33 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = "/var/lib/fieldgate")]
         state: PathBuf,
     },
+    /// Show where the local networks are told that the page is, such as `https://fieldgate-7f3a.local:8443/`
+    Announced {
+        /// Folder that keeps the gateway's state
+        #[arg(long, value_name = "DIR", default_value = "/var/lib/fieldgate")]
+        state: PathBuf,
+    },
+    /// Say whether a signed document, such as an acceptance certificate, is as it was signed
+    Verify {
+        /// The document
+        file: PathBuf,
+        /// The public key that must have signed it, 64 hexadecimal digits; else whatever key stands in it
+        #[arg(long)]
+        key: Option<String>,
+    },
+    /// Make keys, sign, check and show the bundles by which a fleet manager changes gateways
+    #[command(subcommand)]
+    Bundle(bundle::Bundle),
+    /// Say which config an older system's environment variables (NAME=VALUE lines) and state file come to
+    ImportEnv(Import),
     /// Say which version this is and what is built in
     Version,
+    /// Root's side of network and time settings: answers one request on standard input; started by its socket unit
+    SystemHelper {
+        /// The user that may ask, beside root
+        #[arg(long, value_name = "USER", default_value = "fieldgate")]
+        user: String,
+    },
     /// The inside of a worker process; started by the gateway alone
     #[command(hide = true)]
     Worker,
@@ -86,9 +118,15 @@ struct Run {
     /// Time in which a change of what is running must be confirmed before it is undone
     #[arg(long, value_name = "TIME", default_value = "90s")]
     confirm_within: Span,
+    /// A file on the boot partition that tells a gateway without a config whom to obey: the fleet's keys and broker
+    #[arg(long, value_name = "FILE", default_value = "/boot/fieldgate-provision.json")]
+    provision_file: PathBuf,
     /// A file on the boot partition: if it is there at the start, users and tokens are removed, once
     #[arg(long, value_name = "FILE", default_value = "/boot/fieldgate-reset")]
     reset_file: PathBuf,
+    /// The socket of the system helper, by which network and time are set
+    #[arg(long, value_name = "FILE", default_value = "/run/fieldgate-helper.sock")]
+    system_helper: PathBuf,
     /// What to log: error, warn, info, debug, trace, or a filter such as info,fieldgate_net=debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: String,
@@ -104,6 +142,21 @@ struct Inspect {
     /// As JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Args, Debug)]
+struct Import {
+    /// The variables, or - for standard input
+    file: PathBuf,
+    /// The old aggregator's conf.json: its cameras and their pushes
+    #[arg(long, value_name = "FILE")]
+    state_file: Option<PathBuf>,
+    /// A config to lay them over
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A network from which registered cameras may publish; may be repeated
+    #[arg(long, value_name = "NETWORK")]
+    publish_allow: Vec<Network>,
 }
 
 #[derive(Args, Debug)]
@@ -123,10 +176,20 @@ pub fn main(surroundings: Surroundings) -> ExitCode {
             Some(worker) => return worker(),
             None => return complain("this build has no cameras (feature gst)"),
         },
+        Command::SystemHelper { user } => {
+            return match crate::machine::main(&user) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => complain(&crate::steward::chain(&error)),
+            };
+        }
         Command::Check(inspect) => check(&inspect, &mut io::stdout()),
         Command::Plan(Measured { inspect, measure }) => plan(&inspect, measure, &mut io::stdout()),
         Command::Devices { json } => list_devices(surroundings.worker.is_some(), json, &mut io::stdout()),
+        Command::ImportEnv(wish) => import::import(&wish, &mut io::stdout(), &mut io::stderr()),
+        Command::Verify { file, key } => verify(&file, key.as_deref(), &mut io::stdout()),
         Command::ClaimCode { state } => claim_code(&state, &mut io::stdout()),
+        Command::Announced { state } => announced(&state, &mut io::stdout()),
+        Command::Bundle(wish) => bundle::run(&wish, timestamp(&wall_clock(None)), &mut io::stdout()),
         Command::Version => {
             version(surroundings.worker.is_some(), &mut io::stdout()).map(|()| ExitCode::SUCCESS)
         }
@@ -141,18 +204,22 @@ pub fn main(surroundings: Surroundings) -> ExitCode {
 
 fn start(surroundings: Surroundings, run: Run) -> ExitCode {
     let by_default = if surroundings.journald { LogFormat::Journald } else { LogFormat::Text };
-    if let Err(error) = logging::start(&run.log, run.log_format.unwrap_or(by_default)) {
-        return complain(&error.to_string());
-    }
+    let log = match logging::start(&run.log, run.log_format.unwrap_or(by_default)) {
+        Ok(log) => log,
+        Err(error) => return complain(&error.to_string()),
+    };
     let options = RunOptions {
         state: run.state,
         config: run.config,
         replace: run.replace,
         overrides: Overrides { rtmp_listen: run.rtmp_listen, admin_listen: run.admin_listen },
         confirm_within: run.confirm_within.get(),
+        provision_file: run.provision_file,
         reset_file: run.reset_file,
+        system_helper: run.system_helper,
+        is_supervised: surroundings.supervised,
     };
-    match crate::run::run(options) {
+    match crate::run::run(options, log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&crate::steward::chain(&error)),
     }
@@ -275,6 +342,17 @@ fn list_devices(can_ask: bool, json: bool, out: &mut dyn Write) -> io::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
+fn verify(file: &Path, key: Option<&str>, out: &mut dyn Write) -> io::Result<ExitCode> {
+    match crate::acceptance::verify(read(file)?.as_bytes(), key) {
+        Ok((text, by)) => {
+            writeln!(out, "signed by {by}")?;
+            writeln!(out, "{text}")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => Ok(complain(&format!("{}: {error}", file.display()))),
+    }
+}
+
 fn claim_code(state: &Path, out: &mut dyn Write) -> io::Result<ExitCode> {
     match crate::access::read_claim_code(state) {
         Ok(Some(code)) => {
@@ -290,6 +368,22 @@ fn claim_code(state: &Path, out: &mut dyn Write) -> io::Result<ExitCode> {
         }
         Err(error) => {
             Err(io::Error::new(error.kind(), format!("cannot read the code in {}: {error}", state.display())))
+        }
+    }
+}
+
+fn announced(state: &Path, out: &mut dyn Write) -> io::Result<ExitCode> {
+    match crate::local_name::read_announced(state) {
+        Ok(lines) if lines.is_empty() => Ok(complain(
+            "this gateway announces nothing: it does not run, admin.tls is off, or discovery.announce is false",
+        )),
+        Ok(lines) => {
+            write!(out, "{lines}")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            let folder = state.display();
+            Ok(complain(&format!("what the gateway of {folder} announces cannot be read: {error}")))
         }
     }
 }

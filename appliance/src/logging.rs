@@ -3,6 +3,12 @@
 //! Text with times for a terminal, JSON for collectors, and for journald lines without times but with the priority in
 //! front (`<4>`), as `sd-daemon(3)` says. Whoever logs a fault that may last takes a [`RateLimit`].
 
+mod redact;
+mod tail;
+
+pub use redact::redact;
+pub use tail::{Line, LogPage, Tail};
+
 use std::fmt;
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -11,6 +17,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 
 /// How lines look.
@@ -40,21 +47,30 @@ pub enum LogError {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Sends all log lines to standard error. `filter` is a level, or directives such as `info,fieldgate_net=debug`.
-pub fn start(filter: &str, format: LogFormat) -> Result<(), LogError> {
+/// Sends all log lines to standard error, and keeps the last of them. `filter` is a level, or directives such as
+/// `info,fieldgate_net=debug`.
+pub fn start(filter: &str, format: LogFormat) -> Result<Tail, LogError> {
     use tracing_subscriber::util::SubscriberInitExt;
     let filter =
         EnvFilter::try_new(filter).map_err(|source| LogError::Filter { given: filter.to_owned(), source })?;
+    let tail = Tail::default();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?,
-        LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
+        LogFormat::Text => {
+            lines.with_ansi(std::io::stderr().is_terminal()).finish().with(tail.clone()).try_init()?
+        }
+        LogFormat::Json => lines.json().flatten_event(true).finish().with(tail.clone()).try_init()?,
         LogFormat::Journald => {
             let inner = Format::default().without_time().with_level(false).with_ansi(false);
-            lines.with_ansi(false).event_format(Prioritised { inner }).finish().try_init()?;
+            lines
+                .with_ansi(false)
+                .event_format(Prioritised { inner })
+                .finish()
+                .with(tail.clone())
+                .try_init()?;
         }
     }
-    Ok(())
+    Ok(tail)
 }
 
 struct Prioritised {

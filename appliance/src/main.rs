@@ -4,7 +4,13 @@ use fieldgate::cli::{self, Surroundings};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main(Surroundings { journald: std::env::var_os("JOURNAL_STREAM").is_some(), worker: worker() })
+    let is_set = |name| std::env::var_os(name).is_some();
+    cli::main(Surroundings {
+        journald: is_set("JOURNAL_STREAM"),
+        // Set by systemd for each start of a service.
+        supervised: is_set("INVOCATION_ID"),
+        worker: worker(),
+    })
 }
 
 #[cfg(not(feature = "gst"))]

@@ -67,6 +67,15 @@ impl Plan {
         let kmps = config.kmp.tls.iter().flat_map(|tls| tls.listen.iter().map(|address| ("kmps", address)));
         let listen = listen.chain(config.kmp.listen.iter().map(|address| ("kmp", address))).chain(kmps);
         let listen = listen.chain(config.compat.kmp.api.listen.iter().map(|address| ("kmp_api", address)));
+        let aggregator = &config.compat.aggregator;
+        let listen = listen.chain(aggregator.listen.iter().map(|address| ("aggregator", address)));
+        let listen = listen.chain(aggregator.stat_listen.iter().map(|address| ("aggregator_stat", address)));
+        let listen = listen.chain(config.compat.node.listen.iter().map(|address| ("mesh_node", address)));
+        let coordinator = &config.compat.coordinator;
+        let coordinator_tls = coordinator.tls.iter().flat_map(|tls| &tls.listen);
+        let coordinator =
+            coordinator.listen.iter().chain(coordinator_tls).map(|address| ("coordinator", address));
+        let listen = listen.chain(coordinator.filter(|_| config.compat.coordinator.enabled));
         let listen = listen.chain(config.admin.listen.iter().map(|address| ("admin", address)));
         let ring_bytes = config.mountpoints.iter().fold(0_u64, |sum, (name, mountpoint)| {
             sum.saturating_add(mountpoint.ring.bytes.saturating_mul(u64::from(streams(name, mountpoint))))
@@ -105,6 +114,7 @@ fn plan_mountpoint(name: &str, mountpoint: &Mountpoint, treatment: model::Mountp
         Source::Publish(_) => format!("published to rtmp://HOST/live/{name}"),
         Source::Rtsp(rtsp) => format!("camera {}", rtsp.url),
         Source::V4l2(v4l2) => format!("device {}", v4l2.device.display()),
+        Source::Csi(csi) => format!("libcamera {}", csi.camera.as_deref().unwrap_or("(the first)")),
         Source::Rtp(rtp) => {
             rtp.session().map_or_else(|error| error.to_string(), |session| session.to_string())
         }

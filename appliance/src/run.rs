@@ -6,42 +6,48 @@
 //!  spawner, sd-notify, admin-*     one thread each for what blocks
 //! ```
 
+mod follow;
+mod restarts;
+mod wire;
+
+use crate::acceptance::{Acceptance, KeyError, Site};
 use crate::access::{Access, AccessError};
 use crate::admin::api::{AdminApi, Gateway, Planner};
-use crate::boot::{BootError, Booted, Overrides, RunOptions, boot, machine_memory_bytes};
-use crate::certificate::CertificateDesk;
+use crate::boot::{self, BootError, Booted, Overrides, RunOptions, boot, machine_memory_bytes};
 use crate::clock::{timestamp, wall_clock};
+use crate::fleet::{self, Claim, read_provision, run_mqtt, run_pull, watch_folder};
 use crate::health::{Notifier, Watch, status_line, watchdog_from_env};
+use crate::local_name::LocalName;
+use crate::logging::Tail;
+use crate::machine;
+use crate::recorder::{Hooks, Recorder, Watch as Witness};
 use crate::status::{Meter, StatusBoard};
 use crate::steward::{Admitting, Reconcile, Steward, StewardHandle};
 use crate::store::DirFs;
 use crate::supervisor::{ChildKey, Supervised, Supervisor, SupervisorHandle, random_jitter};
-use crate::wiring::capacity::{Capacity, Sensors};
-use crate::wiring::discovery::Cameras;
-use crate::wiring::encoders::Encoders;
-use crate::wiring::{
-    Admission, Board, Devices, Inspecting, KmpControl, KmpIn, MaskDesk, PictureWatch, Sight, Trials, Wiring,
-    keep_configured,
-};
-use fieldgate_hub::{Context, Pulses, Registry, Shard, ShardError, StreamState};
+use crate::update::Updates;
+use crate::wiring::capacity::Capacity;
+use crate::wiring::{Others, PictureWatch, Trials, Wiring, keep_configured};
+use fieldgate_hub::{Pulses, ShardError, StreamState};
 use fieldgate_model::Config;
 use fieldgate_model::config::{Part, Problem};
-use fieldgate_net::{
-    ConnectionLimits, Cutting, PushPhase, RtmpForm, RtmpServerCounters, RtmpServerSettings, Viewers,
-};
-use fieldgate_proto::rtmp::Limits;
-use fieldgate_spool::{Spool, SpoolError};
-use fieldgate_worker::Spawner;
+use fieldgate_model::status::Notice;
+use fieldgate_net::PushPhase;
+use fieldgate_spool::SpoolError;
+use follow::{follow_settings, mask_log};
+use restarts::Beginnings;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+use wire::{Identity, Wired, wire};
 
 /// Silence after which the steward or the supervisor counts as stuck. Longer than any change may take.
 const OWNER_SILENCE: Duration = Duration::from_secs(60);
@@ -74,20 +80,32 @@ pub enum RunError {
 }
 
 /// Runs the gateway until SIGTERM or SIGINT. To be called on a thread without a runtime.
-pub fn run(options: RunOptions) -> Result<(), RunError> {
+pub fn run(options: RunOptions, log: Tail) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = runtime.block_on(serve(options));
+    let ended = runtime.block_on(serve(options, log));
     // What hangs in a blocking call must not delay the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
 
-async fn serve(options: RunOptions) -> Result<(), RunError> {
+async fn serve(options: RunOptions, log: Tail) -> Result<(), RunError> {
     let memory = machine_memory_bytes();
-    let Booted { store, confirmed, mut notices } = boot(&options, memory, timestamp(&wall_clock(None)))?;
+    let mut booted = boot(&options, memory, timestamp(&wall_clock(None)))?;
+    let (mut opened, of_fleet) = fleet::Opened::open(&options.state).map_err(BootError::from)?;
+    booted.notices.extend(of_fleet);
+    let claim = provision(&options, &mut booted, &mut opened)?;
+    let Booted { store, confirmed, mut notices } = booted;
     let clock = wall_clock(Some(confirmed.meta.at));
     let (access, of_access) = Access::open(&options.state, &options.reset_file, clock.clone())?;
     notices.extend(of_access);
+    let (recorder, keeper, of_recorder) = Recorder::open(&options.state.join("recorder"), clock.clone());
+    notices.extend(of_recorder);
+    let hooks = Hooks::open(recorder.clone(), &options.state.join("webhooks"), clock.clone());
+    recorder.show_hooks(hooks.board());
+    if claim == Claim::Closed {
+        access.close_claim()?;
+        notices.retain(|notice| notice.code != "unclaimed");
+    }
     for notice in &notices {
         warn!(code = notice.code, "{}", notice.text);
     }
@@ -96,8 +114,11 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     let cancel = CancellationToken::new();
     let media_cancel = CancellationToken::new();
     let pulses = Pulses::default();
+    let local_name = LocalName::new(opened.device());
+    local_name.follow(&first);
+    let identity = Identity { access, local_name: local_name.clone() };
     let Wired { wiring, settings_feed, inspecting, cutting } =
-        wire(&options, &first, &pulses, &media_cancel, clock.clone(), access)?;
+        wire(&options, &first, &pulses, &media_cancel, clock.clone(), identity, &log)?;
     let (notifier, notify_thread) = Notifier::start()?;
 
     let supervisor = Supervisor {
@@ -110,6 +131,10 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     let (supervisor, supervising) = supervisor.run(cancel.clone());
     wiring.admission.decide_by(supervisor.clone(), wiring.context.registry.clone());
     wiring.admission.ask_controllers(wiring.kmp_control.clone());
+    wiring.admission.ask_mesh(wiring.mesh.clone());
+    wiring.admission.ask_coordinators(wiring.coordinator.clone(), wiring.control.clone());
+    let (mesh, coordinator) = (wiring.mesh.clone(), wiring.coordinator.clone());
+    wiring.viewers.look_elsewhere(Arc::new(Others { mesh, coordinator }));
     wiring.kmp_control.decide_by(supervisor.config());
     wiring.devices.follow(supervisor.config());
     let steward = Steward {
@@ -118,6 +143,7 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
             inner: Supervised::new(supervisor.clone(), delivers(&wiring)),
             overrides: options.overrides.clone(),
             capacity: wiring.capacity.clone(),
+            machine: wiring.machine.clone(),
         },
         pulse: pulses.watch("steward", OWNER_SILENCE),
         confirm_within: options.confirm_within,
@@ -127,14 +153,21 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     };
     // The steward ends before what it steers: a change that has begun is finished or undone.
     let (steward, stewarding) = steward.start(cancel.child_token());
+    let (fleet, desk) = opened.start(steward.clone(), clock.clone(), hostname());
+    let updates = Updates::open(&options.state, wiring.machine.clone(), clock.clone(), boot_id());
+    let updates = updates.map_err(BootError::from)?;
     let meter = Arc::new(Meter::default());
     let board = Arc::new(StatusBoard {
         wiring: wiring.clone(),
         meter: meter.clone(),
         started: timestamp(&clock),
         notices,
+        updates: updates.clone(),
     });
     let status = status_source(board, steward.clone(), supervisor.clone());
+    wiring.aggregator.work_with(steward.clone(), supervisor.config(), Arc::new(status.clone()));
+    let steward_view = steward.watch();
+    let machine_view = steward.watch();
     let keeping = keep_configured(wiring.spool.clone(), steward.watch(), cancel.clone());
     let gateway = Gateway::new(
         steward,
@@ -145,13 +178,37 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
         wiring.devices.clone(),
         wiring.masks.clone(),
     );
-    let trials = Trials::new(wiring.context.shards.first().cloned().expect("there is at least one shard"));
+    let trials =
+        Arc::new(Trials::new(wiring.context.shards.first().cloned().expect("there is at least one shard")));
+    let restart = Arc::new(Notify::new());
+    let restarts = Beginnings {
+        wiring: wiring.clone(),
+        supervisor: supervisor.clone(),
+        runtime: Handle::current(),
+        program: options.is_supervised.then(|| restart.clone()),
+    };
+    let acceptance =
+        surveys(&options, &wiring, &supervisor, status.clone(), trials.clone(), recorder.clone());
+    let gateway = match acceptance {
+        Ok(acceptance) => gateway.with_acceptance(acceptance),
+        Err(error) => {
+            error!(error = crate::steward::chain(&error), "no surveys of the site");
+            gateway
+        }
+    };
     let api: Arc<dyn AdminApi> = Arc::new(
         gateway
             .with_cameras(wiring.cameras.clone())
             .with_snapshots(wiring.sight.snapshots.clone())
             .with_trials(trials)
-            .with_certificates(wiring.certificates.clone()),
+            .with_recordings(wiring.viewers.recordings().clone())
+            .with_certificates(wiring.certificates.clone())
+            .with_machine(wiring.machine.clone())
+            .with_updates(updates.clone())
+            .with_fleet(fleet.clone())
+            .with_recorder(recorder.clone())
+            .with_log(log.clone())
+            .with_restarts(Box::new(restarts)),
     );
     wiring.admin_api.set(api).ok();
 
@@ -167,6 +224,14 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
         move || status_line(&status())
     });
     critical.spawn(named("health", Box::new(Box::pin(health.run(cancel.clone())))));
+    let access = wiring.access.clone();
+    let witness = Witness::new(recorder, status.clone(), supervisor.config(), move || access.is_claimed());
+    critical.spawn(named("the watch over what happens", Box::new(Box::pin(witness.run(cancel.clone())))));
+    critical
+        .spawn(named("the recorder", Box::new(Box::pin(keeper.run(supervisor.config(), cancel.clone())))));
+    critical.spawn(named("the webhooks", Box::new(Box::pin(hooks.run(supervisor.config(), cancel.clone())))));
+    let masking = mask_log(log, steward_view, cancel.clone());
+    critical.spawn(named("the log's mask", Box::new(Box::pin(masking))));
     let registry = wiring.context.registry.clone();
     let metering = cancel.clone();
     critical
@@ -186,16 +251,41 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     let (kmp_control, controlling) = (wiring.kmp_control.clone(), cancel.clone());
     let controlled = async move { kmp_control.run(controlling).await };
     critical.spawn(named("KMP control", Box::new(Box::pin(controlled))));
+    let (aggregator, measuring) = (wiring.aggregator.clone(), cancel.clone());
+    let measured = async move { aggregator.run(measuring).await };
+    critical.spawn(named("the aggregator", Box::new(Box::pin(measured))));
     let (devices, spawner, watching) = (wiring.devices.clone(), wiring.spawner.clone(), cancel.clone());
     let watched = async move { devices.run(spawner, watching).await };
     critical.spawn(named("the watch over devices", Box::new(Box::pin(watched))));
     let follow = follow_settings(supervisor.clone(), wiring.clone(), settings_feed, cancel.clone());
     critical.spawn(named("the settings", Box::new(Box::pin(follow))));
     critical.spawn(named("the keeper of spools", Box::new(Box::pin(keeping))));
+    let (machine, view, keeping) = (wiring.machine.clone(), machine_view, cancel.clone());
+    let kept = async move { machine.keep(view, keeping).await };
+    critical.spawn(named("the keeper of the machine's network", Box::new(Box::pin(kept))));
+
+    let updating = updates.run(status.clone(), supervisor.config(), cancel.clone());
+    critical.spawn(named("the keeper of the firmware", Box::new(Box::pin(updating))));
+    critical.spawn(named("the fleet's desk", Box::new(Box::pin(desk.run(cancel.clone())))));
+    let (config, calling) = (supervisor.config(), cancel.clone());
+    let (status, clock) = (status.clone(), clock.clone());
+    let ways = async move {
+        let mqtt =
+            run_mqtt(fleet.clone(), config.clone(), status, clock.clone(), random_number, calling.clone());
+        let pull = run_pull(fleet.clone(), config.clone(), clock, random_number, calling.clone());
+        let folder = watch_folder(fleet, config, calling);
+        tokio::join!(Box::pin(mqtt), Box::pin(pull), Box::pin(folder));
+    };
+    critical.spawn(named("the ways to the fleet", Box::new(Box::pin(ways))));
 
     let (cameras, config, looking) = (wiring.cameras.clone(), supervisor.config(), cancel.clone());
     let searching = async move { cameras.run(config, looking).await };
     critical.spawn(named("the search for cameras", Box::new(Box::pin(searching))));
+
+    let (config, board, state, telling) =
+        (supervisor.config(), wiring.board.clone(), options.state.clone(), cancel.clone());
+    let announcing = async move { local_name.run(config, board, state, telling).await };
+    critical.spawn(named("the announcer", Box::new(Box::pin(announcing))));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -208,6 +298,10 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
             let name = ended.unwrap_or("a critical task, by a panic,");
             error!("{name} ended; the gateway stops to be started anew");
             Err(RunError::Critical(name))
+        }
+        () = restart.notified() => {
+            info!("ends to be started anew, as somebody asked");
+            Ok(())
         }
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
@@ -231,6 +325,48 @@ async fn serve(options: RunOptions) -> Result<(), RunError> {
     // The thread ends when it has sent what was queued; the health task, its other user, has ended.
     tokio::task::spawn_blocking(move || notify_thread.join()).await.ok();
     outcome
+}
+
+/// Heeds the provisioning file, if there is one and the gateway has no config yet. What cannot be heeded is told.
+fn provision(
+    options: &RunOptions,
+    booted: &mut Booted,
+    opened: &mut fleet::Opened,
+) -> Result<Claim, RunError> {
+    let file = options.provision_file.display();
+    if booted.confirmed.meta.revision > 0 {
+        return Ok(Claim::Code);
+    }
+    match read_provision(&options.provision_file) {
+        Ok(None) => Ok(Claim::Code),
+        Ok(Some(wanted)) => {
+            info!(%file, device = opened.device(), "provisioned");
+            // The keys first: without them the rest is of no use, and a cut in between repeats both.
+            opened.provision(wanted.keys).map_err(|error| io::Error::other(error.to_string()))?;
+            boot::provision(booted, wanted.fleet, timestamp(&wall_clock(None))).map_err(BootError::from)?;
+            Ok(wanted.claim)
+        }
+        Err(error) => {
+            let text = format!("the provisioning file {file} was not heeded: {error}");
+            booted.notices.push(Notice { code: "provision_refused".to_owned(), text });
+            Ok(Claim::Code)
+        }
+    }
+}
+
+fn random_number() -> u32 {
+    // Without random numbers calls are only less spread.
+    let mut bytes = [0_u8; 4];
+    getrandom::fill(&mut bytes).map_or(u32::MAX / 2, |()| u32::from_le_bytes(bytes))
+}
+
+/// Names this start of the machine.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Applies the first config and says that the gateway is ready, to systemd and on standard output.
@@ -259,7 +395,11 @@ async fn announce_start(
         "admin": of(|key| matches!(key, ChildKey::Admin)),
         "http": of(|key| matches!(key, ChildKey::HttpListener { .. })),
         "https": of(|key| matches!(key, ChildKey::HttpsListener { .. })),
+        "coordinator": of(|key| matches!(key, ChildKey::Coordinator)),
+        "mesh_node": of(|key| matches!(key, ChildKey::MeshNode)),
         "kmp_api": of(|key| matches!(key, ChildKey::KmpApi { .. })),
+        "aggregator": of(|key| matches!(key, ChildKey::AggregatorApi { .. })),
+        "aggregator_stat": of(|key| matches!(key, ChildKey::AggregatorStat { .. })),
     }});
     // Whoever started us may have closed its end; that is no reason to stop.
     writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush()).ok();
@@ -267,130 +407,27 @@ async fn announce_start(
     Ok(())
 }
 
-/// What `wire` puts together; all but the first are work that is still to be started.
-struct Wired {
-    wiring: Wiring,
-    settings_feed: watch::Sender<Arc<RtmpServerSettings>>,
-    inspecting: Inspecting,
-    cutting: Cutting,
-}
-
-/// The media plane and what every child shares.
-fn wire(
+/// Surveys of the site, and the key that signs them.
+fn surveys(
     options: &RunOptions,
-    config: &Config,
-    pulses: &Pulses,
-    media_cancel: &CancellationToken,
-    clock: fieldgate_hub::Clock,
-    access: Access,
-) -> Result<Wired, RunError> {
-    let shards: Result<Vec<Shard>, ShardError> =
-        (0..shard_count(config)).map(|index| Shard::start(index, pulses, media_cancel.clone())).collect();
-    let shards = shards?;
-    let admission = Arc::new(Admission::default());
-    let (settings_feed, rtmp_settings) = watch::channel(Arc::new(rtmp_settings_of(config)));
-    let context = Context {
-        registry: Arc::new(Registry::new(shards.len(), Arc::new(RtmpForm))),
-        shards: shards.into(),
-        admit: admission.clone(),
-        clock,
-        pulses: pulses.clone(),
-        cancel: CancellationToken::new(),
+    wiring: &Wiring,
+    supervisor: &SupervisorHandle,
+    status: impl Fn() -> fieldgate_model::status::Status + Send + Sync + 'static,
+    trials: Arc<Trials>,
+    recorder: Arc<Recorder>,
+) -> Result<Acceptance, KeyError> {
+    let config = supervisor.config();
+    let site = Site {
+        registry: wiring.context.registry.clone(),
+        status: Box::new(status),
+        config: Box::new(move || config.borrow().clone()),
+        cameras: wiring.cameras.clone(),
+        trials,
+        recorder,
+        clock: wiring.context.clock.clone(),
     };
-    let (viewers, cutting) = Viewers::new(context.clone(), Arc::new(config.clone()));
-    let (total, per_address) = connection_limits_of(config);
-    let spawner = Spawner::start()?;
-    let spool = Arc::new(Spool::start(options.state.join("spool"), context.clock.clone())?);
-    let rtmp_counters = Arc::new(RtmpServerCounters::default());
-    let (encoders, board) = (Arc::new(Encoders::new(spawner.clone())), Arc::new(Board::default()));
-    let (sight, inspecting) = Sight::new(&context, &spawner);
-    let capacity = Arc::new(Capacity::new(
-        encoders.clone(),
-        context.registry.clone(),
-        board.clone(),
-        context.clock.clone(),
-        Sensors::new("/"),
-    ));
-    let folder = options.state.join("tls");
-    let files = DirFs::open(&folder).map_err(BootError::from)?;
-    let certificates = CertificateDesk::new(&folder, Box::new(files));
-    let masks = MaskDesk::open(&options.state.join("masks"), context.registry.clone(), capacity.clone());
-    let wiring = Wiring {
-        capacity,
-        masks: Arc::new(masks.map_err(BootError::from)?),
-        kmp_control: Arc::new(KmpControl::new(
-            &context,
-            rtmp_counters.connections.clone(),
-            spool.ledger().clone(),
-        )),
-        cameras: Arc::new(Cameras::new(context.clock.clone())),
-        context,
-        encoders,
-        devices: Arc::new(Devices::start()),
-        transports: Arc::default(),
-        sight,
-        spawner,
-        limits: ConnectionLimits::new(total, per_address),
-        rtmp_counters,
-        rtmp_settings,
-        kmp_in: KmpIn::new(config),
-        viewers,
-        board,
-        spool,
-        admission,
-        admin_api: Arc::new(OnceLock::new()),
-        access: Arc::new(access),
-        certificates: Arc::new(certificates),
-        socket_folder: options.state.clone(),
-    };
-    Ok(Wired { wiring, settings_feed, inspecting, cutting })
-}
-
-/// What children read as they go follows the config that runs.
-async fn follow_settings(
-    supervisor: SupervisorHandle,
-    wiring: Wiring,
-    feed: watch::Sender<Arc<RtmpServerSettings>>,
-    cancel: CancellationToken,
-) {
-    let mut config = supervisor.config();
-    loop {
-        let now = config.borrow_and_update().clone();
-        feed.send_replace(Arc::new(rtmp_settings_of(&now)));
-        let (total, per_address) = connection_limits_of(&now);
-        wiring.limits.set(total, per_address);
-        wiring.admission.enforce();
-        wiring.kmp_control.enforce();
-        wiring.kmp_in.follow(&now);
-        wiring.viewers.follow(now);
-        tokio::select! {
-            () = cancel.cancelled() => return,
-            changed = config.changed() => if changed.is_err() {
-                return;
-            },
-        }
-    }
-}
-
-fn rtmp_settings_of(config: &Config) -> RtmpServerSettings {
-    RtmpServerSettings {
-        handshake_timeout: config.rtmp.handshake_timeout.get(),
-        idle_timeout: config.rtmp.idle_timeout.get(),
-        write_timeout: config.rtmp.write_timeout.get(),
-        limits: Limits { media_bytes: config.rtmp.max_message_bytes, ..Limits::default() },
-        ..RtmpServerSettings::default()
-    }
-}
-
-fn connection_limits_of(config: &Config) -> (usize, usize) {
-    let number = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
-    (number(config.rtmp.max_connections), number(config.rtmp.max_connections_per_address))
-}
-
-/// One media thread for every two cores: the other half is the kernel's, the cameras' and the control side's.
-fn shard_count(config: &Config) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    config.media.shards.map_or((cores / 2).clamp(1, 4), usize::from)
+    let files = DirFs::open(&options.state.join("acceptance")).map_err(io::Error::other)?;
+    Acceptance::open(site, Box::new(files))
 }
 
 /// Whether a child that is ready really delivers.
@@ -414,17 +451,25 @@ fn status_source(
     move || board.status(&steward.view(), &supervisor.snapshot())
 }
 
-/// Lays the command line's addresses over every config that runs.
+/// Lays the command line's addresses over every config that runs, and has the machine's network made.
 struct Overridden<R> {
     inner: R,
     overrides: Overrides,
     capacity: Arc<Capacity>,
+    machine: Arc<machine::Desk>,
 }
 
 impl<R: Reconcile + Sync> Reconcile for Overridden<R> {
     async fn reconcile(&mut self, from: &Config, to: &Config) -> Result<(), Vec<Problem>> {
         let (from, to) = (self.overrides.apply(from), self.overrides.apply(to));
-        self.inner.reconcile(&from, &to).await
+        // What listens on an address comes after it. Also on the way back what runs is made to fit, whatever this says.
+        let network = if from.network == to.network {
+            Ok(())
+        } else {
+            self.machine.set_network(&to.network).await.map_err(|problem| vec![problem])
+        };
+        let children = self.inner.reconcile(&from, &to).await;
+        network.and(children)
     }
 
     fn admit(&self, from: &Config, to: &Config) -> Admitting {

@@ -8,6 +8,7 @@ pub use meter::{Meter, Pace};
 use crate::clock::timestamp;
 use crate::steward::View;
 use crate::supervisor::{ChildKey, RenditionKey, Snapshot};
+use crate::update::Updates;
 use crate::wiring::{Wiring, WorkerView, encoders};
 use fieldgate_hub::backlog::Keeping;
 use fieldgate_hub::{Mountpoint, StreamState};
@@ -15,7 +16,8 @@ use fieldgate_media::TrackKind;
 use fieldgate_model::config::{self, Config, Source, Span};
 use fieldgate_model::status::{
     Activity, Counters, EncoderStatus, KmpPushStatus, ListenerStatus, MountpointStatus, Notice, PushStatus,
-    SourceStatus, SpoolStatus, State, Status, StreamStatus, TrackStatus, WatchingStatus, WorkerStatus,
+    RecordingStatus, SourceStatus, SpoolStatus, State, Status, StreamStatus, TrackStatus, WatchingStatus,
+    WorkerStatus,
 };
 use fieldgate_model::{Timestamp, config::Push};
 use fieldgate_net::{KmpPush, KmpPushReport, PushPhase, PushReport, WatchedReport};
@@ -35,6 +37,8 @@ pub struct StatusBoard {
     pub started: Timestamp,
     /// What the start found.
     pub notices: Vec<Notice>,
+    /// The machine's firmware.
+    pub updates: Updates,
 }
 
 impl StatusBoard {
@@ -55,6 +59,8 @@ impl StatusBoard {
         let encoders = &self.wiring.encoders;
         notices.extend(encoders.notices());
         notices.extend(self.visits());
+        notices.extend(self.wiring.machine.notices());
+        notices.extend(self.updates.notices());
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             at: timestamp(&self.wiring.context.clock),
@@ -65,6 +71,7 @@ impl StatusBoard {
             encoder: encoders.found().map(|found| found.status()),
             capacity: self.wiring.capacity.status(),
             workers: self.workers(snapshot),
+            update: self.updates.last(),
             notices,
         }
     }
@@ -94,6 +101,10 @@ impl StatusBoard {
                 ChildKey::HttpListener { .. } => "http",
                 ChildKey::HttpsListener { .. } => "https",
                 ChildKey::KmpApi { .. } => "kmp_api",
+                ChildKey::AggregatorApi { .. } => "aggregator",
+                ChildKey::AggregatorStat { .. } => "aggregator_stat",
+                ChildKey::MeshNode => "mesh_node",
+                ChildKey::Coordinator => "coordinator",
                 _ => continue,
             };
             let listener = listeners
@@ -176,7 +187,8 @@ impl StatusBoard {
         let own = pushes.values().filter(|push| push.rendition.is_none());
         let pushed = own.map(reads).sum::<u64>()
             + renditions.values().filter(|rendition| rendition.stream.is_some()).count() as u64
-            + u64::from(watched.is_some_and(|watched| watched.is_cut));
+            + u64::from(watched.is_some_and(|watched| watched.is_cut))
+            + u64::from(self.wiring.viewers.recordings().of(name).is_some());
         MountpointStatus {
             template,
             source: self.source(name, &settings.source, mountpoint.as_deref(), snapshot),
@@ -184,6 +196,7 @@ impl StatusBoard {
             picture: self.wiring.sight.pictures.picture(name),
             players: u32::try_from(ring.subscribers.saturating_sub(pushed)).unwrap_or(u32::MAX),
             watching: watched.map(watching_status),
+            recording: self.recording(name, settings, snapshot),
             pushes,
             renditions,
             counters: Counters {
@@ -198,6 +211,31 @@ impl StatusBoard {
                     .map_or(0, |mountpoint| mountpoint.stalled_subscribers()),
             },
         }
+    }
+
+    fn recording(
+        &self,
+        name: &str,
+        settings: &config::Mountpoint,
+        snapshot: &Snapshot,
+    ) -> Option<RecordingStatus> {
+        settings.record.as_ref()?;
+        let activity =
+            snapshot.children.get(&ChildKey::Recorder(name.to_owned())).cloned().unwrap_or_default();
+        let report =
+            self.wiring.viewers.recordings().of(name).map(|shelf| shelf.report()).unwrap_or_default();
+        let time = |micros: i64| Timestamp::from_unix_millis(micros / 1_000);
+        Some(RecordingStatus {
+            activity,
+            segments: report.segments,
+            bytes: report.bytes,
+            oldest: report.oldest.map(time),
+            newest: report.newest.map(time),
+            written_bytes: report.written_bytes,
+            lost_segments: report.lost,
+            mended_files: report.mended,
+            trouble: report.trouble,
+        })
     }
 
     fn source(

@@ -2,10 +2,15 @@
 
 mod admin_plane;
 mod admission;
+mod aggregator;
 mod board;
 pub mod capacity;
+mod channels;
+mod control;
+mod coordinator;
 mod devices;
 pub mod discovery;
+mod elsewhere;
 pub mod encoders;
 mod inspector;
 mod kmp_control;
@@ -13,40 +18,53 @@ mod kmp_listen;
 mod kmp_pushes;
 mod ladder;
 mod listeners;
+mod listening;
 mod masks;
 mod mending;
+mod mesh;
 mod mountpoints;
+mod passing;
 mod pushes;
+mod recorder;
 mod renditions;
 mod sight;
 mod snapshots;
 mod sources;
 mod spools;
+mod talk;
+mod timing;
 mod transports;
 mod treatment;
 mod trials;
 mod truth;
 mod viewers;
+
 mod ways;
 
 pub use admission::Admission;
+pub use aggregator::Aggregator;
 pub use board::{Board, WorkerView};
+pub use control::Control;
+pub use coordinator::Coordinator;
 pub use devices::{Devices, Listed, list_now};
+pub use elsewhere::Others;
 pub use inspector::{InspectError, Inspecting};
 pub use kmp_control::KmpControl;
 pub use kmp_listen::KmpIn;
 pub use masks::{BODY_MAX, MaskDesk, MaskError, MaskView};
+pub use mesh::Mesh;
 pub use sight::Sight;
 pub use snapshots::{DEFAULT_WIDTH, Snapshot, SnapshotError, Snapshots, WIDTHS};
 pub use spools::keep_configured;
 pub use transports::Transports;
-pub use trials::{Trial, TrialError, TrialState, TrialStep, TrialWish, Trials};
+pub use trials::{Segments, Trial, TrialError, TrialState, TrialStep, TrialWish, Trials, segments};
 pub use truth::Watch as PictureWatch;
 pub use ways::{leg, rendition};
 
 use crate::access::Access;
 use crate::admin::api::AdminApi;
 use crate::certificate::CertificateDesk;
+use crate::machine;
 
 use crate::supervisor::{ChildContext, ChildError, ChildFuture, ChildKey, ChildSettings, Start};
 use capacity::Capacity;
@@ -99,12 +117,24 @@ pub struct Wiring {
     pub admission: Arc<Admission>,
     /// Sessions under KMP controllers.
     pub kmp_control: Arc<KmpControl>,
+    /// The aggregator that content managers see.
+    pub aggregator: Arc<Aggregator>,
+    /// The node of a mesh.
+    pub mesh: Arc<Mesh>,
+    /// The coordinator of streaming servers and encoders.
+    pub coordinator: Arc<Coordinator>,
+    /// The coordinator elsewhere, which we are a streaming server of.
+    pub control: Arc<Control>,
     /// Fulfils the admin plane; set once the steward runs, before the first child starts.
     pub admin_api: Arc<OnceLock<Arc<dyn AdminApi>>>,
     /// Who may use the admin plane.
     pub access: Arc<Access>,
     /// The admin plane's certificate.
     pub certificates: Arc<CertificateDesk>,
+    /// The machine's own network and time.
+    pub machine: Arc<machine::Desk>,
+    /// Where recordings are kept, in a folder for each mountpoint.
+    pub recordings_folder: PathBuf,
     /// A folder for the admin plane's private socket.
     pub socket_folder: PathBuf,
 }
@@ -131,6 +161,30 @@ impl Start for Wiring {
             (ChildKey::KmpApi { address, .. }, _) => {
                 let (address, key) = (*address, key.clone());
                 Box::pin(async move { wiring.kmp_api(key, address, context).await })
+            }
+            (ChildKey::AggregatorApi { address, .. }, _) => {
+                let (address, key) = (*address, key.clone());
+                Box::pin(async move { wiring.aggregator_api(key, address, context).await })
+            }
+            (ChildKey::AggregatorStat { address, .. }, _) => {
+                let (address, key) = (*address, key.clone());
+                Box::pin(async move { wiring.aggregator_stat(key, address, context).await })
+            }
+            (ChildKey::AggregatorCms, ChildSettings::AggregatorCms(cms)) => {
+                let cms = cms.as_ref().clone();
+                Box::pin(async move { wiring.aggregator_cms(cms, context).await })
+            }
+            (ChildKey::MeshNode, ChildSettings::MeshNode(settings, port)) => {
+                let (settings, port) = (settings.as_ref().clone(), *port);
+                Box::pin(async move { wiring.mesh_node(settings, port, context).await })
+            }
+            (ChildKey::Coordinator, ChildSettings::Coordinator(settings, port)) => {
+                let (settings, port) = (settings.as_ref().clone(), *port);
+                Box::pin(async move { wiring.coordinate(settings, port, context).await })
+            }
+            (ChildKey::Control, ChildSettings::Control(settings, port, has_own)) => {
+                let (settings, port, has_own) = (settings.as_ref().clone(), *port, *has_own);
+                Box::pin(async move { wiring.control(settings, port, has_own, context).await })
             }
             (ChildKey::KmpListener { address, .. }, _) => {
                 let (address, key) = (*address, key.clone());
@@ -162,6 +216,10 @@ impl Start for Wiring {
             (ChildKey::Rendition(rendition), ChildSettings::Rendition(made, _, handling)) => {
                 let (rendition, made, handling) = (rendition.clone(), *made, handling.clone());
                 Box::pin(async move { wiring.rendition(rendition, made, *handling, context).await })
+            }
+            (ChildKey::Recorder(name), ChildSettings::Recorder(record, _)) => {
+                let (name, record) = (name.clone(), record.clone());
+                Box::pin(async move { wiring.recorder(name, record, context).await })
             }
             (ChildKey::Push { mountpoint, .. }, ChildSettings::Push(push, _)) => {
                 let (key, name, push) = (key.clone(), mountpoint.clone(), push.as_ref().clone());

@@ -8,16 +8,24 @@ use std::fmt::Write as _;
 const PLACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
 
 /// Parts in the order in which one meets them; parts of the schema that are not named here are one-line types.
-const PARTS: [(&str, &str); 25] = [
+const PARTS: [(&str, &str); 47] = [
     ("Rtmp", "`rtmp`"),
     ("RtmpTls", "`rtmp.tls`"),
     ("Kmp", "`kmp`"),
     ("KmpTls", "`kmp.tls`"),
     ("KmpChannel", "`kmp.channels.CHANNEL_ID`"),
     ("Admin", "`admin`"),
+    ("MachineNetwork", "`network`"),
+    ("Link", "`network.links.NAME`"),
+    ("Wifi", "`network.links.NAME.wifi`"),
+    ("MachineTime", "`time`"),
+    ("Update", "`update`"),
+    ("WantedFirmware", "`update.wanted`"),
     ("Media", "`media`"),
     ("Limits", "`limits`"),
     ("Discovery", "`discovery`"),
+    ("Events", "`events`"),
+    ("Webhook", "`events.webhooks.NAME`"),
     ("Mountpoint", "`mountpoints.NAME`"),
     ("Video", "`mountpoints.NAME.video`"),
     ("Overlay", "`mountpoints.NAME.video.overlay`"),
@@ -26,6 +34,7 @@ const PARTS: [(&str, &str); 25] = [
     ("Truth", "`mountpoints.NAME.truth`"),
     ("Mend", "`mountpoints.NAME.truth.mend`"),
     ("Play", "`mountpoints.NAME.play`"),
+    ("Record", "`mountpoints.NAME.record`"),
     ("Push", "`mountpoints.NAME.push[]`"),
     ("Accepts", "`mountpoints.NAME.push[].accepts`"),
     ("Spool", "`mountpoints.NAME.push[].spool`"),
@@ -34,15 +43,31 @@ const PARTS: [(&str, &str); 25] = [
     ("KmpApplication", "`compat.kmp.applications.NAME`"),
     ("KmpHeader", "`compat.kmp.applications.NAME.add_header[]`"),
     ("KmpControlApi", "`compat.kmp.api`"),
+    ("Aggregator", "`compat.aggregator`"),
+    ("AggregatorCms", "`compat.aggregator.cms`"),
+    ("AggregatorCamera", "`compat.aggregator.cameras.NAME`"),
+    ("MeshNode", "`compat.node`"),
+    ("Coordinator", "`compat.coordinator`"),
+    ("CoordinatorTls", "`compat.coordinator.tls`"),
+    ("CoordinatorCall", "`compat.coordinator.key_verification`, `compat.coordinator.events`"),
+    ("Control", "`compat.control`"),
+    ("ControlCamera", "`compat.control.cameras.CHANNEL`"),
+    ("CoordinatorCommands", "`compat.coordinator.commands`"),
+    ("Fleet", "`fleet`"),
+    ("FleetMqtt", "`fleet.mqtt`"),
+    ("FleetPull", "`fleet.pull`"),
 ];
 
 /// Values that stand for themselves.
-const TYPES: [&str; 12] = [
+const TYPES: [&str; 16] = [
+    "NodeRole",
+    "EventKind",
     "Span",
     "Secret",
     "SecretUrl",
     "Network",
     "Address",
+    "LinkAddress",
     "RtspTransport",
     "V4l2Format",
     "VideoCodec",
@@ -50,6 +75,7 @@ const TYPES: [&str; 12] = [
     "PictureFault",
     "VideoMode",
     "AudioMode",
+    "CameraType",
 ];
 
 const OPENING: &str = "# Configuration

@@ -52,16 +52,17 @@ export function whenLoggedOut(listener) {
  *
  * @param {string} method
  * @param {string} path
- * @param {{body?: unknown, etag?: string, quiet?: boolean}} [more]
+ * @param {{body?: unknown, bytes?: Blob, etag?: string, quiet?: boolean}} [more] `bytes` go as they are
  * @returns {Promise<{status: number, body: any, etag: string}>}
  */
 export async function ask(method, path, more = {}) {
   /** @type {Record<string, string>} */
   const headers = {};
   if (more.body !== undefined) headers["content-type"] = "application/json";
+  if (more.bytes) headers["content-type"] = "application/octet-stream";
   if (method !== "GET" && csrf) headers["x-csrf-token"] = csrf;
   if (more.etag) headers["if-match"] = more.etag;
-  const body = more.body === undefined ? undefined : JSON.stringify(more.body);
+  const body = more.bytes ?? (more.body === undefined ? undefined : JSON.stringify(more.body));
   /** @type {Response} */
   let answer;
   try {

@@ -4,15 +4,20 @@ import { ask, get, useSession, whenLoggedOut } from "./api.js";
 import { addByHandScreen, addScreen } from "./add.js";
 import { cameraScreen } from "./camera.js";
 import { camerasScreen } from "./cameras.js";
-import { changeSheet, goOn } from "./change.js";
+import { changeSheet, goOn, offer } from "./change.js";
 import { claimScreen, signInScreen } from "./door.js";
 import { fill, h, problem, region } from "./dom.js";
+import { certificateScreen, certificatesScreen } from "./certificate.js";
+import { forgetSamples, keepSample } from "./chart.js";
+import { eventsScreen } from "./events.js";
 import { helpScreen } from "./help.js";
+import { networkScreen } from "./network.js";
 import { peopleScreen } from "./people.js";
 import { siteScreen } from "./site.js";
 import { follow, lastHeard, start, stop } from "./store.js";
 import { texts } from "./texts.js";
 import { trialScreen } from "./trial.js";
+import { updatesScreen } from "./updates.js";
 import { addUpstreamScreen, upstreamsScreen } from "./upstreams.js";
 import { overall, shape, span } from "./words.js";
 
@@ -44,6 +49,11 @@ const SCREENS = [
   [/^upstreams\/add$/, addUpstreamScreen, "upstreams", "installer"],
   [/^upstreams\/test\/([^/]+)\/([^/]+)$/, trialScreen, "upstreams", "installer"],
   [/^site$/, siteScreen, "site", "operator"],
+  [/^site\/network$/, networkScreen, "site", "operator"],
+  [/^site\/updates$/, updatesScreen, "site", "operator"],
+  [/^site\/events$/, eventsScreen, "site", "operator"],
+  [/^site\/certificate$/, certificatesScreen, "site", "operator"],
+  [/^site\/certificate\/([^/]+)$/, certificateScreen, "site", "operator"],
   [/^site\/history$/, helpScreen, "site", "admin"],
   [/^people$/, peopleScreen, "people", "viewer"],
 ];
@@ -82,6 +92,7 @@ function enter(entered) {
 function askToSignIn(ended) {
   session = null;
   useSession(null);
+  forgetSamples();
   stop();
   leave();
   document.body.classList.remove("inside");
@@ -110,7 +121,11 @@ function drawFrame() {
   const lostNote = h("div", { role: "alert" });
   unfollow();
   unfollow = follow((status, lost) => {
-    if (status) state.show(overall(status));
+    if (status) {
+      keepSample(status);
+      state.show(overall(status));
+      if (session) offer(status, RANK[session.role] >= RANK.installer);
+    }
     fill(lostNote, lost ? h("div", { class: "note wait" }, h("p", null, h("strong", null, texts.lost)), h("p", null, texts.lostSince(span((Date.now() - lastHeard()) / 1000)))) : null);
   });
   const top = h("header", { class: "top" }, h("a", { class: "name", href: "#/cameras" }, location.hostname), state);

@@ -1,9 +1,10 @@
 // One camera: its picture large, what is true of it, what happens to it, where it goes, and its last day.
 
-import { get } from "./api.js";
+import { get, post } from "./api.js";
 import { barKey, dayBar, lastDay } from "./bar.js";
 import { rtmpAddress, withLogin } from "./add.js";
 import { change, say } from "./change.js";
+import { chartsOf } from "./chart.js";
 import { field, fill, form, h, problem, region } from "./dom.js";
 import { livePicture } from "./picture.js";
 import { lastStatus } from "./store.js";
@@ -28,6 +29,7 @@ export async function cameraScreen(place) {
   const goes = pushList(name, mayChange);
   const plan = h("div", null);
   const day = h("div", null);
+  const charts = h("div", null);
   const gone = h("div", { class: "note bad", hidden: true }, h("p", null, texts.camera.gone));
   let wasThere = false;
   place.onStatus((status) => {
@@ -42,6 +44,7 @@ export async function cameraScreen(place) {
     fill(told, note(health, status.at), step ? h("p", { class: "quiet" }, `${texts.camera.ladder} ${step}`) : null);
     facts.show(factsOf(mountpoint, status.at));
     goes.show({ pushes: mountpoint.pushes, now: status.at });
+    fill(charts, chartsOf(name));
   });
   if (seesWhere) void drawPlan(plan, name);
   if (seesWhere) void drawDay(day, name);
@@ -64,7 +67,7 @@ export async function cameraScreen(place) {
     h("div", { class: "row spread" }, h("h1", null, name), head),
     gone,
     told,
-    h("div", { class: "columns" }, h("div", null, picture, h("p", { class: "quiet small" }, texts.camera.live), facts), h("div", null, seesWhere ? where : null, mayChange ? await more(name) : null)),
+    h("div", { class: "columns" }, h("div", null, picture, h("p", { class: "quiet small" }, texts.camera.live), facts, h("h2", null, texts.camera.charts), charts), h("div", null, seesWhere ? where : null, mayChange ? await more(name) : null)),
   );
 }
 
@@ -170,6 +173,18 @@ async function more(name) {
     });
     password.input.value = "";
   });
+  const said = h("div", { role: "alert" });
+  const again = h("button", { type: "button", class: "wide", onclick: async () => {
+    fill(said);
+    again.disabled = true;
+    try {
+      await post(`/api/v1/mountpoints/${encodeURIComponent(name)}/restart`);
+      say("good", texts.camera.restarted(name));
+    } catch (error) {
+      fill(said, problem(error));
+    }
+    again.disabled = false;
+  } }, texts.camera.restart);
   const asks = h("div", { hidden: true, class: "note bad" }, h("p", null, texts.camera.removeAsk(name)));
   const removal = form({ button: texts.camera.removeYes(name), busy: texts.camera.removing }, [], async () => {
     await change((now) => {
@@ -190,6 +205,8 @@ async function more(name) {
     h("p", { class: "label" }, texts.camera.play),
     h("p", null, rtmpAddress(name)),
     isRtsp ? [h("h3", null, texts.camera.newPassword), relogin] : null,
+    h("div", { class: "row" }, again),
+    said,
     ask,
     asks,
   );

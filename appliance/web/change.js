@@ -1,7 +1,7 @@
 // Changes of the config. One that touches what runs is only tried: this page then shows when it goes back by itself, and
 // confirms it over a new connection, as each of its requests has one of its own.
 
-import { Refused, Unreachable, ask } from "./api.js";
+import { Refused, Unreachable, ask, sentence } from "./api.js";
 import { fill, h } from "./dom.js";
 import { lastStatus, refresh } from "./store.js";
 import { texts } from "./texts.js";
@@ -13,6 +13,10 @@ const EVERY = 1500;
 
 const sheet = h("div", { class: "sheet", role: "status" });
 let watching = false;
+/** A change of this page is on its way: it sees to it itself. */
+let sending = false;
+/** The change of somebody else, or of this person at another address, that is offered for keeping now. */
+let offered = "";
 
 /** Where a change under way, and what can be undone, is shown. */
 export const changeSheet = () => sheet;
@@ -24,6 +28,16 @@ export const changeSheet = () => sheet;
  * @param {(config: any) => void} edit
  */
 export async function change(edit) {
+  sending = true;
+  try {
+    await send(edit);
+  } finally {
+    sending = false;
+  }
+}
+
+/** @param {(config: any) => void} edit */
+async function send(edit) {
   for (let tries = 0; ; tries += 1) {
     const { body: config, etag } = await ask("GET", "/api/v1/config");
     edit(config);
@@ -58,12 +72,44 @@ export function goOn() {
 }
 
 /**
+ * A change that is being tried and that this page has not made: whoever sees it may keep it. Never by itself, as he may
+ * only have come to look.
+ *
+ * @param {import("./types.js").Status} status
+ * @param {boolean} mayChange
+ */
+export function offer(status, mayChange) {
+  const pending = status.config.phase === "awaiting_confirm" ? status.config.pending : undefined;
+  if (watching || sending || !mayChange) return;
+  if (!pending) {
+    if (offered) fill(sheet);
+    offered = "";
+    return;
+  }
+  const left = Math.max(0, Math.ceil((Date.parse(pending.deadline) - Date.parse(status.at)) / 1000));
+  const text = texts.change.offered(pending.by, left);
+  if (offered) {
+    const said = sheet.querySelector("#offered");
+    if (said) said.textContent = text;
+    return;
+  }
+  offered = pending.deadline;
+  const revision = status.config.revision + 1;
+  const keep = () => {
+    offered = "";
+    seeThrough({ revision, until: Date.now() + left * 1000 }).catch((error) => say("bad", error instanceof Error ? error.message : String(error)));
+  };
+  fill(sheet, h("div", { class: "note wait" }, h("p", { id: "offered" }, text), h("div", { class: "row" }, h("button", { type: "button", class: "main", onclick: keep }, texts.change.keep))));
+}
+
+/**
  * Confirms until the change is kept or gone.
  *
  * @param {Pending} pending
  */
 async function seeThrough(pending) {
   watching = true;
+  offered = "";
   sessionStorage.setItem(KEY, JSON.stringify(pending));
   let waitsFor = /** @type {string[]} */ ([]);
   const show = () => {
@@ -75,7 +121,7 @@ async function seeThrough(pending) {
   const ticking = setInterval(show, 1000);
   try {
     for (;;) {
-      const answer = await confirm();
+      const answer = await confirm(pending.revision);
       if (answer === "kept") {
         say("good", texts.change.kept);
         return;
@@ -96,8 +142,11 @@ async function seeThrough(pending) {
   }
 }
 
-/** @returns {Promise<"kept" | "gone" | string[]>} or what is not healthy again yet. */
-async function confirm() {
+/**
+ * @param {number} revision what the change has once it is kept
+ * @returns {Promise<"kept" | "gone" | string[]>} or what is not healthy again yet.
+ */
+async function confirm(revision) {
   try {
     const answer = await ask("POST", "/api/v1/config/confirm", { quiet: true });
     return answer.body?.state === "awaiting_confirm" ? (answer.body.unhealthy ?? []) : "kept";
@@ -109,13 +158,13 @@ async function confirm() {
   await refresh();
   const config = lastStatus()?.config;
   if (config?.phase === "awaiting_confirm" || config?.phase === "applying") return [];
-  return config?.rolled_back ? "gone" : "kept";
+  return config && config.revision < revision ? "gone" : "kept";
 }
 
 async function whyUndone() {
   await refresh();
   const causes = lastStatus()?.config.rolled_back?.causes ?? [];
-  return [texts.change.back, ...causes.map((it) => [it.path, it.problem].filter(Boolean).join(": "))].join(" ");
+  return [texts.change.back, ...causes.map((it) => sentence([it.path, it.problem].filter(Boolean).join(": ")))].join(" ");
 }
 
 /** "source gate" is the camera gate. @param {string} part */

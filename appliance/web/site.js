@@ -1,7 +1,8 @@
 // The gateway itself: what somebody should look at, its version, clock and addresses.
 
-import { sentence } from "./api.js";
-import { h, region } from "./dom.js";
+import { post, sentence } from "./api.js";
+import { uplinkChart } from "./chart.js";
+import { fill, form, h, region } from "./dom.js";
 import { lastHeard } from "./store.js";
 import { texts } from "./texts.js";
 import { noticesOf, since, span } from "./words.js";
@@ -22,6 +23,7 @@ export function siteScreen(place) {
     return [back, ...notices.map((notice) => h("div", { class: "note wait" }, h("p", null, sentence(notice.text))))];
   });
   const facts = region(h("dl", { class: "facts" }), (/** @type {[string, string][]} */ all) => all.map(([term, value]) => h("div", { class: value.length > 18 ? "long" : false }, h("dt", null, term), h("dd", null, value))));
+  const line = h("div", null);
   const clock = region(h("div", null), (/** @type {string} */ off) => (off ? h("div", { class: "note wait" }, h("p", null, words.clockOff(off))) : null));
   place.onStatus((status) => {
     const undone = status.config.rolled_back ?? null;
@@ -33,10 +35,12 @@ export function siteScreen(place) {
       [words.revision, words.revisionText(status.config.revision, status.config.changed_by || "-")],
       [words.listens, listens.join(", ")],
     ]);
+    fill(line, uplinkChart() ?? h("p", { class: "quiet" }, words.uplinkNone));
     const off = Math.abs(Date.parse(status.at) - lastHeard()) / 1000;
     clock.show(off > CLOCKS_AGREE ? span(off) : "");
   });
   const isAdmin = place.session.role === "admin";
+  const mayRestart = isAdmin || place.session.role === "installer";
   return h(
     "div",
     null,
@@ -46,8 +50,39 @@ export function siteScreen(place) {
     look,
     h("h2", null, words.gateway),
     facts,
-    isAdmin ? h("div", { class: "row" }, h("a", { class: "button", href: "#/site/history" }, words.help)) : null,
+    h(
+      "div",
+      { class: "row" },
+      h("a", { class: "button", href: "#/site/network" }, words.network),
+      h("a", { class: "button", href: "#/site/updates" }, words.updates),
+      h("a", { class: "button", href: "#/site/events" }, words.events),
+      isAdmin ? h("a", { class: "button", href: "#/site/history" }, words.help) : null,
+    ),
+    h("h2", null, words.certificate),
+    h("p", null, words.certificateWhy),
+    h("div", { class: "row" }, h("a", { class: "button main", href: "#/site/certificate" }, words.certificate)),
+    h("h2", null, words.uplink),
+    line,
+    mayRestart ? restartPart() : null,
     h("h2", null, words.numbers),
     h("p", null, ...["/api/v1/status", "/api/v1/config", "/metrics"].flatMap((path) => [h("a", { href: path }, path), " "])),
   );
+}
+
+/** It cannot be undone, so it asks once. */
+function restartPart() {
+  const told = h("div", { role: "status" });
+  const asks = h("div", { hidden: true, class: "note wait" }, h("p", null, words.restartAsk));
+  asks.append(
+    form({ button: words.restartYes, busy: words.restarting }, [], async () => {
+      await post("/api/v1/restart");
+      asks.hidden = true;
+      fill(told, h("div", { class: "note wait" }, h("p", null, words.restarted)));
+    }),
+  );
+  const ask = h("button", { type: "button", class: "wide", onclick: () => {
+    asks.hidden = !asks.hidden;
+    asks.querySelector("button")?.focus();
+  } }, words.restart);
+  return h("div", { class: "narrow" }, ask, asks, told);
 }

@@ -59,6 +59,16 @@ export interface Camera {
 }
 export interface Discovery { search: { searching: boolean; interfaces: { name: string; address: string }[]; problems: string[] }; cameras: Camera[] }
 
+export interface NetworkLink { carrier?: boolean; mac?: string; speed_mbit?: number; wifi: boolean; addresses: string[] }
+export interface Network {
+  hostname: string;
+  links: Record<string, NetworkLink>;
+  routes: { link: string; gateway?: string; metric: number }[];
+  dns: string[];
+  config: { state: "untouched" | "applied" | "failed"; cause?: string };
+}
+export interface LinkSetting { dhcp: boolean; addresses: string[]; gateway?: string; dns: string[]; wifi?: { ssid: string; psk?: unknown; hidden: boolean } }
+
 export interface LedgerEntry { mountpoint: string; upstream: string; track?: string; state: string; from: string; to: string; frames: number; cause?: string }
 export interface User { name: string; role: Session["role"]; mountpoints?: string[] }
 export interface AuditEntry { id: number; at: string; who: string; from: string; what: string; result: string; [more: string]: unknown }
@@ -68,3 +78,32 @@ export interface Trial { id: string; url: string; state: "running" | "passed" | 
 
 export type Level = "good" | "wait" | "bad" | "off";
 export interface Health { level: Level; word: string; what?: string; since?: string; advice?: string; until?: string }
+
+export interface Happening { id: number; at: string; event: string; mountpoint?: string; upstream?: string; text: string; lost_seconds?: number; cause?: string }
+export interface Check { check: string; verdict: "passed" | "failed" | "not_measured"; found: string; remedy?: string }
+export interface Certificate {
+  gateway: string;
+  version: string;
+  config_revision: number;
+  by: string;
+  begun: string;
+  ended: string;
+  soak_seconds: number;
+  verdict: Check["verdict"];
+  cameras: { mountpoint: string; kind: string; described?: string; checks: Check[] }[];
+  upstreams: { mountpoint: string; upstream: string; url: string; checks: Check[] }[];
+  uplink: Check[];
+}
+export interface Survey { id: string; phase: "line" | "soak" | "done"; begun: string; ends: string; certificate?: Certificate }
+
+export type UpdatePhase = "installing" | "installed" | "trial" | "good" | "failed" | "refused";
+export interface FirmwareUpload { size?: number; received: number; complete: boolean; label: string; by: string }
+export interface Update {
+  available: boolean;
+  cause?: string;
+  firmware?: { compatible: string; version?: string; booted: string; operation: string; percent: number; slots: { name: string; booted: boolean; state: string; version?: string }[] };
+  upload?: FirmwareUpload;
+  last?: { version: string; from: string; phase: UpdatePhase; reason?: string; by: string; at: string };
+  missing: string[];
+  fetch_failed?: string;
+}

@@ -89,6 +89,9 @@ pub(super) struct Book {
     /// The code that claims the gateway; none once it is claimed. Kept as it is, as it must be shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     claim: Option<String>,
+    /// Whether the fleet has it: claimed without any user.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    of_fleet: bool,
     pub(super) users: BTreeMap<String, User>,
     /// By id.
     pub(super) tokens: BTreeMap<String, Token>,
@@ -104,6 +107,7 @@ impl Book {
             schema: SCHEMA,
             revision: 0,
             claim: Some(code),
+            of_fleet: false,
             users: BTreeMap::new(),
             tokens: BTreeMap::new(),
             reset: None,
@@ -114,7 +118,9 @@ impl Book {
     pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
         let book: Book = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         match book.schema {
-            SCHEMA if book.claim.is_none() && book.admins() == 0 => Err("it names no admin".to_owned()),
+            SCHEMA if book.claim.is_none() && book.admins() == 0 && !book.of_fleet => {
+                Err("it names no admin".to_owned())
+            }
             SCHEMA => Ok(book),
             other => Err(format!("it has schema {other}, this build reads {SCHEMA}")),
         }
@@ -133,6 +139,13 @@ impl Book {
         let expected = self.claim.as_deref().map(normal_code).unwrap_or_default();
         let typed = normal_code(typed);
         !expected.is_empty() && bool::from(typed.as_bytes().ct_eq(expected.as_bytes()))
+    }
+
+    /// Leaves it to the fleet, if nobody has claimed it: the code claims it no more.
+    pub(super) fn leave_to_fleet(&mut self) {
+        if self.claim.take().is_some() {
+            self.of_fleet = true;
+        }
     }
 
     /// Makes the claimer the first admin and forgets the code.

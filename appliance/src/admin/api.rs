@@ -5,14 +5,21 @@
 
 use super::discovery::CameraApi;
 pub use super::plan::Planner;
+use crate::acceptance::Acceptance;
 use crate::certificate::CertificateDesk;
+use crate::fleet::{Fleet, Pushed, TakeError, Way};
+use crate::logging::Tail;
+use crate::machine::{self, Facts, State, TimeFacts};
 use crate::plan::Answer as PlanAnswer;
+use crate::recorder::Recorder;
 use crate::steward::{Answer, Applied, ChangeError, Edit, Proof, Request, StewardHandle};
 use crate::store::{Confirmed, History};
+use crate::update::{InstallWish, UpdateError, Updates};
 use crate::wiring::{Devices, InspectError, Listed, MaskDesk, Snapshot, SnapshotError, Snapshots, Trials};
 use fieldgate_hub::Pulses;
 use fieldgate_model::config::{Problem, schema, validate_on};
 use fieldgate_model::{Config, Status};
+use fieldgate_net::{Recordings, Shelf};
 use fieldgate_spool::{Answer as LedgerAnswer, Ledger, Query as LedgerQuery};
 use serde::Serialize;
 use std::sync::Arc;
@@ -121,6 +128,26 @@ pub trait AdminApi: Send + Sync + 'static {
     fn trials(&self) -> Option<&Trials> {
         None
     }
+    /// What happened; none while the gateway starts.
+    fn recorder(&self) -> Option<&Arc<Recorder>> {
+        None
+    }
+    /// Surveys of the site, where they can be made.
+    fn acceptance(&self) -> Option<&Acceptance> {
+        None
+    }
+    /// Has a mountpoint's source begin anew. False: there is none of this name.
+    fn restart_source(&self, _mountpoint: &str) -> bool {
+        false
+    }
+    /// Ends the program, to be started anew by the system. False: nobody would start it.
+    fn restart(&self) -> bool {
+        false
+    }
+    /// The last lines of the log, where they are kept.
+    fn log(&self) -> Option<&Tail> {
+        None
+    }
     /// The privacy masks; none while the gateway starts.
     fn masks(&self) -> Option<&MaskDesk> {
         None
@@ -128,6 +155,28 @@ pub trait AdminApi: Send + Sync + 'static {
     /// The certificate that this plane shows; none while the gateway starts.
     fn certificates(&self) -> Option<&CertificateDesk> {
         None
+    }
+    /// What is kept of a mountpoint's stream on disk, where it is recorded.
+    fn recordings(&self, _mountpoint: &str) -> Option<Arc<Shelf>> {
+        None
+    }
+    /// What the fleet manager wished; none while the gateway starts.
+    fn fleet(&self) -> Option<&Fleet> {
+        None
+    }
+    /// Hands a bundle in; none if it has not got far within [`PATIENCE`], and goes on.
+    fn push_bundle(&self, text: String, by: &str) -> Result<Option<Pushed>, TakeError> {
+        let (_, _) = (text, by);
+        Err(TakeError::Busy)
+    }
+    /// The machine's firmware; none while the gateway starts.
+    fn updates(&self) -> Option<&Updates> {
+        None
+    }
+    /// Has the bundle that waits installed. May wait, within [`PATIENCE`].
+    fn install_update(&self, wish: InstallWish, by: &str) -> Result<(), UpdateError> {
+        let (_, _) = (wish, by);
+        Err(UpdateError::NoUpload)
     }
     /// What became of what was sent to upstreams.
     fn ledger(&self, query: &LedgerQuery) -> LedgerAnswer;
@@ -137,11 +186,32 @@ pub trait AdminApi: Send + Sync + 'static {
     }
     /// The local capture devices.
     fn devices(&self) -> Vec<Listed>;
+    /// The machine's network, as it is.
+    fn network(&self) -> Facts {
+        Facts::now(State::Untouched, Vec::new())
+    }
+    /// The machine's time, as it is.
+    fn time(&self) -> TimeFacts {
+        TimeFacts::at(self.status().at, State::Untouched)
+    }
     /// The newest picture of a mountpoint, and its age. May wait, within [`SNAPSHOT_PATIENCE`].
     fn snapshot(&self, name: &str, width: u32) -> Result<(Snapshot, Duration), SnapshotError> {
         let _ = width;
         Err(SnapshotError::Unknown(name.to_owned()))
     }
+    /// The first picture of a recorded segment. May wait, within [`SNAPSHOT_PATIENCE`].
+    fn preview(&self, name: &str, number: u64, width: u32) -> Result<Snapshot, SnapshotError> {
+        let (_, _) = (number, width);
+        Err(SnapshotError::Unknown(name.to_owned()))
+    }
+}
+
+/// Ways to begin anew.
+pub trait Restarts: Send + Sync + 'static {
+    /// Has a mountpoint's source begin anew. False: there is none of this name. Never waits.
+    fn source(&self, mountpoint: &str) -> bool;
+    /// Ends the program, to be started anew by the system. False: nobody would start it. Never waits.
+    fn program(&self) -> bool;
 }
 
 /// The gateway itself.
@@ -154,9 +224,17 @@ pub struct Gateway<S> {
     cameras: Option<Arc<dyn CameraApi>>,
     devices: Arc<Devices>,
     snapshots: Option<Arc<Snapshots>>,
+    recordings: Recordings,
     masks: Arc<MaskDesk>,
-    trials: Option<Trials>,
+    trials: Option<Arc<Trials>>,
     certificates: Option<Arc<CertificateDesk>>,
+    machine: Option<Arc<machine::Desk>>,
+    recorder: Option<Arc<Recorder>>,
+    log: Option<Tail>,
+    acceptance: Option<Acceptance>,
+    restarts: Option<Box<dyn Restarts>>,
+    fleet: Option<Fleet>,
+    updates: Option<Updates>,
     runtime: Handle,
 }
 
@@ -185,8 +263,16 @@ where
             masks,
             cameras,
             snapshots,
+            recordings: Recordings::default(),
             trials: None,
             certificates,
+            machine: None,
+            recorder: None,
+            log: None,
+            acceptance: None,
+            restarts: None,
+            fleet: None,
+            updates: None,
             runtime,
         }
     }
@@ -200,14 +286,62 @@ where
 
     /// With tests of upstreams.
     #[must_use]
-    pub fn with_trials(self, trials: Trials) -> Self {
+    pub fn with_trials(self, trials: Arc<Trials>) -> Self {
         Gateway { trials: Some(trials), ..self }
+    }
+
+    /// With what happened.
+    #[must_use]
+    pub fn with_recorder(self, recorder: Arc<Recorder>) -> Self {
+        Gateway { recorder: Some(recorder), ..self }
+    }
+
+    /// With surveys of the site.
+    #[must_use]
+    pub fn with_acceptance(self, acceptance: Acceptance) -> Self {
+        Gateway { acceptance: Some(acceptance), ..self }
+    }
+
+    /// With ways to begin anew.
+    #[must_use]
+    pub fn with_restarts(self, restarts: Box<dyn Restarts>) -> Self {
+        Gateway { restarts: Some(restarts), ..self }
+    }
+
+    /// With the last lines of the log.
+    #[must_use]
+    pub fn with_log(self, log: Tail) -> Self {
+        Gateway { log: Some(log), ..self }
+    }
+
+    /// With a fleet manager.
+    #[must_use]
+    pub fn with_fleet(self, fleet: Fleet) -> Self {
+        Gateway { fleet: Some(fleet), ..self }
+    }
+
+    /// With the machine's firmware.
+    #[must_use]
+    pub fn with_updates(self, updates: Updates) -> Self {
+        Gateway { updates: Some(updates), ..self }
+    }
+
+    /// With the machine's own network and time.
+    #[must_use]
+    pub fn with_machine(self, machine: Arc<machine::Desk>) -> Self {
+        Gateway { machine: Some(machine), ..self }
     }
 
     /// With a certificate of its own.
     #[must_use]
     pub fn with_certificates(self, certificates: Arc<CertificateDesk>) -> Self {
         Gateway { certificates: Some(certificates), ..self }
+    }
+
+    /// With what is recorded.
+    #[must_use]
+    pub fn with_recordings(self, recordings: Recordings) -> Self {
+        Gateway { recordings, ..self }
     }
 
     /// With pictures of what the mountpoints show.
@@ -318,7 +452,27 @@ where
     }
 
     fn trials(&self) -> Option<&Trials> {
-        self.trials.as_ref()
+        self.trials.as_deref()
+    }
+
+    fn recorder(&self) -> Option<&Arc<Recorder>> {
+        self.recorder.as_ref()
+    }
+
+    fn acceptance(&self) -> Option<&Acceptance> {
+        self.acceptance.as_ref()
+    }
+
+    fn restart_source(&self, mountpoint: &str) -> bool {
+        self.restarts.as_ref().is_some_and(|restarts| restarts.source(mountpoint))
+    }
+
+    fn restart(&self) -> bool {
+        self.restarts.as_ref().is_some_and(|restarts| restarts.program())
+    }
+
+    fn log(&self) -> Option<&Tail> {
+        self.log.as_ref()
     }
 
     fn masks(&self) -> Option<&MaskDesk> {
@@ -327,6 +481,25 @@ where
 
     fn certificates(&self) -> Option<&CertificateDesk> {
         self.certificates.as_deref()
+    }
+
+    fn fleet(&self) -> Option<&Fleet> {
+        self.fleet.as_ref()
+    }
+
+    fn push_bundle(&self, text: String, by: &str) -> Result<Option<Pushed>, TakeError> {
+        let fleet = self.fleet.as_ref().ok_or(TakeError::Busy)?;
+        let taken = async { timeout(PATIENCE, fleet.take(text, Way::Http, by)).await };
+        self.runtime.block_on(taken).map_or(Ok(None), |taken| taken.map(Some))
+    }
+
+    fn updates(&self) -> Option<&Updates> {
+        self.updates.as_ref()
+    }
+
+    fn install_update(&self, wish: InstallWish, by: &str) -> Result<(), UpdateError> {
+        let updates = self.updates.as_ref().ok_or(UpdateError::NoUpload)?;
+        updates.install_from(&self.runtime, wish, &self.status(), by)
     }
 
     fn ledger(&self, query: &LedgerQuery) -> LedgerAnswer {
@@ -341,6 +514,21 @@ where
         self.devices.list()
     }
 
+    fn network(&self) -> Facts {
+        let announced = self.certificates.as_ref().map(|desk| desk.local_name().announced());
+        let state = self.machine.as_ref().map(|machine| machine.states().0).unwrap_or_default();
+        Facts::now(state, announced.unwrap_or_default())
+    }
+
+    fn time(&self) -> TimeFacts {
+        let state = self.machine.as_ref().map(|machine| machine.states().1).unwrap_or_default();
+        TimeFacts::at(self.status().at, state)
+    }
+
+    fn recordings(&self, mountpoint: &str) -> Option<Arc<Shelf>> {
+        self.recordings.of(mountpoint)
+    }
+
     fn snapshot(&self, name: &str, width: u32) -> Result<(Snapshot, Duration), SnapshotError> {
         let snapshots = self.snapshots.as_ref().ok_or_else(|| SnapshotError::Unknown(name.to_owned()))?;
         let made = async { timeout(SNAPSHOT_PATIENCE, snapshots.get(name, width)).await };
@@ -348,6 +536,19 @@ where
         let snapshot = self.runtime.block_on(made).map_err(late)??;
         let age = Instant::now().saturating_duration_since(snapshot.at);
         Ok((snapshot, age))
+    }
+
+    fn preview(&self, name: &str, number: u64, width: u32) -> Result<Snapshot, SnapshotError> {
+        let unknown = || SnapshotError::Unknown(name.to_owned());
+        let snapshots = self.snapshots.as_ref().ok_or_else(unknown)?;
+        let shelf = self.recordings.of(name).ok_or_else(unknown)?;
+        let valid = shelf.valid();
+        let made =
+            async { timeout(SNAPSHOT_PATIENCE, snapshots.of_recording(name, &shelf, number, width)).await };
+        let late = |_| SnapshotError::Undecoded(InspectError::Busy);
+        let made = self.runtime.block_on(made).map_err(late)??;
+        // A mask that was added meanwhile has deleted what this shows.
+        if valid.is_cancelled() { Err(SnapshotError::NotKept) } else { Ok(made) }
     }
 }
 

@@ -14,8 +14,8 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -24,8 +24,8 @@ use tracing::{debug, error, info, warn};
 
 /// Threads that answer requests.
 pub(super) const HANDLER_THREADS: usize = 4;
-/// How long an idle thread waits before it looks whether it was retired.
-const LOOK_UP: Duration = Duration::from_millis(250);
+/// How long an idle thread waits; whoever retires it wakes it.
+const LOOK_UP: Duration = Duration::from_secs(60);
 /// The front admits less; this guards against its mistakes.
 const MAX_BODY_LEN: u64 = 8 << 20;
 
@@ -53,6 +53,8 @@ pub(super) struct Handlers {
 /// One generation of the server. Retired when dropped; its threads end once they are free.
 pub(super) struct Backend {
     path: PathBuf,
+    /// Gone with the last of its threads.
+    server: Weak<tiny_http::Server>,
     retired: Arc<AtomicBool>,
     alive: Arc<AtomicUsize>,
 }
@@ -63,8 +65,12 @@ impl Backend {
         let listener = UnixListener::bind(&path)?;
         let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
         let server = Arc::new(server);
-        let backend =
-            Backend { path, retired: Arc::new(AtomicBool::new(false)), alive: Arc::new(AtomicUsize::new(0)) };
+        let backend = Backend {
+            path,
+            server: Arc::downgrade(&server),
+            retired: Arc::new(AtomicBool::new(false)),
+            alive: Arc::new(AtomicUsize::new(0)),
+        };
         for number in 0..HANDLER_THREADS {
             let handlers = handlers.clone();
             let server = server.clone();
@@ -87,6 +93,10 @@ impl Backend {
     /// Tells its threads to end when they are free.
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
+        if let Some(server) = self.server.upgrade() {
+            // Each wakes one thread, now or when it comes back.
+            (0..HANDLER_THREADS).for_each(|_| server.unblock());
+        }
     }
 
     /// Threads that have not ended.

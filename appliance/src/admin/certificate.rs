@@ -4,7 +4,7 @@ use super::api::AdminApi;
 use super::head::Method;
 use super::reply::Reply;
 use super::routes::{Request, is_json};
-use crate::certificate::{CertificateError, machine_names};
+use crate::certificate::CertificateError;
 use fieldgate_model::config::{Path, Problem, Secret};
 use serde::Deserialize;
 use serde_json::json;
@@ -33,7 +33,7 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi) -> Reply {
             };
             desk.replace(&wish.chain, wish.key.reveal()).map(Some)
         }
-        Method::Delete => desk.reset(&machine_names()).map(Some),
+        Method::Delete => desk.reset().map(Some),
         _ => desk.view(),
     };
     match done {

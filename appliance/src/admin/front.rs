@@ -9,7 +9,9 @@
 //! One request per connection: nothing can hide behind a first one, and every confirmation comes over a connection
 //! whose age is known.
 
+use super::api::AdminApi;
 use super::backend::{FRONT_HEADER, OPENED_HEADER, PEER_HEADER, WAY_HEADER};
+use super::feed::{self, Feed, Feeds};
 use super::gate::{self, Asking, Way};
 use super::guard::Guard;
 use super::head::{HeadError, MAX_HEAD_LEN, Method, RequestHead, head_len};
@@ -17,7 +19,7 @@ use super::relay::{self, RelayError};
 use super::reply::Reply;
 use super::routes;
 use super::slots::{Load, Slot, Slots};
-use crate::access::Access;
+use crate::access::{Access, Principal};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -80,6 +82,8 @@ const LINGER_LEN: u64 = 8 << 20;
 /// What all connections share.
 pub(super) struct Shared {
     guard: Guard,
+    api: Arc<dyn AdminApi>,
+    feeds: Feeds,
     access: Arc<Access>,
     limits: Limits,
     front_token: String,
@@ -95,8 +99,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    #[allow(clippy::too_many_arguments, reason = "each is one thing that all connections share")]
     pub(super) fn new(
         guard: Guard,
+        api: Arc<dyn AdminApi>,
         access: Arc<Access>,
         limits: Limits,
         front_token: String,
@@ -106,6 +112,8 @@ impl Shared {
     ) -> Self {
         Shared {
             guard,
+            api,
+            feeds: Feeds::default(),
             access,
             limits,
             front_token,
@@ -124,6 +132,11 @@ impl Shared {
     /// Connections now, without our own probes, and those refused since the start.
     pub(super) fn load(&self) -> Load {
         self.slots.load()
+    }
+
+    /// Ends all streams when it is cancelled.
+    pub(super) fn closing(&self) -> &CancellationToken {
+        &self.feeds.closing
     }
 
     /// Keeps a slot for a connection from this address.
@@ -273,7 +286,14 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     slot.keep();
     shared.guard.check(&head, local).map_err(|error| refuse(error.status(), &error.to_string()))?;
     let way = Way::of(&head, is_secure);
-    admit(&head, peer, way, shared)?;
+    let principal = admit(&head, peer, way, shared)?;
+    if let (Method::Get, Some(feed), Some(principal)) = (head.method, Feed::at(head.path()), &principal) {
+        let (method, target, headers) = (head.method, &head.target, &head.passed_on);
+        let asking = Asking { method, target, headers, peer, way };
+        let source = feed::Source::new(feed, &shared.api);
+        let served = feed::serve(stream, &source, &asking, principal, &shared.feeds, &shared.access);
+        return Box::pin(served).await.map_err(Ended::Refused);
+    }
     let admission = routes::admission(head.method, head.path());
     if head.content_len > admission.max_body_len {
         let detail = format!("the body may take {} bytes here", admission.max_body_len);
@@ -346,10 +366,18 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Before a byte of the body is taken in: a stranger gets no memory.
-fn admit(head: &RequestHead, peer: SocketAddr, way: Way, shared: &Shared) -> Result<(), Ended> {
+fn admit(
+    head: &RequestHead,
+    peer: SocketAddr,
+    way: Way,
+    shared: &Shared,
+) -> Result<Option<Principal>, Ended> {
     let (method, target, headers) = (head.method, &head.target, &head.passed_on);
     let asking = Asking { method, target, headers, peer, way };
-    let Err(refused) = gate::judge(&shared.access, &asking, Instant::now()) else { return Ok(()) };
+    let refused = match gate::judge(&shared.access, &asking, Instant::now()) {
+        Ok(principal) => return Ok(principal),
+        Err(refused) => refused,
+    };
     if let Some(who) = refused.who {
         let (access, what) = (shared.access.clone(), format!("{} {}", method.name(), head.path()));
         let result = format!("refused: {}", refused.reply.status);

@@ -5,12 +5,14 @@
 //! Source: RFC 9110 section 7.2; Fetch Metadata.
 
 use super::head::RequestHead;
+use crate::local_name::LocalName;
 use std::net::IpAddr;
 
 /// Who this gateway answers as.
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
     names: Vec<String>,
+    local_name: LocalName,
 }
 
 /// Why a request is refused.
@@ -35,11 +37,12 @@ impl GuardError {
 }
 
 impl Guard {
-    /// Answers as the address that was reached, as loopback, and as these host names (any case, without port).
-    pub(super) fn new(names: &[String]) -> Self {
+    /// Answers as the address that was reached, as loopback, and as these host names (any case, without port), and as
+    /// the gateway's name in the local networks, which may change.
+    pub(super) fn new(names: &[String], local_name: LocalName) -> Self {
         let mut known = vec!["localhost".to_owned()];
         known.extend(names.iter().map(|name| name.to_ascii_lowercase()));
-        Guard { names: known }
+        Guard { names: known, local_name }
     }
 
     /// Looks at who is asked, and which page asks. `local` is the address that the connection has reached.
@@ -76,7 +79,9 @@ impl Guard {
         };
         match name.parse::<IpAddr>() {
             Ok(address) => address.is_loopback() || address.to_canonical() == local.to_canonical(),
-            Err(_) => self.names.iter().any(|known| name.eq_ignore_ascii_case(known)),
+            Err(_) => {
+                self.names.iter().any(|known| name.eq_ignore_ascii_case(known)) || self.local_name.is(name)
+            }
         }
     }
 }
@@ -95,7 +100,7 @@ mod tests {
     const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn guard() -> Guard {
-        Guard::new(&["Gate-7.local".to_owned()])
+        Guard::new(&["Gate-7.local".to_owned()], LocalName::new("fg-7f3a"))
     }
 
     fn head(method: &str, target: &str, headers: &str) -> RequestHead {
@@ -104,9 +109,15 @@ mod tests {
 
     #[test]
     fn only_our_own_names_are_answered_to() {
-        for host in
-            ["127.0.0.1:8080", "127.0.0.1", "localhost:9", "LOCALHOST", "[::1]:80", "gate-7.local:8080"]
-        {
+        for host in [
+            "127.0.0.1:8080",
+            "127.0.0.1",
+            "localhost:9",
+            "LOCALHOST",
+            "[::1]:80",
+            "gate-7.local:8080",
+            "FieldGate-7f3a.local",
+        ] {
             let head = head("GET", "/healthz", &format!("Host: {host}\r\n"));
             assert_eq!(guard().check(&head, LOCAL), Ok(()), "{host}");
         }

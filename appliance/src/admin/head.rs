@@ -13,8 +13,17 @@ pub const MAX_TARGET_LEN: usize = 2 << 10;
 pub const MAX_HEADERS: usize = 64;
 
 /// The headers that handlers see; all others are read, judged and dropped.
-const PASSED_ON: [&str; 7] =
-    ["accept", "authorization", "content-type", "cookie", "if-match", "if-none-match", "x-csrf-token"];
+const PASSED_ON: [&str; 9] = [
+    "accept",
+    "authorization",
+    "content-type",
+    "cookie",
+    "if-match",
+    "if-none-match",
+    "last-event-id",
+    "range",
+    "x-csrf-token",
+];
 
 /// What a request wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

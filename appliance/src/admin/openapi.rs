@@ -43,15 +43,26 @@ fn complete(operation: &mut Value, method: Option<Method>, route: &Route) {
 fn schemas() -> Map<String, Value> {
     let mut told = generator(SchemaSettings::for_serialize);
     told.subschema_for::<fieldgate_model::Status>();
+    told.subschema_for::<crate::recorder::Page>();
+    told.subschema_for::<crate::recorder::RecorderStatus>();
+    told.subschema_for::<crate::recorder::WebhookStatus>();
+    told.subschema_for::<crate::logging::LogPage>();
+    told.subschema_for::<crate::acceptance::Survey>();
     told.subschema_for::<fieldgate_model::config::Changes>();
     told.subschema_for::<fieldgate_model::config::Problem>();
     told.subschema_for::<fieldgate_model::config::Difference>();
     told.subschema_for::<crate::supervisor::Blip>();
     told.subschema_for::<crate::plan::Answer>();
+    told.subschema_for::<crate::machine::Facts>();
+    told.subschema_for::<crate::machine::TimeFacts>();
     told.subschema_for::<crate::wiring::Listed>();
     told.subschema_for::<crate::wiring::Trial>();
     told.subschema_for::<crate::certificate::CertificateView>();
     told.subschema_for::<crate::access::UserView>();
+    told.subschema_for::<crate::fleet::FleetView>();
+    told.subschema_for::<crate::fleet::Outcome>();
+    told.subschema_for::<crate::update::UpdateView>();
+    told.subschema_for::<crate::update::UploadView>();
     told.subschema_for::<crate::access::TokenView>();
     told.subschema_for::<crate::access::Entry>();
     told.subschema_for::<discovery::CameraView>();
@@ -60,6 +71,10 @@ fn schemas() -> Map<String, Value> {
     asked.subschema_for::<fieldgate_model::Config>();
     asked.subschema_for::<fieldgate_model::masks::Masks>();
     asked.subschema_for::<crate::wiring::TrialWish>();
+    asked.subschema_for::<crate::acceptance::Wish>();
+    asked.subschema_for::<fieldgate_fleet::KeyRing>();
+    asked.subschema_for::<crate::update::UploadWish>();
+    asked.subschema_for::<crate::update::InstallWish>();
     asked.subschema_for::<people::ClaimWish>();
     asked.subschema_for::<people::LoginWish>();
     asked.subschema_for::<people::NewUser>();

@@ -29,7 +29,7 @@ macro_rules! file {
     };
 }
 
-static FILES: [File; 21] = [
+static FILES: [File; 26] = [
     File { path: "/", content_type: HTML, bytes: include_bytes!("../../web/index.html") },
     file!("style.css", CSS),
     file!("icon.svg", IMAGE),
@@ -51,6 +51,11 @@ static FILES: [File; 21] = [
     file!("people.js", SCRIPT),
     file!("site.js", SCRIPT),
     file!("help.js", SCRIPT),
+    file!("network.js", SCRIPT),
+    file!("updates.js", SCRIPT),
+    file!("events.js", SCRIPT),
+    file!("chart.js", SCRIPT),
+    file!("certificate.js", SCRIPT),
 ];
 
 /// Whoever opens the page must get it before he can log in.

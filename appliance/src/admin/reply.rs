@@ -81,6 +81,12 @@ impl Reply {
     }
 }
 
+/// Status line and headers of an answer that goes on until the connection ends.
+pub(super) fn stream_head(content_type: &str) -> Vec<u8> {
+    format!("HTTP/1.1 200 {}\r\n{SECURITY_HEADERS}content-type: {content_type}\r\n\r\n", reason(200))
+        .into_bytes()
+}
+
 /// Status line and headers, the ones of every answer included.
 pub(super) fn head_to_wire(status: u16, headers: &[(&str, &str)], body_len: usize) -> Vec<u8> {
     let mut text = format!("HTTP/1.1 {status} {}\r\n{SECURITY_HEADERS}", reason(status));

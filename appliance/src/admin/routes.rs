@@ -4,8 +4,8 @@ use super::api::{AdminApi, Outcome, Put, PutError, Wanted, config_schema};
 use super::head::Method;
 use super::reply::Reply;
 use super::{
-    certificate, discovery, history, ledger, masks, metrics, openapi, page, people, plan, seen, snapshots,
-    support, trials,
+    acceptance, certificate, discovery, events, fleet, history, ledger, logs, masks, metrics, openapi, page,
+    people, plan, previews, recordings, restart, seen, snapshots, support, trials, update,
 };
 use crate::access::{Access, Area, Need, Principal, Role};
 use crate::steward::{Applied, ChangeError};
@@ -109,20 +109,28 @@ impl Route {
 const OPERATOR_STATUS: Need = Need::Role(Role::Operator, Area::Status);
 const OPERATOR_CONFIG: Need = Need::Role(Role::Operator, Area::Config);
 const INSTALLER_CERTIFICATE: Need = Need::Role(Role::Installer, Area::Certificate);
+/// It tells more of peers and addresses than the status does.
+const ADMIN_LOG: Need = Need::Role(Role::Admin, Area::Status);
 const INSTALLER_CONFIG: Need = Need::Role(Role::Installer, Area::Config);
 
 /// The body is the config, or what of it changes.
 const CONFIG_MAX: u64 = 4 << 20;
 
-static ROUTES: [Route; 13] = [
+static ROUTES: [Route; 19] = [
     Route::read_only("/healthz", Need::Nothing),
     Route::read_only("/metrics", Need::Role(Role::Operator, Area::Metrics)),
     Route::read_only("/api/v1/openapi.json", Need::Known),
     Route::read_only("/api/v1/status", Need::Role(Role::Viewer, Area::Status)),
+    Route::read_only("/api/v1/events", Need::Role(Role::Viewer, Area::Status)),
+    Route::read_only("/api/v1/events/stream", Need::Role(Role::Viewer, Area::Status)),
+    Route::read_only("/api/v1/logs", ADMIN_LOG),
+    Route::read_only("/api/v1/logs/stream", ADMIN_LOG),
     Route::read_only("/api/v1/config/schema", OPERATOR_CONFIG),
     Route::read_only("/api/v1/support-bundle", OPERATOR_CONFIG),
     Route::read_only("/api/v1/config/history", OPERATOR_CONFIG),
     Route::read_only("/api/v1/ledger", OPERATOR_STATUS),
+    Route::read_only("/api/v1/network", OPERATOR_STATUS),
+    Route::read_only("/api/v1/time", OPERATOR_STATUS),
     Route::read_only("/api/v1/devices", Need::Role(Role::Operator, Area::Cameras)),
     Route {
         change: &[(Method::Put, INSTALLER_CONFIG), (Method::Patch, INSTALLER_CONFIG)],
@@ -161,6 +169,24 @@ static SNAPSHOT: Route = Route {
     ..Route::read_only("/api/v1/mountpoints/{name}/snapshot.jpg", Need::Role(Role::Viewer, Area::Watch))
 };
 
+/// `/api/v1/mountpoints/NAME/recordings`.
+static RECORDINGS: Route =
+    Route::read_only("/api/v1/mountpoints/{name}/recordings", Need::Role(Role::Viewer, Area::Watch));
+
+/// `/api/v1/mountpoints/NAME/recordings/FILE`.
+static RECORDED: Route =
+    Route::read_only("/api/v1/mountpoints/{name}/recordings/{file}", Need::Role(Role::Viewer, Area::Watch));
+
+/// `/api/v1/mountpoints/NAME/previews`.
+static PREVIEWS: Route =
+    Route::read_only("/api/v1/mountpoints/{name}/previews", Need::Role(Role::Viewer, Area::Watch));
+
+/// `/api/v1/mountpoints/NAME/previews/NUMBER.jpg`.
+static PREVIEW: Route = Route {
+    looks: true,
+    ..Route::read_only("/api/v1/mountpoints/{name}/previews/{picture}", Need::Role(Role::Viewer, Area::Watch))
+};
+
 /// `/api/v1/mountpoints/NAME/masks`.
 static MASKS: Route = Route {
     change: &[(Method::Put, INSTALLER_CONFIG)],
@@ -187,16 +213,26 @@ static RESTORE: Route = Route {
 pub(super) fn all() -> impl Iterator<Item = &'static Route> {
     ROUTES
         .iter()
-        .chain([&SNAPSHOT, &MASKS, &REVISION, &RESTORE])
+        .chain([&SNAPSHOT, &RECORDINGS, &RECORDED, &PREVIEWS, &PREVIEW, &MASKS, &REVISION, &RESTORE])
         .chain(discovery::routes())
         .chain(people::routes())
         .chain(trials::routes())
+        .chain(acceptance::routes())
+        .chain(restart::routes())
+        .chain(fleet::routes())
+        .chain(update::routes())
 }
 
 /// The route that answers at a path.
 pub(super) fn route(path: &str) -> Option<&'static Route> {
     if masks::mountpoint_of(path).is_some() {
         return Some(&MASKS);
+    }
+    if let Some((_, file)) = recordings::place_of(path) {
+        return Some(if file.is_some() { &RECORDED } else { &RECORDINGS });
+    }
+    if let Some((_, picture)) = previews::place_of(path) {
+        return Some(if picture.is_some() { &PREVIEW } else { &PREVIEWS });
     }
     if snapshots::mountpoint_of(path).is_some() {
         return Some(&SNAPSHOT);
@@ -209,6 +245,10 @@ pub(super) fn route(path: &str) -> Option<&'static Route> {
         .or_else(|| discovery::find_route(path))
         .or_else(|| people::find_route(path))
         .or_else(|| trials::find_route(path))
+        .or_else(|| acceptance::find_route(path))
+        .or_else(|| restart::find_route(path))
+        .or_else(|| fleet::find_route(path))
+        .or_else(|| update::find_route(path))
         .or_else(|| page::find_route(path))
 }
 
@@ -237,7 +277,10 @@ pub(super) fn admission(method: Method, path: &str) -> Admission<'_> {
     Admission {
         // What is there is not told to strangers.
         need: need.unwrap_or(Need::Known),
-        mountpoint: snapshots::mountpoint_of(path).or_else(|| masks::mountpoint_of(path)),
+        mountpoint: snapshots::mountpoint_of(path)
+            .or_else(|| masks::mountpoint_of(path))
+            .or_else(|| recordings::place_of(path).map(|(name, _)| name))
+            .or_else(|| previews::place_of(path).map(|(name, _)| name)),
         // What will be refused in words may come with a small body.
         max_body_len: changes.map_or(4 << 10, |route| route.max_body_len),
         waits: changes.is_some_and(|route| route.waits),
@@ -262,6 +305,14 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi, access: &Access) ->
     if let Some(name) = masks::mountpoint_of(path).filter(|_| request.method != Method::Options) {
         return masks::respond(request, name, api);
     }
+    if let Some(place) = recordings::place_of(path).filter(|_| request.method != Method::Options) {
+        access.note_watch(&request.who(), &request.from(), place.0, Instant::now());
+        return recordings::respond(request, place, api);
+    }
+    if let Some(place) = previews::place_of(path).filter(|_| request.method != Method::Options) {
+        access.note_watch(&request.who(), &request.from(), place.0, Instant::now());
+        return previews::respond(request, place, api);
+    }
     if people::find_route(path).is_some() && request.method != Method::Options {
         return people::respond(request, path, access);
     }
@@ -270,6 +321,10 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi, access: &Access) ->
     }
     match (request.method, path) {
         (Method::Options, _) => Reply::empty(204).with("allow", allow(route)),
+        _ if acceptance::find_route(path).is_some() => acceptance::respond(request, path, api),
+        _ if restart::find_route(path).is_some() => restart::respond(path, api),
+        _ if fleet::find_route(path).is_some() => fleet::respond(request, path, api),
+        _ if update::find_route(path).is_some() => update::respond(request, path, api),
         _ if trials::find_route(path).is_some() => trials::respond(request, path, api),
         _ if discovery::find_route(path).is_some() => discovery::respond(request, path, api.cameras()),
         (_, "/api/v1/certificate") => certificate::respond(request, api),
@@ -284,9 +339,17 @@ pub(super) fn respond(request: &Request, api: &dyn AdminApi, access: &Access) ->
         }
         (_, "/api/v1/openapi.json") => Reply::json(200, &openapi::document()),
         (_, "/api/v1/status") => Reply::json(200, &json!(seen::by(request, api.status()))),
+        (_, "/api/v1/network") => Reply::json(200, &json!(api.network())),
+        (_, "/api/v1/time") => Reply::json(200, &json!(api.time())),
         (_, "/api/v1/devices") => Reply::json(200, &json!({"devices": api.devices()})),
         (_, "/api/v1/support-bundle") => support::get(api),
         (_, "/api/v1/config/history") => history::list(api),
+        (_, "/api/v1/events") => events::get(request, api),
+        // The front serves the streams themselves; what comes here asks only for their head.
+        (_, "/api/v1/events/stream" | "/api/v1/logs/stream") => {
+            Reply::new(200, "text/event-stream", Vec::new())
+        }
+        (_, "/api/v1/logs") => logs::get(request, api),
         (_, "/api/v1/ledger") => ledger::get(&request.target, api),
         (_, "/api/v1/config/schema") => Reply::new(200, "application/schema+json", config_schema()),
         _ => get_config(request, api),
@@ -330,7 +393,8 @@ pub(super) fn is_json(request: &Request) -> bool {
     has_media_type(request, "application/json")
 }
 
-fn has_media_type(request: &Request, wanted: &str) -> bool {
+/// Whether its body is said to be of this type.
+pub(super) fn has_media_type(request: &Request, wanted: &str) -> bool {
     let content_type = header(request, "content-type").unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     media_type.eq_ignore_ascii_case(wanted)

@@ -3,6 +3,7 @@
 use super::api::AdminApi;
 use super::reply::Reply;
 use super::{history, metrics};
+use crate::recorder::Wanted;
 use serde_json::{Map, Value, json};
 use std::io::Read as _;
 
@@ -29,6 +30,8 @@ pub(super) fn get(api: &dyn AdminApi) -> Reply {
     let made_at = status.at;
     let counters = metrics::render(&status);
     let config: Value = serde_json::from_slice(&api.config().json).unwrap_or_default();
+    let newest = Wanted { since: None, limit: usize::MAX };
+    let events = api.recorder().map(|recorder| recorder.page(newest, |_| true));
     let parts = [
         ("version", json!(status.version)),
         ("made_at", json!(made_at)),
@@ -36,6 +39,7 @@ pub(super) fn get(api: &dyn AdminApi) -> Reply {
         ("machine", json!(machine())),
         ("notices", json!(status.notices)),
         ("revisions", history::revisions(api)),
+        ("events", json!(events)),
         ("devices", json!(api.devices())),
         ("config", config),
         ("metrics", json!(counters)),

@@ -15,7 +15,8 @@ use std::time::Duration;
 mod people;
 
 #[derive(Default)]
-struct Fake {
+pub(super) struct Fake {
+    log: Option<crate::logging::Tail>,
     /// While true, `/api/v1/status` hangs.
     hangs: Mutex<bool>,
     freed: Condvar,
@@ -26,6 +27,10 @@ struct Fake {
 }
 
 impl Fake {
+    pub(super) fn with_log(log: crate::logging::Tail) -> Self {
+        Fake { log: Some(log), ..Fake::default() }
+    }
+
     fn hang(&self, hangs: bool) {
         *self.hangs.lock().unwrap() = hangs;
         self.freed.notify_all();
@@ -68,6 +73,9 @@ impl AdminApi for Fake {
             status.mountpoints.insert(name.to_owned(), mountpoint);
         }
         status
+    }
+    fn log(&self) -> Option<&crate::logging::Tail> {
+        self.log.as_ref()
     }
     fn health(&self) -> Health {
         Health::default()
@@ -114,6 +122,7 @@ impl Running {
             listen: vec!["127.0.0.1:0".parse().unwrap()],
             secure: None,
             host_names: Vec::new(),
+            local_name: LocalName::new("fg-7f3a"),
             socket_folder: socket_folder.clone(),
         };
         let load: Arc<Mutex<Option<LoadWatch>>> = Arc::default();
@@ -525,6 +534,7 @@ async fn every_address_is_probed_and_one_that_is_deaf_ends_the_plane() {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         secure: None,
         host_names: Vec::new(),
+        local_name: LocalName::new("fg-7f3a"),
         socket_folder: std::env::temp_dir().join(format!("fg-admin-{}", random_name().unwrap())),
     };
     let rhythm = Rhythm { every: Duration::from_millis(20), deadline: Duration::from_millis(200) };
@@ -568,6 +578,7 @@ async fn an_address_that_others_can_reach_is_refused() {
             listen: vec![address.parse().unwrap()],
             secure: None,
             host_names: Vec::new(),
+            local_name: LocalName::new("fg-7f3a"),
             socket_folder: std::env::temp_dir(),
         };
         let refused = Admin::bind(&settings, Arc::new(Fake::default()), for_tests().0).err();

@@ -170,3 +170,36 @@ fn version_says_what_is_built_in() {
     let text = String::from_utf8(out).unwrap();
     assert!(text.starts_with("fieldgate ") && text.contains("GStreamer"), "{text}");
 }
+
+#[test]
+fn an_old_deployment_is_shown_as_a_config_that_runs() {
+    let env =
+        File::new("env", "CMS_IP=10.0.0.3\nname=a\nvendor=b\nversion=c\na_b_c_rtmp_ip=10.0.0.2\nPATH=/bin\n");
+    let state = File::new(
+        "state",
+        r#"{"cameras": [{"name": "cam", "type": "360", "streamingEngines": ["10.0.0.5"]},
+        {"name": "yard"}, {"name": "a b"}]}"#,
+    );
+    let base =
+        File::new("base", r#"{"mountpoints": {"yard": {"source": {"kind": "publish", "key": "s3cret"}}}}"#);
+    let wish = Import {
+        file: env.0.clone(),
+        state_file: Some(state.0.clone()),
+        config: Some(base.0.clone()),
+        publish_allow: vec!["10.0.0.0/8".parse().unwrap()],
+    };
+    let (mut out, mut notes) = (Vec::new(), Vec::new());
+    assert_eq!(import::import(&wish, &mut out, &mut notes).unwrap(), ExitCode::SUCCESS);
+    let (out, notes) = (String::from_utf8(out).unwrap(), String::from_utf8(notes).unwrap());
+    for told in ["PATH: no setting is known", "yard is taken on the RTMP port", "cameras[2]: its name"] {
+        assert!(notes.contains(told), "{told} is not in {notes}");
+    }
+    assert!(!notes.contains("publish_allow is empty"));
+    let config = Config::parse(&out).unwrap();
+    assert_eq!(validate_on(&config, None), []);
+    assert_eq!(config.mountpoints["cam"].push[0].url.reveal(), "rtmp://10.0.0.5/360/cam");
+    assert!(out.contains("s3cret"), "what the caller gave is not lost");
+    let torn = File::new("torn-env", "nothing");
+    let error = import::import(&Import { file: torn.0.clone(), ..wish }, &mut Vec::new(), &mut Vec::new());
+    assert!(error.unwrap_err().to_string().ends_with("line 1 is no NAME=VALUE"));
+}

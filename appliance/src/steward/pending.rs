@@ -62,12 +62,21 @@ fn is_in(part: &Part, config: &Config) -> bool {
         Part::HttpTls => config.http.tls.is_some(),
         Part::AdminListen => !config.admin.listen.is_empty(),
         Part::KmpApplication { name } => config.compat.kmp.applications.contains_key(name),
+        Part::MeshNode => config.compat.node.enabled,
+        Part::Coordinator => config.compat.coordinator.enabled,
+        Part::Control => config.compat.control.enabled,
         Part::KmpApi => !config.compat.kmp.api.listen.is_empty(),
-        Part::RtmpLimits
+        Part::Aggregator => !config.compat.aggregator.listen.is_empty(),
+        Part::Fleet
+        | Part::RtmpLimits
         | Part::KmpLimits
         | Part::HttpLimits
         | Part::Discovery
+        | Part::Events
         | Part::Media
+        | Part::Network
+        | Part::Time
+        | Part::Update
         | Part::Limits => true,
     }
 }

@@ -1,3 +1,5 @@
+mod cuts;
+
 use super::*;
 use crate::store::{Meta, StoreFs};
 use fieldgate_hub::Pulses;

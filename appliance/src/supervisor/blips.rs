@@ -26,6 +26,11 @@ pub fn blips(from: &Config, to: &Config) -> Vec<Blip> {
     let wanted = children_of(to);
     let running = children_of(from);
     let restarts = |key: &ChildKey| running.get(key) != wanted.get(key);
+    let network = (from.network != to.network).then(|| Blip {
+        mountpoint: None,
+        what: "network".to_owned(),
+        about: Some(Span::from_secs(5)),
+    });
     let interrupted = running.keys().filter(|key| restarts(key));
     interrupted
         // What hangs on a mountpoint goes with it, and is not told again.
@@ -38,13 +43,18 @@ pub fn blips(from: &Config, to: &Config) -> Vec<Blip> {
             what: key.to_string(),
             about: wanted.contains_key(key).then(|| about(key)),
         })
+        .chain(network)
         .collect()
 }
 
 /// How long it takes until media flows again, as a rule: stopping, starting, and the next keyframe.
 fn about(key: &ChildKey) -> Span {
     Span::from_secs(match key {
-        ChildKey::Admin | ChildKey::KmpApi { .. } => 1,
+        ChildKey::Admin
+        | ChildKey::KmpApi { .. }
+        | ChildKey::AggregatorApi { .. }
+        | ChildKey::AggregatorStat { .. }
+        | ChildKey::AggregatorCms => 1,
         // Whoever was connected dials anew.
         ChildKey::RtmpListener { .. }
         | ChildKey::RtmpsListener { .. }
@@ -52,7 +62,8 @@ fn about(key: &ChildKey) -> Span {
         | ChildKey::HttpsListener { .. }
         | ChildKey::KmpListener { .. }
         | ChildKey::KmpsListener { .. } => 5,
-        ChildKey::Push { .. } => 3,
+        ChildKey::Push { .. } | ChildKey::Recorder(_) => 3,
+        ChildKey::MeshNode | ChildKey::Coordinator | ChildKey::Control => 5,
         ChildKey::Mountpoint(_) | ChildKey::Source(_) | ChildKey::Rendition(_) => 5,
     })
 }
@@ -95,5 +106,8 @@ mod tests {
         to.mountpoints.get_mut("gate").unwrap().play.key = Some(fieldgate_model::config::Secret::new("k"));
         to.rtmp.listen.clear();
         assert_eq!(told(&from, &to), ["rtmp 0.0.0.0:1935 ends", "mountpoint yard ends"]);
+        let mut to = from.clone();
+        to.network.hostname = Some("gate".to_owned());
+        assert_eq!(told(&from, &to), ["network for 5s"]);
     }
 }

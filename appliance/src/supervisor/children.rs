@@ -4,7 +4,8 @@ use super::Backoff;
 use fieldgate_hub::origin_of;
 use fieldgate_model::Config;
 use fieldgate_model::config::{
-    Admin, Audio, Mountpoint, Part, Path, Push, Ring, SecretUrl, Source, Span, Video,
+    Admin, AggregatorCms, Audio, Control, Coordinator, MeshNode, Mountpoint, Part, Path, Push, Record, Ring,
+    SecretUrl, Source, Span, Video,
 };
 use fieldgate_model::job::{PictureCodec, SoundCodec};
 use std::collections::BTreeMap;
@@ -39,6 +40,30 @@ pub enum ChildKey {
         /// 0 for the first of that address.
         nth: usize,
     },
+    /// The API of content managers on one address.
+    AggregatorApi {
+        /// As in the config.
+        address: SocketAddr,
+        /// 0 for the first of that address.
+        nth: usize,
+    },
+    /// The statistics of content managers on one address.
+    AggregatorStat {
+        /// As in the config.
+        address: SocketAddr,
+        /// 0 for the first of that address.
+        nth: usize,
+    },
+    /// Tells a content manager of this gateway.
+    AggregatorCms,
+    /// Keeps a mountpoint's stream on disk.
+    Recorder(String),
+    /// The node of a mesh, with its API.
+    MeshNode,
+    /// The coordinator of streaming servers and encoders, with its sockets and commands.
+    Coordinator,
+    /// Belongs to a coordinator elsewhere.
+    Control,
     /// Accepts KMP on one address.
     KmpListener {
         /// As in the config.
@@ -145,24 +170,34 @@ impl ChildKey {
         match self {
             ChildKey::RtmpListener { .. }
             | ChildKey::RtmpsListener { .. }
+            | ChildKey::MeshNode
+            | ChildKey::Coordinator
+            | ChildKey::Control
             | ChildKey::KmpApi { .. }
+            | ChildKey::AggregatorApi { .. }
+            | ChildKey::AggregatorStat { .. }
+            | ChildKey::AggregatorCms
             | ChildKey::KmpListener { .. }
             | ChildKey::KmpsListener { .. }
             | ChildKey::Rendition(_)
             | ChildKey::Source(_) => Stage::Inputs,
-            ChildKey::HttpListener { .. } | ChildKey::HttpsListener { .. } | ChildKey::Push { .. } => {
-                Stage::Outputs
-            }
+            ChildKey::HttpListener { .. }
+            | ChildKey::HttpsListener { .. }
+            | ChildKey::Recorder(_)
+            | ChildKey::Push { .. } => Stage::Outputs,
             ChildKey::Mountpoint(_) => Stage::Streams,
             ChildKey::Admin => Stage::Admin,
         }
     }
 
-    /// Whether a change fails when it does not get ready. Sources, renditions and pushes depend on cameras, encoders and
-    /// servers that may be down, slow or of a kind that this build lacks: that is no fault of a config, and their status
+    /// Whether a change fails when it does not get ready. Sources, renditions, pushes and recorders depend on cameras, encoders,
+    /// servers and disks that may be down, slow or of a kind that this build lacks: that is no fault of a config, and their status
     /// says it.
     pub fn must_be_ready(&self) -> bool {
-        !matches!(self, ChildKey::Source(_) | ChildKey::Rendition(_) | ChildKey::Push { .. })
+        !matches!(
+            self,
+            ChildKey::Source(_) | ChildKey::Rendition(_) | ChildKey::Push { .. } | ChildKey::Recorder(_)
+        )
     }
 
     /// The mountpoint or stream that it belongs to.
@@ -170,6 +205,7 @@ impl ChildKey {
         match self {
             ChildKey::Mountpoint(name) => Some(origin_of(name)),
             ChildKey::Source(name)
+            | ChildKey::Recorder(name)
             | ChildKey::Rendition(RenditionKey { of: name, .. })
             | ChildKey::Push { mountpoint: name, .. } => Some(name),
             ChildKey::Admin
@@ -179,7 +215,13 @@ impl ChildKey {
             | ChildKey::KmpsListener { .. }
             | ChildKey::HttpListener { .. }
             | ChildKey::HttpsListener { .. }
-            | ChildKey::KmpApi { .. } => None,
+            | ChildKey::MeshNode
+            | ChildKey::Coordinator
+            | ChildKey::Control
+            | ChildKey::KmpApi { .. }
+            | ChildKey::AggregatorApi { .. }
+            | ChildKey::AggregatorStat { .. }
+            | ChildKey::AggregatorCms => None,
         }
     }
 
@@ -194,8 +236,15 @@ impl ChildKey {
             ChildKey::HttpListener { .. } => Part::HttpListen,
             ChildKey::HttpsListener { .. } => Part::HttpTls,
             ChildKey::KmpApi { .. } => Part::KmpApi,
+            ChildKey::AggregatorApi { .. } | ChildKey::AggregatorStat { .. } | ChildKey::AggregatorCms => {
+                Part::Aggregator
+            }
+            ChildKey::MeshNode => Part::MeshNode,
+            ChildKey::Coordinator => Part::Coordinator,
+            ChildKey::Control => Part::Control,
             ChildKey::Mountpoint(name) => Part::Mountpoint { name: name.clone() },
             ChildKey::Source(name) => Part::Source { name: name.clone() },
+            ChildKey::Recorder(name) => Part::Mountpoint { name: name.clone() },
             ChildKey::Rendition(rendition) => Part::Mountpoint { name: rendition.mountpoint() },
             ChildKey::Push { mountpoint, id } => Part::Push { name: mountpoint.clone(), id: id.clone() },
         }
@@ -203,6 +252,7 @@ impl ChildKey {
 
     /// Where in the config the fault is, if it does not start.
     pub fn path(&self) -> Path {
+        let aggregator = || Path::root().field("compat").field("aggregator");
         match self {
             ChildKey::Admin => Path::root().field("admin").field("listen"),
             ChildKey::RtmpListener { .. } => Path::root().field("rtmp").field("listen"),
@@ -211,9 +261,16 @@ impl ChildKey {
             ChildKey::KmpsListener { .. } => Path::root().field("kmp").field("tls"),
             ChildKey::HttpListener { .. } => Path::root().field("http").field("listen"),
             ChildKey::HttpsListener { .. } => Path::root().field("http").field("tls"),
+            ChildKey::MeshNode => Path::root().field("compat").field("node"),
+            ChildKey::Coordinator => Path::root().field("compat").field("coordinator"),
+            ChildKey::Control => Path::root().field("compat").field("control"),
             ChildKey::KmpApi { .. } => Path::root().field("compat").field("kmp").field("api").field("listen"),
+            ChildKey::AggregatorApi { .. } => aggregator().field("listen"),
+            ChildKey::AggregatorStat { .. } => aggregator().field("stat_listen"),
+            ChildKey::AggregatorCms => aggregator().field("cms"),
             ChildKey::Mountpoint(name) => Path::mountpoint(origin_of(name)),
             ChildKey::Source(name) => Path::mountpoint(name).field("source"),
+            ChildKey::Recorder(name) => Path::mountpoint(name).field("record"),
             ChildKey::Rendition(rendition) => Path::mountpoint(&rendition.of),
             ChildKey::Push { mountpoint, .. } => Path::mountpoint(mountpoint).field("push"),
         }
@@ -230,9 +287,16 @@ impl fmt::Display for ChildKey {
             ChildKey::KmpsListener { address, .. } => write!(f, "kmps {address}"),
             ChildKey::HttpListener { address, .. } => write!(f, "http {address}"),
             ChildKey::HttpsListener { address, .. } => write!(f, "https {address}"),
+            ChildKey::MeshNode => f.write_str("mesh node"),
+            ChildKey::Coordinator => f.write_str("coordinator"),
+            ChildKey::Control => f.write_str("streaming server of a coordinator"),
             ChildKey::KmpApi { address, .. } => write!(f, "kmp api {address}"),
+            ChildKey::AggregatorApi { address, .. } => write!(f, "aggregator {address}"),
+            ChildKey::AggregatorStat { address, .. } => write!(f, "aggregator statistics {address}"),
+            ChildKey::AggregatorCms => f.write_str("registration at the content manager"),
             ChildKey::Mountpoint(name) => write!(f, "mountpoint {name}"),
             ChildKey::Source(name) => write!(f, "source {name}"),
+            ChildKey::Recorder(name) => write!(f, "recorder {name}"),
             ChildKey::Rendition(rendition) => write!(f, "rendition {}", rendition.mountpoint()),
             ChildKey::Push { mountpoint, id } => write!(f, "push {mountpoint}/{id}"),
         }
@@ -301,6 +365,18 @@ pub enum ChildSettings {
     },
     /// The API of KMP controllers' operators; its address is in the key, the rest is read as it goes.
     KmpApi,
+    /// The API of content managers; its address is in the key, the rest is read as it goes.
+    AggregatorApi,
+    /// The statistics of content managers; its address is in the key.
+    AggregatorStat,
+    /// The content manager that is told of this gateway.
+    AggregatorCms(Box<AggregatorCms>),
+    /// The node of a mesh, and the port of the first RTMP listener.
+    MeshNode(Box<MeshNode>, Option<u16>),
+    /// The coordinator, and the port of the first RTMP listener.
+    Coordinator(Box<Coordinator>, Option<u16>),
+    /// A coordinator elsewhere, the port of the first RTMP listener, and whether the gateway is a coordinator, too.
+    Control(Box<Control>, Option<u16>, bool),
     /// A KMP listener; its address is in the key.
     KmpListener,
     /// A KMPS listener; its address is in the key.
@@ -325,6 +401,8 @@ pub enum ChildSettings {
     Source(Box<Source>, MountpointSettings, Box<Handling>),
     /// A rendition.
     Rendition(Made, MountpointSettings, Box<Handling>),
+    /// A recorder.
+    Recorder(Record, MountpointSettings),
     /// A push; `{name}` is replaced.
     Push(Box<Push>, MountpointSettings),
 }
@@ -383,6 +461,33 @@ pub fn children_of(config: &Config) -> BTreeMap<ChildKey, ChildSettings> {
     for (nth, address) in numbered(&config.compat.kmp.api.listen) {
         children.insert(ChildKey::KmpApi { address, nth }, ChildSettings::KmpApi);
     }
+    let aggregator = &config.compat.aggregator;
+    for (nth, address) in numbered(&aggregator.listen) {
+        children.insert(ChildKey::AggregatorApi { address, nth }, ChildSettings::AggregatorApi);
+    }
+    for (nth, address) in numbered(&aggregator.stat_listen) {
+        children.insert(ChildKey::AggregatorStat { address, nth }, ChildSettings::AggregatorStat);
+    }
+    if let Some(cms) = &aggregator.cms {
+        children.insert(ChildKey::AggregatorCms, ChildSettings::AggregatorCms(Box::new(cms.clone())));
+    }
+    let node = &config.compat.node;
+    if node.enabled {
+        let port = config.rtmp.listen.first().map(|address| address.port());
+        children.insert(ChildKey::MeshNode, ChildSettings::MeshNode(Box::new(node.clone()), port));
+    }
+    let coordinator = &config.compat.coordinator;
+    if coordinator.enabled {
+        let port = config.rtmp.listen.first().map(|address| address.port());
+        let settings = ChildSettings::Coordinator(Box::new(coordinator.clone()), port);
+        children.insert(ChildKey::Coordinator, settings);
+    }
+    let control = &config.compat.control;
+    if control.enabled {
+        let port = config.rtmp.listen.first().map(|address| address.port());
+        let settings = ChildSettings::Control(Box::new(control.clone()), port, coordinator.enabled);
+        children.insert(ChildKey::Control, settings);
+    }
     for (name, mountpoint) in config.mountpoints.iter().filter(|(name, _)| !name.ends_with('*')) {
         children.extend(stream_children_of(name, mountpoint));
     }
@@ -399,6 +504,10 @@ pub fn stream_children_of(name: &str, mountpoint: &Mountpoint) -> BTreeMap<Child
         let handling = Box::new(Handling::of(mountpoint));
         let settings = ChildSettings::Source(source, settings.clone(), handling);
         children.insert(ChildKey::Source(name.to_owned()), settings);
+    }
+    if let Some(record) = &mountpoint.record {
+        let settings = ChildSettings::Recorder(record.clone(), settings.clone());
+        children.insert(ChildKey::Recorder(name.to_owned()), settings);
     }
     for push in mountpoint.push.iter().filter(|push| push.enabled) {
         let key = ChildKey::Push { mountpoint: name.to_owned(), id: push.effective_id() };

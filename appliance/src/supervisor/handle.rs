@@ -153,8 +153,18 @@ impl<F: Fn(&ChildKey) -> bool + Send + Sync + 'static> Reconcile for Supervised<
         let delivering = running.filter(|(key, _)| known.contains_key(*key) && (self.delivers)(key));
         let mut parts: BTreeSet<Part> = delivering.map(|(key, _)| key.part()).collect();
         // A list of listeners is healthy when all of them are.
-        let lists =
-            [Part::RtmpListen, Part::RtmpTls, Part::KmpListen, Part::KmpTls, Part::KmpApi, Part::AdminListen];
+        let lists = [
+            Part::RtmpListen,
+            Part::RtmpTls,
+            Part::KmpListen,
+            Part::KmpTls,
+            Part::KmpApi,
+            Part::Aggregator,
+            Part::MeshNode,
+            Part::Coordinator,
+            Part::Control,
+            Part::AdminListen,
+        ];
         for part in lists {
             let mut of_part = known.keys().filter(|key| key.part() == part);
             if of_part

@@ -33,6 +33,7 @@ impl Wiring {
             listen: settings.listen,
             secure,
             host_names,
+            local_name: self.certificates.local_name().clone(),
             socket_folder: self.socket_folder.clone(),
         };
         let admin = Admin::bind(&settings, api, self.access.clone())
@@ -62,16 +63,20 @@ impl Wiring {
     async fn certificates_of(&self, tls: &AdminTls) -> Result<ServerCertificates, ChildError> {
         let (desk, files, names) =
             (self.certificates.clone(), tls.cert.clone().zip(tls.key.clone()), tls.names.clone());
+        let clients = tls.client_ca.clone();
         let load = move || -> Result<ServerCertificates, ChildError> {
             let (cert, key): (PathBuf, PathBuf) = match files {
                 Some(files) => files,
                 None => {
-                    let names: Vec<String> = machine_names().into_iter().chain(names).collect();
                     let file = desk.ensure(&names).map_err(|error| ChildError::of(Retry::Backoff, &error))?;
                     (file.clone(), file)
                 }
             };
-            ServerCertificates::load(cert, key).map_err(|error| ChildError::of(Retry::Backoff, &error))
+            let loaded = match clients {
+                Some(clients) => ServerCertificates::load_with_clients(cert, key, clients),
+                None => ServerCertificates::load(cert, key),
+            };
+            loaded.map_err(|error| ChildError::of(Retry::Backoff, &error))
         };
         let loaded = tokio::task::spawn_blocking(load).await;
         loaded.unwrap_or_else(|_| Err(ChildError::new(Retry::Backoff, "the gateway is stopping")))

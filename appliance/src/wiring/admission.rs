@@ -1,6 +1,6 @@
 //! Ties "may this peer publish or play?" to the config in force and to the supervisor, which come to life after it.
 
-use super::KmpControl;
+use super::{Control, Coordinator, KmpControl, Mesh, mesh};
 use crate::admit::APPLICATION;
 use crate::admit::{ConfigAdmit, Instances};
 use crate::supervisor::SupervisorHandle;
@@ -18,6 +18,8 @@ pub struct Admission {
     decides: OnceLock<(ConfigAdmit, SupervisorHandle)>,
     admitted: Mutex<Vec<Admitted>>,
     kmp_control: OnceLock<Arc<KmpControl>>,
+    mesh: OnceLock<Arc<Mesh>>,
+    coordinators: OnceLock<(Arc<Coordinator>, Arc<Control>)>,
 }
 
 /// A peer that was admitted; as many as there are connections, and those that left since the last was added.
@@ -26,6 +28,12 @@ struct Admitted {
     request: Request,
     /// Gone with the peer.
     revoked: Weak<CancellationToken>,
+}
+
+/// The coordinator of a channel.
+enum Of<'a> {
+    Own(&'a Coordinator),
+    Elsewhere(&'a Control),
 }
 
 impl Admission {
@@ -41,6 +49,47 @@ impl Admission {
     pub fn ask_controllers(&self, kmp_control: Arc<KmpControl>) {
         // Set once, when the gateway starts.
         self.kmp_control.set(kmp_control).ok();
+    }
+
+    /// From now on a mesh's node is asked, while there is one.
+    pub fn ask_mesh(&self, mesh: Arc<Mesh>) {
+        // Set once, when the gateway starts.
+        self.mesh.set(mesh).ok();
+    }
+
+    /// From now on coordinators, our own and one elsewhere, are asked, while there are any, about applications that nobody
+    /// else knows.
+    pub fn ask_coordinators(&self, own: Arc<Coordinator>, elsewhere: Arc<Control>) {
+        // Set once, when the gateway starts.
+        self.coordinators.set((own, elsewhere)).ok();
+    }
+
+    /// The coordinator of this channel, if it can be one.
+    fn coordinator_of(&self, app: &str) -> Option<Of<'_>> {
+        let is_others = app == mesh::RELAY
+            || self.decides.get().is_some_and(|(admit, _)| admit.knows_application(app))
+            || self.kmp_control.get().is_some_and(|control| control.application(app).is_some());
+        let (own, elsewhere) = self.coordinators.get().filter(|_| !is_others)?;
+        if elsewhere.knows(app) {
+            return Some(Of::Elsewhere(elsewhere));
+        }
+        own.knows(app).then_some(Of::Own(own))
+    }
+
+    /// What a mesh's node says; `None`: the config decides.
+    async fn ask_node(&self, request: &Request) -> Option<Verdict> {
+        let mesh = self.mesh.get().filter(|mesh| mesh.is_on())?;
+        if request.app == mesh::RELAY {
+            return Some(mesh.admit(request).await.unwrap_or(Verdict::UnknownName));
+        }
+        let config = self.supervisor()?.config().borrow().clone();
+        if request.app != APPLICATION || config.mountpoints.contains_key(&request.name) {
+            return None;
+        }
+        let is_under_template = config.mountpoint_for(&request.name).is_some();
+        let verdict = mesh.admit(request).await?;
+        // A template has rules of its own for whom the node does not let in.
+        (matches!(verdict, Verdict::Allow { .. }) || !is_under_template).then_some(verdict)
     }
 
     /// Sends away who would not be admitted any more. To be called after each change of the config.
@@ -83,7 +132,14 @@ impl Admission {
 
 impl Admit for Admission {
     fn knows_application(&self, app: &str) -> bool {
-        self.decides.get().is_some_and(|(admit, _)| admit.knows_application(app))
+        let is_nodes = app == mesh::RELAY && self.mesh.get().is_some_and(|mesh| mesh.is_on());
+        is_nodes
+            || self.decides.get().is_some_and(|(admit, _)| admit.knows_application(app))
+            || self.coordinator_of(app).is_some()
+    }
+
+    fn names_are_keys(&self, app: &str) -> bool {
+        app == mesh::RELAY || self.coordinator_of(app).is_some()
     }
 
     fn connect(&self, client: Arc<RtmpClient>) -> Pin<Box<dyn Future<Output = ConnectVerdict> + Send + '_>> {
@@ -115,6 +171,14 @@ impl Admit for Admission {
                 && request.app != APPLICATION
             {
                 return control.publish(application, client, &request.name).await;
+            }
+            if let Some(verdict) = self.ask_node(&request).await {
+                return verdict;
+            }
+            match self.coordinator_of(&request.app) {
+                Some(Of::Own(coordinator)) => return coordinator.admit(&request).await,
+                Some(Of::Elsewhere(coordinator)) => return coordinator.admit(&request).await,
+                None => {}
             }
             let revoked = Arc::downgrade(&request.revoked);
             let kept = Request { revoked: Arc::default(), ..request.clone() };

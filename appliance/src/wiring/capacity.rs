@@ -22,7 +22,7 @@ use fieldgate_model::plan::{
     Known, Plan, Profile, Readings, Seen, SeenAudio, SeenVideo, Shed, Shedder, Turn, admit, plan,
 };
 use fieldgate_model::status::{CapacityStatus, ShedStatus};
-use fieldgate_model::{Event, EventKind, Timestamp};
+use fieldgate_model::{Cause, Event, EventKind, Timestamp};
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -266,22 +266,25 @@ impl Capacity {
     }
 
     fn note_event(&self, turn: &Turn, at: Timestamp) {
-        let kind = match turn {
+        let what =
+            |shed: &Shed| shed.rendition.as_ref().map(|it| format!("rendition {it} ")).unwrap_or_default();
+        let (kind, text, shed) = match turn {
             Turn::Shed(shed) => {
                 let (mountpoint, rendition) = (&shed.mountpoint, shed.rendition.as_deref());
                 warn!(mountpoint, rendition, priority = shed.priority, reason = shed.reason, "left out");
-                EventKind::LoadShed(shed.clone())
+                (EventKind::LoadShed, format!("{}left out: {}", what(shed), shed.reason), shed)
             }
             Turn::TakenBack(shed) => {
                 let (mountpoint, rendition) = (&shed.mountpoint, shed.rendition.as_deref());
                 info!(mountpoint, rendition, priority = shed.priority, "taken back");
-                EventKind::LoadTakenBack(shed.clone())
+                (EventKind::LoadTakenBack, format!("{}done again", what(shed)), shed)
             }
         };
         let mut notes = self.notes();
         notes.last_event += 1;
         let id = notes.last_event;
-        notes.events.push_back(Event { id, at, kind });
+        let event = Event::new(kind, text).of(&shed.mountpoint).because(Cause::Capacity);
+        notes.events.push_back(Event { id, at, ..event });
         if notes.events.len() > EVENTS {
             notes.events.pop_front();
         }

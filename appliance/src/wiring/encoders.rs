@@ -352,7 +352,7 @@ fn makers_devices(root: &Path) -> Vec<PathBuf> {
 }
 
 /// Files of a folder named `PREFIX` and a number, in the order of their numbers.
-fn numbered(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+pub(super) fn numbered(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     let number = |name: &str| name.strip_prefix(prefix).and_then(|rest| rest.parse::<u32>().ok());
     let mut files: Vec<(u32, PathBuf)> = std::fs::read_dir(folder)
         .into_iter()

@@ -1,6 +1,7 @@
 //! KMP taken in: its listeners, and the sources of the mountpoints that it feeds.
 
 use super::Wiring;
+use super::listening::{cannot_listen, certificates};
 use crate::supervisor::{ChildContext, ChildError, ChildKey};
 use fieldgate_hub::Retry;
 use fieldgate_media::TrackKind;
@@ -14,16 +15,10 @@ use fieldgate_net::{
 use fieldgate_proto::kmp::Name;
 use fieldgate_proto::kmp::receiver::ReceiverSettings;
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
-use tracing::info;
-
-/// How often certificate files are looked at.
-const CERTIFICATE_POLL: Duration = Duration::from_secs(10);
 
 /// What KMP listeners and sources share. Cheap to clone.
 #[derive(Clone)]
@@ -136,17 +131,8 @@ impl Wiring {
         files: Option<(PathBuf, PathBuf)>,
         child: ChildContext,
     ) -> Result<(), ChildError> {
-        let certificates = match files {
-            Some((cert, private)) => Some(
-                ServerCertificates::load(cert, private)
-                    .map_err(|error| ChildError::of(Retry::Backoff, &error))?,
-            ),
-            None => None,
-        };
-        let cannot = |source: io::Error| {
-            let text = format!("cannot listen on {address}: {source}; is another program using the port?");
-            ChildError::new(Retry::Backoff, text)
-        };
+        let certificates = certificates(files)?;
+        let cannot = cannot_listen(address);
         let listener = KmpListener::bind(
             address,
             self.context.with_cancel(child.cancel.clone()),
@@ -158,28 +144,7 @@ impl Wiring {
         )
         .map_err(cannot)?;
         let bound = listener.local_addr().map_err(cannot)?;
-        info!(address = %bound, tls = certificates.is_some(), "KMP listens");
-        self.board.set_addresses(key.clone(), vec![bound]);
-        child.ready.ready();
-        let shard = self.context.shards.first().cloned().expect("there is at least one shard");
-        let reload = async {
-            match certificates {
-                Some(certificates) => certificates.watch(CERTIFICATE_POLL, child.cancel.clone()).await,
-                None => std::future::pending().await,
-            }
-        };
-        let accepting = shard.run(move |local| listener.run(local));
-        tokio::pin!(accepting);
-        let ended = tokio::select! {
-            ended = &mut accepting => ended,
-            () = reload => accepting.await,
-        };
-        self.board.forget(&key);
-        match ended {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(cannot(error)),
-            Err(error) => Err(ChildError::of(Retry::Backoff, &error)),
-        }
+        self.listening_on_shard((key, "KMP"), bound, certificates, &child, |local| listener.run(local)).await
     }
 
     pub(super) async fn kmp_source(&self, name: String, child: ChildContext) -> Result<(), ChildError> {

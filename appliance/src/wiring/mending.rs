@@ -24,14 +24,32 @@ pub struct Mending {
 #[derive(Debug)]
 struct Running {
     stop: CancellationToken,
-    order: Mutex<Option<Step>>,
+    order: Mutex<Option<Order>>,
+}
+
+/// Why a source is to begin anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// Its picture was not the truth.
+    Ladder(Step),
+    /// Somebody wants it.
+    Wish,
 }
 
 impl Mending {
     /// Ends a source that runs, so that it starts anew in the way of this step. False: none runs.
     pub(super) fn order(&self, mountpoint: &str, step: Step) -> bool {
+        self.end(mountpoint, Order::Ladder(step))
+    }
+
+    /// Ends a source that runs, as somebody wants it to begin anew. False: none runs.
+    pub fn restart(&self, mountpoint: &str) -> bool {
+        self.end(mountpoint, Order::Wish)
+    }
+
+    fn end(&self, mountpoint: &str, order: Order) -> bool {
         let Some(running) = self.lock().get(mountpoint).cloned() else { return false };
-        *running.order.lock().unwrap_or_else(PoisonError::into_inner) = Some(step);
+        *running.order.lock().unwrap_or_else(PoisonError::into_inner) = Some(order);
         running.stop.cancel();
         true
     }
@@ -63,7 +81,10 @@ impl Wiring {
         // Only one source runs per mountpoint, and the next has not begun.
         self.sight.mending.lock().remove(&name);
         let order = running.order.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(step) = order.filter(|_| !child.cancel.is_cancelled()) else { return ended };
+        let Some(order) = order.filter(|_| !child.cancel.is_cancelled()) else { return ended };
+        let Order::Ladder(step) = order else {
+            return Err(ChildError::new(Retry::Now, "started anew: somebody asked for it"));
+        };
         if step == Step::Worker {
             self.transports.forget(&name);
         } else if let Some(used) = used {

@@ -6,7 +6,10 @@ use super::inspector::{InspectError, Inspector};
 use bytes::Bytes;
 use fieldgate_hub::truth::Keyframe;
 use fieldgate_hub::{Mountpoint, Registry, StreamState};
-use std::collections::BTreeMap;
+use fieldgate_media::{Ticks, TrackKind, Unit, UnitHead};
+use fieldgate_net::Shelf;
+use fieldgate_proto::segment::first_picture;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -43,12 +46,16 @@ pub enum SnapshotError {
     /// It shows nothing that could be decoded.
     #[error("{0} has sent no keyframe yet")]
     NoKeyframe(String),
+    /// It was recorded and is gone, or never was, or has no picture that can be shown alone.
+    #[error("no picture of this is kept any more, or ever was")]
+    NotKept,
     /// Its keyframe was not decoded.
     #[error("the newest keyframe cannot be decoded: {0}")]
     Undecoded(InspectError),
 }
 
 type Key = (String, u32);
+type RecordedKey = (String, u64, u32);
 type Kept = (Keyframe, Instant, Result<Snapshot, SnapshotError>);
 
 /// All snapshots.
@@ -58,12 +65,15 @@ pub struct Snapshots {
     kept: Mutex<BTreeMap<Key, Kept>>,
     /// Held while one is made, so that all who ask for it share the decoding.
     making: Mutex<BTreeMap<Key, Arc<tokio::sync::Mutex<()>>>>,
+    /// Pictures of recordings, by mountpoint, segment and width; the oldest first.
+    recorded: Mutex<VecDeque<(RecordedKey, Snapshot)>>,
 }
 
 impl Snapshots {
     /// None yet.
     pub fn new(registry: Arc<Registry>, inspector: Inspector) -> Self {
-        Snapshots { registry, inspector, kept: Mutex::default(), making: Mutex::default() }
+        let (kept, making, recorded) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Snapshots { registry, inspector, kept, making, recorded }
     }
 
     /// The newest picture of a mountpoint, `width` pixels wide unless it is smaller itself.
@@ -118,6 +128,52 @@ impl Snapshots {
         }
         kept.insert(key.clone(), (keyframe, now, result.clone()));
         result
+    }
+
+    /// The first picture of a recorded segment. Reads the disk, so it is not for the media plane's threads.
+    pub async fn of_recording(
+        &self,
+        name: &str,
+        shelf: &Shelf,
+        number: u64,
+        width: u32,
+    ) -> Result<Snapshot, SnapshotError> {
+        let width = width.clamp(*WIDTHS.start(), *WIDTHS.end());
+        let key = (name.to_owned(), number, width);
+        // What is not kept any more is not shown, whatever is remembered of it.
+        let excerpt = shelf.numbered(number, number);
+        let entry = excerpt.entries.iter().find(|entry| entry.kind == TrackKind::Video);
+        let entry = entry.ok_or(SnapshotError::NotKept)?;
+        let etag = format!("\"{number}-{}-{:x}-{width}\"", entry.unix_micros, entry.init);
+        let known = lock(&self.recorded).iter().find(|(known, _)| *known == key).map(|(_, it)| it.clone());
+        if let Some(known) = known.filter(|known| known.etag == etag) {
+            return Ok(known);
+        }
+        let init = excerpt.inits.iter().find(|init| init.kind == TrackKind::Video);
+        let read = |file: String| shelf.read(&file).ok().flatten().ok_or(SnapshotError::NotKept);
+        let (init, segment) = (read(init.ok_or(SnapshotError::NotKept)?.name())?, read(entry.name())?);
+        let (track, payload) = first_picture(&init, &segment).ok_or(SnapshotError::NotKept)?;
+        let at = Instant::now();
+        let head = UnitHead {
+            track: track.id,
+            dts: Ticks::ZERO,
+            pts: Ticks::ZERO,
+            source_dts: Ticks::ZERO,
+            source_pts: Ticks::ZERO,
+            keyframe: true,
+            captured: None,
+        };
+        let keyframe = Keyframe { publication: 0, number, track, unit: Unit { head, payload }, at };
+        let seen =
+            self.inspector.look(name, keyframe, Some(width)).await.map_err(SnapshotError::Undecoded)?;
+        let made = Snapshot { jpeg: seen.jpeg, etag, at };
+        let mut recorded = lock(&self.recorded);
+        recorded.retain(|(known, _)| *known != key);
+        if recorded.len() >= KEPT {
+            recorded.pop_front();
+        }
+        recorded.push_back((key, made.clone()));
+        Ok(made)
     }
 
     /// Lets go of pictures of publications that have ended.

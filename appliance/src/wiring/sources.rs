@@ -1,6 +1,7 @@
 //! What feeds a mountpoint from our side: workers with a camera, and pulls. What each kind of worker is told is in a
 //! file of its own.
 
+mod csi;
 mod file;
 mod microphone;
 mod mjpeg;
@@ -103,6 +104,7 @@ impl Wiring {
         let from = match source {
             Source::Test(_) => "test picture".to_owned(),
             Source::V4l2(v4l2) => v4l2.device.display().to_string(),
+            Source::Csi(csi) => csi.camera.clone().unwrap_or_else(|| "libcamera".to_owned()),
             Source::Rtsp(rtsp) => rtsp.taken_url().redacted(),
             Source::Rtp(rtp) => rtp::described(rtp)?,
             Source::Mjpeg(mjpeg) => mjpeg.url.redacted(),
@@ -189,6 +191,11 @@ impl Wiring {
                 let (encoder, devices) = self.proven(name, cancel).await?;
                 let treat = self.treated(name, source, handling, asked, (encoder, true));
                 Ok(test_picture::test_job(name, test, treat, devices))
+            }
+            Source::Csi(csi) => {
+                let (encoder, devices) = self.proven(name, cancel).await?;
+                let treat = self.treated(name, source, handling, asked, (encoder, true));
+                Ok(csi::csi_job(name, csi, treat, devices, Path::new("/")))
             }
             Source::V4l2(v4l2) => {
                 let (encoder, devices) = match v4l2.format {

@@ -61,6 +61,10 @@ impl Bench {
             encoders,
             transports: Arc::default(),
             cameras: Arc::new(Cameras::new(clock.clone())),
+            coordinator: Arc::new(Coordinator::new(&context, spool_folder())),
+            control: Arc::new(Control::new(&context)),
+            mesh: Arc::new(Mesh::new(&context, Default::default(), spool_folder(), Default::default())),
+            aggregator: Arc::new(Aggregator::new(&context, Default::default(), board.clone())),
             spawner,
             limits: ConnectionLimits::new(64, 64),
             rtmp_counters: Arc::default(),
@@ -75,7 +79,10 @@ impl Bench {
             certificates: Arc::new(CertificateDesk::new(
                 &std::env::temp_dir(),
                 Box::new(crate::store::sim::SimFs::default()),
+                crate::local_name::LocalName::new("fg-7f3a"),
             )),
+            machine: Arc::new(machine::Desk::new("/none/such".into())),
+            recordings_folder: std::env::temp_dir(),
             socket_folder: std::env::temp_dir(),
         };
         let supervisor = Supervisor {

@@ -94,6 +94,7 @@ pub(super) fn bitrate(config: &Config, mountpoint: &str, source: &Source) -> u32
     wanted.unwrap_or(match source {
         Source::Test(test) => test.bitrate,
         Source::V4l2(v4l2) => v4l2.bitrate,
+        Source::Csi(csi) => csi.bitrate,
         Source::Mjpeg(mjpeg) => mjpeg.bitrate,
         _ => USUAL_BITRATE,
     })
@@ -104,6 +105,7 @@ pub(super) fn gop_ms(handling: &Handling, source: &Source) -> u32 {
     let own = match source {
         Source::Test(test) => Some(test.keyframe_interval),
         Source::V4l2(v4l2) => Some(v4l2.keyframe_interval),
+        Source::Csi(csi) => Some(csi.keyframe_interval),
         Source::Mjpeg(mjpeg) => Some(mjpeg.keyframe_interval),
         _ => None,
     };

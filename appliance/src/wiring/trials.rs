@@ -444,12 +444,15 @@ fn why(error: &RtmpClientError) -> String {
 
 /// The kernel's count of TCP segments, of all connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Segments {
-    sent: u64,
-    resent: u64,
+pub struct Segments {
+    /// Sent since the machine started.
+    pub sent: u64,
+    /// Those among them that were sent again.
+    pub resent: u64,
 }
 
-async fn segments() -> Option<Segments> {
+/// What the kernel counts now; none where it does not tell.
+pub async fn segments() -> Option<Segments> {
     let read = tokio::task::spawn_blocking(|| std::fs::read_to_string("/proc/net/snmp"));
     parse_segments(&read.await.ok()?.ok()?)
 }

@@ -25,6 +25,14 @@ pub(crate) struct Gateway {
     pub(crate) kmp: Option<SocketAddr>,
     /// Where its API for KMP controllers is, if it listens.
     pub(crate) kmp_api: Option<SocketAddr>,
+    /// Where content managers call it, if it listens.
+    pub(crate) aggregator: Option<SocketAddr>,
+    /// Where content managers read its statistics, if it listens.
+    pub(crate) aggregator_stat: Option<SocketAddr>,
+    /// Where servers and encoders that it coordinates come, if it listens.
+    pub(crate) coordinator: Option<SocketAddr>,
+    /// The same over TLS, if both are on.
+    pub(crate) coordinator_tls: Option<SocketAddr>,
     /// What its owner shows to its API: the secret that it writes at its start.
     credential: String,
     /// Lasts as long as the process that writes there.
@@ -70,6 +78,10 @@ impl Gateway {
             admin_tls: nth(&listening, "admin", 1),
             kmp: first(&listening, "kmp"),
             kmp_api: first(&listening, "kmp_api"),
+            aggregator: first(&listening, "aggregator"),
+            aggregator_stat: first(&listening, "aggregator_stat"),
+            coordinator: first(&listening, "coordinator"),
+            coordinator_tls: nth(&listening, "coordinator", 1),
             process,
             scratch,
         }
@@ -180,12 +192,14 @@ impl Gateway {
     }
 }
 
-/// The program's path.
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_fieldgate");
+/// The program's path: the one that was just built, or another build of the same that is to be tested.
+pub(crate) fn program() -> String {
+    std::env::var("FIELDGATE_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_fieldgate").to_owned())
+}
 
 fn spawn(state: &Path, file: &Path, adapt: impl FnOnce(&mut Command)) -> Process {
     let args = ["run", "--state", state.to_str().unwrap(), "--config", file.to_str().unwrap()];
-    Process::start_with(PROGRAM, &args, |command| {
+    Process::start_with(&program(), &args, |command| {
         command.env("RUST_BACKTRACE", "1").env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
         adapt(command);
     })

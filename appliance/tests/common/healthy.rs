@@ -74,6 +74,11 @@ impl Publisher {
         wait::until_true("the publisher to go on", secs(30), || self.count() >= from + count);
     }
 
+    /// Whether the gateway has closed it.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.thread.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
     /// Stops and gives what was sent.
     pub(crate) fn finish(mut self) -> Take {
         self.stop.store(true, Ordering::Relaxed);
@@ -161,6 +166,10 @@ impl Player {
                             got_there.fetch_add(1, Ordering::Relaxed);
                         }
                         tags.push(tag);
+                        // A steady stream has no silence to stop in.
+                        if stop_there.load(Ordering::Relaxed) {
+                            return (tags, Silence::TimedOut);
+                        }
                     }
                     Err(Silence::TimedOut) if !stop_there.load(Ordering::Relaxed) => {}
                     Err(silence) => return (tags, silence),
@@ -202,6 +211,16 @@ impl Player {
         self.thread.take().unwrap().join().unwrap().0
     }
 
+    /// All messages, once `count` of them with pictures and sound came, or none for ten seconds.
+    fn finish_at(self, count: usize) -> Take {
+        wait::until_true("the player's stream to come to its end", secs(60), || {
+            self.got() as usize >= count
+                || self.is_closed()
+                || self.last_at.lock().unwrap().elapsed() > Duration::from_secs(10)
+        });
+        self.finish()
+    }
+
     /// As [`Player::tags`], as a take.
     pub(crate) fn finish(self) -> Take {
         Take::of(&self.tags())
@@ -239,7 +258,11 @@ impl Healthy {
         // Some more, so that harm done a moment ago shows.
         self.player.wait_for_more(40);
         let sent = self.publisher.finish();
-        sent.assert_same(&self.player.finish(), "the healthy stream");
+        let count = sent.video.headers.len()
+            + sent.audio.headers.len()
+            + sent.video.frames.len()
+            + sent.audio.frames.len();
+        sent.assert_same(&self.player.finish_at(count), "the healthy stream");
         sent
     }
 }

@@ -13,10 +13,13 @@ pub(crate) mod gateway;
 pub(crate) mod healthy;
 pub(crate) mod hevc;
 pub(crate) mod http;
+pub(crate) mod mosquitto;
 pub(crate) mod nginx;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod rtmp;
+#[cfg(feature = "gst")]
+pub(crate) mod rtp_ports;
 #[cfg(feature = "gst")]
 pub(crate) mod rtsp;
 pub(crate) mod scratch;

@@ -284,8 +284,8 @@ impl<'a> Connection<'a> {
                     "Content-Base: {}/\r\nContent-Type: application/sdp\r\n",
                     request.uri.trim_end_matches('/')
                 );
-                let sdp = self.sdp();
-                self.reply(request, "200 OK", &base, &sdp)
+                let sdp = (self.script.description)(self.sdp());
+                self.reply_with(request, "200 OK", &base, &sdp)
             }
             "SETUP" => self.set_up(request),
             "PLAY" => {
@@ -343,13 +343,23 @@ impl<'a> Connection<'a> {
     }
 
     fn reply(&mut self, request: &Request, status: &str, head: &str, body: &str) -> std::io::Result<()> {
+        self.reply_with(request, status, head, body.as_bytes())
+    }
+
+    fn reply_with(
+        &mut self,
+        request: &Request,
+        status: &str,
+        head: &str,
+        body: &[u8],
+    ) -> std::io::Result<()> {
         let length =
             if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
         let answer = format!(
-            "RTSP/1.0 {status}\r\nCSeq: {}\r\nServer: Farm/1.0\r\n{head}{length}\r\n{body}",
+            "RTSP/1.0 {status}\r\nCSeq: {}\r\nServer: Farm/1.0\r\n{head}{length}\r\n",
             request.header("cseq").unwrap_or("0"),
         );
-        self.socket.write_all(answer.as_bytes())
+        self.socket.write_all(&[answer.as_bytes(), body].concat())
     }
 
     fn sdp(&self) -> String {
@@ -408,7 +418,9 @@ impl<'a> Connection<'a> {
         let elapsed = began.elapsed();
         if self.script.reports && self.reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
             self.reported = Some(Instant::now());
-            self.report()?;
+            if self.script.goodbye_after.is_none_or(|last| self.next_picture <= last) {
+                self.report(false)?;
+            }
         }
         loop {
             let burst_ends =
@@ -441,6 +453,9 @@ impl<'a> Connection<'a> {
             self.done = true;
             return Ok(());
         }
+        if let Some(last) = self.script.goodbye_after.filter(|last| number > *last) {
+            return if number == last + 1 { self.report(true) } else { Ok(()) };
+        }
         let (film, base) = match &self.script.then {
             Some((from, film)) if number >= *from => (film.clone(), *from),
             _ => (self.script.film.clone(), 0),
@@ -469,7 +484,8 @@ impl<'a> Connection<'a> {
         self.script.first_timestamp.wrapping_add(ticks as u32)
     }
 
-    fn report(&mut self) -> std::io::Result<()> {
+    /// A sender report of each track, its last if it says goodbye.
+    fn report(&mut self, goodbye: bool) -> std::io::Result<()> {
         let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
         let elapsed = self.began.map_or(Duration::ZERO, |began| began.elapsed());
         let number = elapsed.as_millis() as u64 * self.script.rate / 1_000;
@@ -479,7 +495,11 @@ impl<'a> Connection<'a> {
         let sound = sound_time(self.script.first_timestamp, 0)
             .wrapping_add((elapsed.as_millis() as i64 * 8 + shift * 8 / 90) as u32);
         for (track, time) in [(&mut self.video, video), (&mut self.sound, sound)] {
-            let report = track.sender.report(micros, time);
+            let mut report = track.sender.report(micros, time);
+            if goodbye {
+                report.extend([0x81, 203, 0, 1]);
+                report.extend(track.sender.ssrc().to_be_bytes());
+            }
             match &track.way {
                 Some(Way::Interleaved(channel)) => self.socket.write_all(&framed(channel + 1, &report))?,
                 Some(Way::Udp(_, rtcp)) => drop(rtcp.send(&report)),

@@ -2,7 +2,7 @@
 //! and, where a good camera will do, gst-rtsp-server.
 //!
 //! `film`: what they show. `camera`: the server, `script`: its faults. The tests by what goes wrong: `session`, `login`,
-//! `clock`, `picture`, `network`; `standard`: good cameras by gst-rtsp-server; `leaks`: what is left behind.
+//! `description`, `clock`, `picture`, `network`; `standard`: good cameras by gst-rtsp-server; `leaks`: what is left behind.
 //! `jpeg_camera`: one that speaks HTTP, `jpeg`: its tests.
 #![cfg(feature = "gst")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
@@ -15,6 +15,7 @@ mod common;
 
 mod camera;
 mod clock;
+mod description;
 mod film;
 mod jpeg;
 mod jpeg_camera;

@@ -102,10 +102,23 @@ pub(crate) fn assert_unchanged(coding: Coding, sent: &[Vec<Vec<u8>>], got: &Take
     for (index, picture) in got.iter().enumerate() {
         assert!(
             sent.get(from + index) == Some(picture),
-            "picture {index} (sent as {}) is not what was sent",
-            from + index
+            "picture {index} is not what was sent as {}, but as {:?}",
+            from + index,
+            sent.iter().position(|sent| sent == picture)
         );
     }
+    got.len()
+}
+
+/// Panics unless the pictures came as they were sent: over TCP all of them from the first on, over UDP nine in ten, as
+/// the kernel drops what a busy machine reads too late. Returns how many came.
+pub(crate) fn assert_carried(transport: &str, coding: Coding, sent: &[Vec<Vec<u8>>], take: &Take) -> usize {
+    if transport != "udp" {
+        return assert_unchanged(coding, sent, take);
+    }
+    let got = pictures(coding, take);
+    let whole = got.iter().filter(|picture| sent.contains(picture)).count();
+    assert!(whole * 10 >= got.len() * 9, "{whole} of {} pictures are as they were sent", got.len());
     got.len()
 }
 

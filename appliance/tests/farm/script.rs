@@ -28,6 +28,8 @@ pub(crate) struct Script {
     pub(crate) said_rate: Option<u64>,
     /// Whether parameter sets stand in the description; in the stream they always do.
     pub(crate) sets_in_sdp: bool,
+    /// What is made of the description before it is sent.
+    pub(crate) description: fn(String) -> Vec<u8>,
     /// The user `installer` and the password are asked for in this way.
     pub(crate) login: Option<Login>,
     pub(crate) password: &'static str,
@@ -47,6 +49,8 @@ pub(crate) struct Script {
     pub(crate) silent_after: Option<u64>,
     /// After this picture the connection is closed without a word.
     pub(crate) close_after: Option<u64>,
+    /// After this picture it says goodbye (RTCP BYE); the connection stays, and nothing more comes.
+    pub(crate) goodbye_after: Option<u64>,
     /// Before this picture nothing is sent for so long; what was due then is left out, as live cameras do.
     pub(crate) stall: Option<(u64, Duration)>,
     /// Of every so many packets one is lost (UDP).
@@ -66,6 +70,7 @@ impl Script {
             rate: 25,
             said_rate: Some(25),
             sets_in_sdp: true,
+            description: String::into_bytes,
             login: None,
             password: "secret",
             reports: true,
@@ -76,6 +81,7 @@ impl Script {
             burst: 1,
             silent_after: None,
             close_after: None,
+            goodbye_after: None,
             stall: None,
             lose_every: None,
             swap_every: None,

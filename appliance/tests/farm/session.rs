@@ -1,7 +1,7 @@
 //! Sessions that fall silent, end, or were never what they should be.
 
 use crate::camera::{Camera, Seen};
-use crate::common::gateway::{Gateway, PROGRAM};
+use crate::common::gateway::{Gateway, program};
 use crate::common::healthy::Player;
 use crate::common::scratch::Scratch;
 use crate::common::wait::{self, secs};
@@ -59,6 +59,17 @@ fn a_camera_that_falls_silent_in_the_middle_is_asked_anew_after_its_time() {
 fn a_session_closed_without_a_word_is_back_within_seconds() {
     let script = Script { close_after: Some(40), ..Script::good() };
     let scene = Scene::new(script);
+    wait::until_true("three sessions", SOON, || scene.camera.seen(|seen| &seen.played) >= 3);
+    assert!(scene.cause().contains("ended"), "{}", scene.cause());
+    let (sent, take) = scene.finish_with_sent();
+    assert!(assert_pieces(Coding::H264, &sent, &take) >= 80);
+}
+
+#[test]
+fn a_camera_that_says_goodbye_and_stays_is_asked_anew_at_once() {
+    let script = Script { goodbye_after: Some(40), ..Script::good() };
+    // So long that it is not this that ends the session.
+    let scene = Scene::with(script, json!({ "stall_timeout": "60s" }));
     wait::until_true("three sessions", SOON, || scene.camera.seen(|seen| &seen.played) >= 3);
     assert!(scene.cause().contains("ended"), "{}", scene.cause());
     let (sent, take) = scene.finish_with_sent();
@@ -155,8 +166,9 @@ fn a_name_that_moves_to_another_address_is_followed() {
     let config = json!({ "mountpoints": mountpoint(&url, json!({})) });
     let gateway = Gateway::start_in(scratch.clone(), config, |command| {
         let script = format!(
-            "mount --bind {} /etc/hosts && exec {PROGRAM} run --state {} --config {}",
+            "mount --bind {} /etc/hosts && exec {} run --state {} --config {}",
             hosts.display(),
+            program(),
             folder.display(),
             file.display()
         );

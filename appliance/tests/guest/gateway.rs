@@ -1,6 +1,6 @@
 //! The gateway in the guest: run as the service runs it, without privileges, in the group of cameras.
 
-use crate::common::gateway::PROGRAM;
+use crate::common::gateway::program;
 use crate::machine::{Answer, Machine, PATIENCE};
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ pub(crate) fn hand_over(machine: &mut Machine) {
 
 /// A command of the program.
 pub(crate) fn command(machine: &mut Machine, arguments: &str) -> Answer {
-    machine.run(&format!("{AS_SERVICE} {PROGRAM} {arguments}"))
+    machine.run(&format!("{AS_SERVICE} {} {arguments}", program()))
 }
 
 /// Starts it with this config and waits until it answers.
@@ -23,8 +23,9 @@ pub(crate) fn start(machine: &mut Machine, config: &Value) {
     machine.must("mkdir -p /run/state && chmod 777 /run /run/state");
     write_config(machine, config);
     machine.must(&format!(
-        "{AS_SERVICE} {PROGRAM} run --state /run/state --config /run/config.json >/run/gateway.out 2>/run/gateway.log & \
-         echo $! >/run/gateway.pid"
+        "{AS_SERVICE} {} run --state /run/state --config /run/config.json >/run/gateway.out 2>/run/gateway.log & \
+         echo $! >/run/gateway.pid",
+        program()
     ));
     machine.until("the gateway to listen", PATIENCE, |machine| {
         let out = machine.run("cat /run/gateway.out").text;

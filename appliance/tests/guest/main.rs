@@ -1,4 +1,4 @@
-//! The gateway on a real kernel with real V4L2 drivers: Debian's `vivid`, and `vicodec` built for it, in a guest.
+//! The gateway on a real kernel with real V4L2 drivers: Debian's `vivid`, and `vicodec` and `vimc` built for it, in a guest.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 #![allow(clippy::disallowed_methods, reason = "a guest runs in real time")]
 #![allow(clippy::print_stdout, clippy::missing_panics_doc, reason = "tests tell what they saw")]
@@ -8,6 +8,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod csi;
 mod gateway;
 mod m2m;
 mod machine;

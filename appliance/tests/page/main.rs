@@ -27,7 +27,7 @@ mod farm {
     pub(crate) mod script;
 }
 
-use common::gateway::{Gateway, PROGRAM};
+use common::gateway::{Gateway, program};
 use common::nginx::Nginx;
 use common::process::Process;
 use common::scratch::Scratch;
@@ -37,7 +37,9 @@ use discovery::fake::{Auth, FakeCamera, Settings, next_address};
 use farm::camera::Camera;
 use farm::film::Film;
 use farm::script::{Login, Script};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -57,13 +59,49 @@ fn camera(name: &'static str, film: Arc<Film>) -> (FakeCamera, Camera) {
     (FakeCamera::start(settings), stream)
 }
 
+/// Stands for root's side of network and firmware: takes every wish. What it would do is tested with a real networkd and
+/// a real RAUC.
+fn willing_helper(socket: &Path) {
+    let listener = UnixListener::bind(socket).unwrap();
+    let mut firmware = json!({
+        "compatible": "fieldgate-test", "version": "1.0", "booted": "A", "primary": "A", "operation": "idle", "percent": 0,
+        "step": "", "last_error": "",
+        "slots": [{"name": "A", "booted": true, "state": "good"}, {"name": "B", "booted": false, "state": "good"}],
+    });
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            let wish: Value = serde_json::from_str(&line).unwrap();
+            let said = match wish["verb"].as_str().unwrap() {
+                "show_firmware" => json!({"firmware": firmware}),
+                "inspect_bundle" => json!({"bundle": {"compatible": "fieldgate-test", "version": "2.0"}}),
+                "install_bundle" => {
+                    firmware["percent"] = json!(100);
+                    json!({"done": true})
+                }
+                "set_network" | "set_time" | "restart_machine" => json!({"done": true}),
+                other => panic!("{other}"),
+            };
+            (&stream).write_all(format!("{said}\n").as_bytes()).unwrap();
+        }
+    });
+}
+
 /// The whole way of an installer, on a screen of this kind. Pictures of it are kept beside the program.
 fn walk(screen: &str, cameras: &[(FakeCamera, Camera); 2], upstream: &Nginx) {
     let scratch = Arc::new(Scratch::new());
-    let config = json!({"discovery": {"interfaces": ["lo"], "interval": "10s"}});
-    let mut gateway = Gateway::start_in(scratch.clone(), config, |_| {});
+    let config = json!({
+        "discovery": {"interfaces": ["lo"], "interval": "10s"},
+        // One that no machine has, so that it is on the page everywhere.
+        "network": {"links": {"port1": {}}},
+    });
+    willing_helper(&scratch.join("helper.sock"));
+    let mut gateway = Gateway::start_in(scratch.clone(), config, |command| {
+        command.args(["--confirm-within", "20s", "--system-helper"]).arg(scratch.join("helper.sock"));
+    });
     let state = scratch.join("state");
-    let code = Process::run(PROGRAM, &["claim-code", "--state", state.to_str().unwrap()], secs(20));
+    let code = Process::run(&program(), &["claim-code", "--state", state.to_str().unwrap()], secs(20));
     let pictures = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page").join(screen);
     std::fs::create_dir_all(&pictures).unwrap();
     let wish = json!({
@@ -78,11 +116,16 @@ fn walk(screen: &str, cameras: &[(FakeCamera, Camera); 2], upstream: &Nginx) {
     });
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/web/tests/walk.js");
     let mut browser = Process::start("node", &[script, &wish.to_string()]);
-    let status = browser.end_within(secs(180));
+    let status = browser.end_within(secs(300));
     println!("{}", browser.log());
     assert!(status.success(), "the walk ended with {status}; its pictures are in {}", pictures.display());
     gateway.assert_running();
     assert!(upstream.is_publishing(&format!("gate-{screen}")), "the camera is sent on");
+    let certificate = pictures.join("certificate.json");
+    let key = gateway.get("/api/v1/device-key").json()["public_key"].as_str().unwrap().to_owned();
+    let checked =
+        Process::run(&program(), &["verify", certificate.to_str().unwrap(), "--key", &key], secs(20));
+    assert!(checked.starts_with(&format!("signed by {key}\n")), "{checked}");
     let log = gateway.process().log();
     assert!(!log.contains(PASSWORD), "the camera's password shows in the log: {log}");
 }

@@ -59,6 +59,10 @@ fn what_is_answered_has_the_shape_that_the_document_says() {
     let document = gateway.get("/api/v1/openapi.json").json();
     let mut asked = 0;
     for (path, operations) in document["paths"].as_object().unwrap() {
+        if path.ends_with("/stream") {
+            // They do not end.
+            continue;
+        }
         let real = path.replace("{name}", "yard").replace("{revision}", "1").replace("{id}", "none");
         if operations.get("get").is_some() {
             check(&document, "GET", path, &gateway.get(&real));
@@ -66,11 +70,14 @@ fn what_is_answered_has_the_shape_that_the_document_says() {
         }
         for method in ["put", "post", "patch", "delete"] {
             // Nothing here is what it should be: each answer is a refusal, and has the shape of one.
-            if operations.get(method).is_some() && !path.ends_with("/certificate") {
+            let has_body = !path.ends_with("/certificate") && !path.ends_with("/restart");
+            if operations.get(method).is_some() && has_body {
                 let method = method.to_ascii_uppercase();
                 let answer =
                     gateway.request(&method, &real, &[("Content-Type", "text/odd")], b"{\"odd\": 1}");
-                if !matches!((method.as_str(), path.as_str()), ("DELETE", "/api/v1/session")) {
+                // What is not there is gone.
+                let is_gone = ["/api/v1/session", "/api/v1/update/upload"].contains(&path.as_str());
+                if !(method == "DELETE" && is_gone) {
                     assert!((400..500).contains(&answer.status), "{method} {path}: {}", answer.status);
                 }
                 check(&document, &method, path, &answer);
@@ -306,6 +313,10 @@ fn no_secret_is_in_any_answer_or_log() {
     said.push(gateway.request("PATCH", "/api/v1/config", &patch, body).text());
     let document = gateway.get("/api/v1/openapi.json").json();
     for (path, operations) in document["paths"].as_object().unwrap() {
+        if path.ends_with("/stream") {
+            // They do not end.
+            continue;
+        }
         if operations.get("get").is_some() {
             let path = path.replace("{name}", "yard").replace("{revision}", "2").replace("{id}", "none");
             said.push(gateway.get(&path).text());

@@ -1,6 +1,6 @@
 //! The command line, as a person or a script uses it.
 
-use crate::common::gateway::{Gateway, PROGRAM};
+use crate::common::gateway::{Gateway, program};
 use crate::common::process::Process;
 use crate::common::scratch::Scratch;
 use crate::common::wait::secs;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// Exit code and all that was said.
 fn run(args: &[&str]) -> (i32, String) {
-    let mut process = Process::start(PROGRAM, args);
+    let mut process = Process::start(&program(), args);
     let status = process.end_within(secs(60));
     std::thread::sleep(std::time::Duration::from_millis(50));
     (status.code().expect("ended by itself"), process.log())

@@ -1,6 +1,7 @@
 //! A gateway that was killed finds its spool damaged, its disk full or read-only: it starts, delivers what there is, and
 //! says what is missing.
 
+use super::disk::{FULL, READ_ONLY, in_a_namespace, may};
 use super::kmp::{Receiver, assert_all};
 use crate::common::fixture::Fixture;
 use crate::common::gateway::Gateway;
@@ -12,8 +13,8 @@ use crate::common::wait::{self, secs};
 use serde_json::{Value, json};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -156,39 +157,6 @@ fn a_flipped_bit_and_a_torn_end_are_named_in_the_ledger_and_the_rest_is_delivere
     assert_eq!(got(TRACKS[0]).gaps, [flipped]);
     let torn = assert_named(&gateway, TRACKS[1], audio, &got(TRACKS[1]).payloads, "torn");
     assert_eq!(torn, got(TRACKS[1]).payloads.len(), "the end is missing");
-}
-
-/// Lets the gateway see another disk at `folder`: what `prepare` does there is for it alone.
-fn in_a_namespace(command: &mut Command, folder: &Path, prepare: &str) {
-    let mut inner = unshared(&format!("{prepare}\nshift; exec \"$@\""));
-    inner.arg(folder).arg(command.get_program()).args(command.get_args());
-    inner.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    inner.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
-    inner.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    *command = inner;
-}
-
-/// A shell with mounts of its own.
-fn unshared(script: &str) -> Command {
-    let mut command = Command::new("unshare");
-    let flags = if rustix::process::geteuid().is_root() { "-m" } else { "-Urm" };
-    command.args([flags, "sh", "-euc", script, "sh"]);
-    command
-}
-
-const READ_ONLY: &str = "mount --bind \"$1\" \"$1\"; mount -o remount,bind,ro \"$1\"";
-/// A disk of 4 MiB with what was there before, and not a byte more.
-const FULL: &str = "mkdir \"$1.full\"; mount -t tmpfs -o size=4m none \"$1.full\"; cp -a \"$1/.\" \"$1.full\"
-dd if=/dev/zero of=\"$1.full/other\" bs=4k 2>/dev/null || true; mount --move \"$1.full\" \"$1\"";
-
-/// Whether this kernel lets us do so; says why not.
-fn may(prepare: &str) -> bool {
-    let scratch = Scratch::new();
-    let output = unshared(prepare).arg(scratch.path()).output().unwrap();
-    if !output.status.success() {
-        println!("skipped: no mounts of our own here: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    output.status.success()
 }
 
 /// A gateway goes on whose spool is on a disk that takes nothing: what is there is delivered, and what comes waits in

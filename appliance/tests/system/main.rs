@@ -6,15 +6,26 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod acceptance;
 mod admin_plane;
 mod admission;
+mod aggregator;
+mod announced;
 #[cfg(feature = "gst")]
 mod cameras;
 #[cfg(feature = "gst")]
 mod capacity;
+mod changes;
 mod cli;
 mod config;
 mod continuity;
+mod control;
+mod coordinator;
+mod disk;
+mod events;
+mod firmware;
+#[cfg(feature = "gst")]
+mod fleet;
 mod harness;
 mod hostile;
 mod kmp;
@@ -22,13 +33,16 @@ mod kmp_chain;
 mod kmp_control;
 mod kmp_damage;
 mod ledger;
+mod machine;
 #[cfg(feature = "gst")]
 mod masks;
+mod mutual;
 #[cfg(feature = "gst")]
 mod pictures;
 mod relay;
 #[cfg(feature = "gst")]
 mod renditions;
+#[cfg(feature = "gst")]
 mod rtp;
 #[cfg(feature = "gst")]
 mod sources;

@@ -59,6 +59,33 @@ fn is_masked_snapshot(scratch: &Scratch, jpeg: &[u8]) -> bool {
     masked(&file)[0]
 }
 
+/// The recorded segments with pictures.
+fn recorded(gateway: &Gateway) -> Vec<Value> {
+    let answer = gateway.get("/api/v1/mountpoints/cam/recordings?files=true").json();
+    let files = answer["files"].as_array().cloned().unwrap_or_default();
+    files.into_iter().filter(|file| file["kind"] == "video").collect()
+}
+
+/// Which pictures of a recorded segment are masked.
+fn recorded_pictures(gateway: &Gateway, scratch: &Scratch, file: &Value) -> Vec<bool> {
+    let name = file["name"].as_str().unwrap();
+    let init = name.split('-').nth(3).unwrap();
+    let answer = gateway.get("/api/v1/mountpoints/cam/recordings?files=true").json();
+    let inits = answer["init_files"].as_array().unwrap();
+    let init = inits.iter().map(|it| it["name"].as_str().unwrap()).find(|it| it.starts_with(init)).unwrap();
+    let get = |name: &str| gateway.get(&format!("/api/v1/mountpoints/cam/recordings/{name}")).body;
+    let whole = scratch.join("recorded.mp4");
+    std::fs::write(&whole, [get(init), get(name)].concat()).unwrap();
+    masked(&whole)
+}
+
+/// The newest preview of what is recorded.
+fn preview(gateway: &Gateway) -> Option<Vec<u8>> {
+    let index = gateway.get("/api/v1/mountpoints/cam/previews?every=1s").json();
+    let newest = index["previews"].as_array()?.last()?["picture"].as_str()?.to_owned();
+    Some(gateway.get(&newest)).filter(|it| it.status == 200).map(|it| it.body)
+}
+
 #[test]
 fn nothing_unmasked_leaves_after_the_answer_by_any_way() {
     let (nginx, scratch) = (Nginx::start(), Arc::new(Scratch::new()));
@@ -70,6 +97,7 @@ fn nothing_unmasked_leaves_after_the_answer_by_any_way() {
     link.set(Mode::Reset);
     let config = json!({ "mountpoints": { "cam": {
         "source": { "kind": "file", "path": film() }, "truth": { "interval": "1h" }, "grace": "20s",
+        "record": { "segment": "1s" },
         "push": [
             { "id": "r", "url": nginx.url("cam") },
             { "id": "k", "url": format!("kmp://{}", link.address), "channel_id": "cam", "backoff_cap": "1s",
@@ -91,9 +119,19 @@ fn nothing_unmasked_leaves_after_the_answer_by_any_way() {
     let snapshot = || gateway.get("/api/v1/mountpoints/cam/snapshot.jpg");
     let before = wait::until("a snapshot", secs(60), || Some(snapshot()).filter(|it| it.status == 200));
     assert!(!is_masked_snapshot(&scratch, &before.body));
+    let unmasked = wait::until("a recording", secs(60), || {
+        Some(recorded(&gateway)).filter(|it| preview(&gateway).is_some() && it.len() >= 2)
+    });
+    assert!(!is_masked_snapshot(&scratch, &preview(&gateway).unwrap()));
 
     let answer = put_masks(&gateway, "cam", "\"0\"", &left_half());
     assert_eq!(answer.status, 200, "{}", answer.text());
+    // What was recorded before is gone with the answer, and so are its pictures.
+    assert!(!recorded(&gateway).iter().any(|file| unmasked.contains(file)));
+    for file in unmasked {
+        let path = format!("/api/v1/mountpoints/cam/recordings/{}", file["name"].as_str().unwrap());
+        assert_eq!(gateway.get(&path).status, 404);
+    }
     // What was on the wire arrives; what is masked comes after the encoder has begun.
     let mut got = 0;
     wait::until_true("the wire to be empty", secs(10), || {
@@ -105,6 +143,13 @@ fn nothing_unmasked_leaves_after_the_answer_by_any_way() {
     let after = wait::until("a snapshot", secs(60), || Some(snapshot()).filter(|it| it.status == 200));
     assert!(is_masked_snapshot(&scratch, &after.body));
     player.wait_for_more(300);
+    let recordings = wait::until("a recording", secs(60), || {
+        Some(recorded(&gateway)).filter(|it| preview(&gateway).is_some() && it.len() >= 2)
+    });
+    assert!(is_masked_snapshot(&scratch, &preview(&gateway).unwrap()));
+    for file in recordings {
+        assert!(recorded_pictures(&gateway, &scratch, &file).iter().all(|it| *it), "{file}");
+    }
     link.set(Mode::Pass);
     far_player.wait_for_more(150);
     let source = gateway.status()["mountpoints"]["cam"]["source"].clone();
@@ -150,15 +195,23 @@ fn nothing_unmasked_leaves_after_the_answer_by_any_way() {
     assert!(first > 40, "the spool gave nothing unmasked away: {far:?}");
 }
 
-/// Grey pictures and a tone.
-fn grey() -> PathBuf {
-    cached("grey.mkv", |path| {
-        let inputs =
-            "-nostdin -v error -y -f lavfi -i color=c=0x808080:s=320x180:r=15 -f lavfi -i sine=r=48000";
+/// Four seconds of such pictures, and a tone.
+fn filmed(name: &str, pictures: &str) -> PathBuf {
+    cached(name, |path| {
+        let inputs = format!("-nostdin -v error -y -f lavfi -i {pictures} -f lavfi -i sine=r=48000");
         let coded = "-t 4 -c:v libx264 -preset ultrafast -g 15 -pix_fmt yuv420p -c:a aac -f matroska";
         let words: Vec<&str> = inputs.split(' ').chain(coded.split(' ')).collect();
         Process::run("ffmpeg", &[&words[..], &[path.to_str().unwrap()]].concat(), secs(60));
     })
+}
+
+fn grey() -> PathBuf {
+    filmed("grey.mkv", "color=c=0x808080:s=320x180:r=15")
+}
+
+/// What costs an encoder as many bits as it may spend.
+fn snow() -> PathBuf {
+    filmed("snow.mkv", "testsrc2=s=320x180:r=15,noise=alls=12:allf=t")
 }
 
 #[test]
@@ -195,4 +248,43 @@ fn overlays_are_written_and_sound_is_changed() {
     assert!(plain > 500.0 && mute < 2.0, "{plain} {mute}");
     let db = 20.0 * (quiet / plain).log10();
     assert!((-13.5..-10.5).contains(&db), "-12 dB became {db}");
+}
+
+/// Bits a second of a stream's pictures by its own time, over six seconds of it.
+fn rate(gateway: &Gateway, name: &str) -> u64 {
+    let player = Player::start(gateway.rtmp, name);
+    player.wait_for_more(6 * (15 + 47));
+    let tags = player.stopped();
+    let pictures: Vec<&Tag> = tags.iter().filter(|tag| tag.kind == VIDEO && !tag.is_header()).collect();
+    let last = pictures.last().expect("pictures");
+    let bytes: usize = pictures[..pictures.len() - 1].iter().map(|tag| tag.body.len()).sum();
+    bytes as u64 * 8 * 1000 / u64::from(last.ts - pictures[0].ts)
+}
+
+#[test]
+fn a_new_rate_reaches_the_running_encoder() {
+    let gateway = Gateway::with_mountpoints(json!({ "busy": {
+        "source": { "kind": "file", "path": snow() }, "truth": { "enabled": false },
+        "video": { "mode": "encode", "bitrate": 1_500_000, "keyframe_interval": "1s" },
+    } }));
+    let source = || gateway.status()["mountpoints"]["busy"]["source"]["activity"]["starts"].clone();
+    let since = || gateway.status()["mountpoints"]["busy"]["stream"]["since"].clone();
+    rate(&gateway, "busy");
+    // The film has begun again at least once by now.
+    let (before, starts, began) = (rate(&gateway, "busy"), source(), since());
+    assert!((1_000_000..1_900_000).contains(&before), "1.5 Mbit/s were asked for: {before}");
+    for wanted in [300_000, 1_000_000] {
+        let (mut config, tag) = gateway.config();
+        config["mountpoints"]["busy"]["video"]["bitrate"] = wanted.into();
+        let answer = gateway.put_config(&config, Some(&tag));
+        assert!(matches!(answer.status, 200 | 202), "{}", answer.text());
+        let near = (wanted * 2 / 3)..(wanted * 4 / 3);
+        let mut seen = Vec::new();
+        wait::until_true("the new rate", secs(60), || {
+            seen.push(rate(&gateway, "busy"));
+            eprintln!("{wanted}: {seen:?}");
+            near.contains(seen.last().unwrap())
+        });
+    }
+    assert_eq!((source(), since()), (starts, began), "the same worker, the same stream");
 }

@@ -4,24 +4,13 @@ use crate::common::fixture::Fixture;
 use crate::common::gateway::Gateway;
 use crate::common::healthy::Player;
 use crate::common::process::Process;
+use crate::common::rtp_ports::port;
 use crate::common::rtsp::nal_units;
 use crate::common::scratch::Scratch;
 use crate::common::wait::{self, secs};
 use serde_json::json;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
-
-/// An even port that is free, and so are the three after it.
-fn port() -> u16 {
-    loop {
-        let one = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = one.local_addr().unwrap().port();
-        let is_free = |port: u16| UdpSocket::bind(("127.0.0.1", port)).is_ok();
-        if port.is_multiple_of(2) && port < 65_000 && (port + 1..port + 4).all(is_free) {
-            return port;
-        }
-    }
-}
 
 /// ffmpeg sends a recording in real time, as it is.
 fn ffmpeg_sends(fixture: &Fixture, port: u16, sdp: &Path) -> Process {

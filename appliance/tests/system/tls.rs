@@ -13,7 +13,7 @@ use std::path::Path;
 
 /// A certificate for `localhost` and 127.0.0.1 with `name` in it, signed by an authority in `ca.pem` that is made when
 /// first needed.
-fn make_certificate(folder: &Path, name: &str) {
+pub(super) fn make_certificate(folder: &Path, name: &str) {
     let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
     let new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
     let run = |args: &[&str]| Process::run("openssl", args, secs(30));
@@ -57,7 +57,7 @@ fn start(scratch: &Scratch, mountpoints: serde_json::Value) -> Gateway {
 }
 
 /// The name in the certificate that the server shows.
-fn shown_name(address: SocketAddr) -> String {
+pub(super) fn shown_name(address: SocketAddr) -> String {
     let mut client = Process::start("openssl", &["s_client", "-connect", &address.to_string()]);
     client.finish(secs(10));
     client.output().lines().find(|line| line.starts_with("subject=")).unwrap_or_default().to_owned()

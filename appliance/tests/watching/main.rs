@@ -11,5 +11,6 @@ mod browser;
 mod hostile;
 mod latency;
 mod playing;
+mod recorded;
 mod rules;
 mod viewer;

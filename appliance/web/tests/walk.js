@@ -4,7 +4,7 @@
 // folder for screenshots. Ends with an error at the first thing that is not as it should be.
 
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
@@ -228,15 +228,164 @@ async function status() {
   await link("Site").click();
   await title("Site");
   await screen("site");
-  await link("What happened lately").click();
-  await title("What happened lately");
+  await link("Who did what").click();
+  await title("Who did what");
   await page.getByText("claim").first().waitFor();
   await screen("history");
+  await happened();
+  await network();
+  await certificate();
+  await updates();
   // A link opens the same thing again, and the session lasts over a reload.
   await page.goto(`${wish.origin}/#/cameras/yard-cam`);
   await page.reload();
   await title("yard-cam");
   await page.locator(".picture.large[data-pictures]").waitFor();
+}
+
+/** A new network is only tried: the page counts down, confirms by itself, or tells that it went back; others may keep it. */
+async function network() {
+  await link("Site").click();
+  await title("Site");
+  await link("Network").click();
+  await title("Network");
+  // What is said below is the gateway's: a router without a way further.
+  wanted.push(/422/);
+  const first = page.locator("fieldset", { hasText: "port1" });
+  await first.locator("select").first().selectOption("fixed");
+  await first.getByLabel("Fixed address").fill("192.168.1.5");
+  await button("Try these settings").click();
+  await page.getByText("An address looks like 192.168.1.5/24.").waitFor();
+  await first.getByLabel("Fixed address").fill("192.168.1.5/24");
+  await first.getByLabel("Router").fill("192.168.1.1");
+  await first.getByLabel("Way to the internet").selectOption("0");
+  await button("Try these settings").click();
+  await page.getByText(/only an uplink has one/).waitFor();
+  await first.getByLabel("Way to the internet").selectOption("1");
+  await screen("network");
+
+  wanted.pop();
+  // The gateway cannot be reached for a while: the page counts, and goes on by itself.
+  // Refused, too: there is nothing to confirm any more once it went back.
+  wanted.push(/ERR_FAILED|409/);
+  const confirms = "**/api/v1/config/confirm";
+  await context.route(confirms, (route) => route.abort());
+  await button("Try these settings").click();
+  const left = async () => Number(/in (\d+) s/.exec((await page.locator("#countdown").textContent()) ?? "")?.[1]);
+  await page.locator("#countdown").waitFor();
+  const before = await left();
+  await page.waitForFunction((count) => Number(/in (\d+) s/.exec(document.querySelector("#countdown")?.textContent ?? "")?.[1]) < count, before);
+  await screen("countdown");
+  await context.unroute(confirms);
+  await page.getByText("The network is as you set it.").waitFor();
+  await button("Close").click();
+
+  // Nobody gets through: all is as before, and it is said.
+  await context.route(confirms, (route) => route.abort());
+  await first.getByLabel("Fixed address").fill("192.168.1.6/24");
+  await button("Try these settings").click();
+  await page.locator("#countdown").waitFor();
+  await page.waitForFunction(() => document.querySelector("#countdown")?.textContent?.includes("in 0 s"));
+  // The gateway's own time is over by then, too; only now it can be reached again.
+  await page.waitForTimeout(3000);
+  await context.unroute(confirms);
+  await page.getByText(/The change was undone\. All is as it was before\./).first().waitFor({ timeout: 60_000 });
+  await screen("undone");
+
+  // At its new address the gateway is another place for the browser: who opens it there may keep what is tried.
+  await context.route(confirms, (route) => route.abort());
+  await first.getByLabel("Fixed address").fill("192.168.1.7/24");
+  await button("Try these settings").click();
+  await page.locator("#countdown").waitFor();
+  await context.unroute(confirms);
+  const tab = await context.newPage();
+  await tab.addInitScript(() => sessionStorage.clear());
+  await page.goto("about:blank");
+  await tab.goto(`${wish.origin}/#/cameras`);
+  await tab.getByText(/A change by .* is being tried/).waitFor();
+  await tab.getByRole("button", { name: "Keep it" }).click();
+  await tab.getByText("The change works and is kept.").waitFor();
+  await tab.close();
+  await page.goto(`${wish.origin}/#/site/network`);
+  await title("Network");
+  // It goes on with its own change, and finds that it was kept meanwhile.
+  await page.getByText("The change works and is kept.").waitFor();
+  wanted.pop();
+  assert.equal(await page.locator("fieldset", { hasText: "port1" }).getByLabel("Fixed address").inputValue(), "192.168.1.7/24");
+}
+
+/** A file of two pieces is sent, and what becomes of it is told. */
+async function updates() {
+  await link("Site").click();
+  await title("Site");
+  await link("Updates").click();
+  await title("Updates");
+  await page.getByText("fieldgate-test").waitFor();
+  await screen("updates");
+  await page.getByLabel("Firmware file").setInputFiles({ name: "fieldgate.raucb", mimeType: "application/octet-stream", buffer: Buffer.alloc(1_500_000, 7) });
+  await button("Send it to the gateway").click();
+  await page.getByText(/fieldgate.raucb .* is there, whole/).waitFor();
+  await screen("updates-sent");
+  await button("Install and start it").click();
+  await page.getByText("Version 2.0 is installed.").waitFor();
+  await screen("updates-installed");
+}
+
+/** What happened is told in plain words, and what happens now shows by itself. */
+async function happened() {
+  await link("Site").click();
+  await title("Site");
+  await link("What happened lately").click();
+  await title("What happened lately");
+  await page.locator(".events li", { hasText: "gate-cam" }).filter({ hasText: "delivers" }).first().waitFor();
+  const before = await page.locator(".events li").count();
+  await page.evaluate(() => {
+    document.body.dataset["stays"] = "yes";
+  });
+  // A camera that is restarted from another tab: its break shows here without a reload.
+  const tab = await context.newPage();
+  await tab.goto(`${wish.origin}/#/cameras/yard-cam`);
+  await tab.getByText("More", { exact: true }).click();
+  await tab.getByRole("button", { name: "Restart this camera's stream" }).click();
+  await tab.getByText("yard-cam begins anew.").waitFor();
+  await page.waitForFunction((count) => document.querySelectorAll(".events li").length > count, before);
+  await tab.locator(".status.good", { hasText: "Live" }).waitFor();
+  await tab.locator(".chart polyline").first().waitFor();
+  await tab.close();
+  assert.equal(await page.evaluate(() => document.body.dataset["stays"]), "yes", "nothing was loaded anew");
+  await screen("happened");
+}
+
+/** One button, a short soak, and a certificate that can be kept and printed. */
+async function certificate() {
+  await link("Site").click();
+  await title("Site");
+  await link("Acceptance certificate").click();
+  await title("Acceptance certificate");
+  await screen("certificate-begin");
+  await label("How long").selectOption("10s");
+  await button("Survey this site").click();
+  await page.getByText(/The cameras are being watched/).waitFor();
+  await screen("certificate-running");
+  // Whoever leaves comes back to it.
+  await link("Cameras").click();
+  await title("Cameras");
+  await link("Site").click();
+  await title("Site");
+  await link("Acceptance certificate").click();
+  await page.locator(".verdict .status").waitFor();
+  for (const name of ["gate-cam", "yard-cam", "The line"]) await page.getByRole("heading", { name, level: 2, exact: true }).waitFor();
+  await page.getByText("Picture rate: good").first().waitFor();
+  await page.getByText("Keyframes: good").first().waitFor();
+  await screen("certificate");
+  const path = await link("Save the signed file").getAttribute("href");
+  const file = await (await context.request.get(wish.origin + path)).json();
+  assert.deepEqual(Object.keys(file).sort(), ["public_key", "signature", "signed"]);
+  await writeFile(join(wish.pictures, "certificate.json"), JSON.stringify(file));
+  await page.emulateMedia({ media: "print" });
+  await page.screenshot({ path: join(wish.pictures, "certificate-print.png"), fullPage: true });
+  assert.equal(await page.locator(".places:visible, .top:visible, button:visible").count(), 0, "paper has nothing to press");
+  await page.emulateMedia({ media: "screen" });
 }
 
 /** A wrong password for a running camera is tried, told with its countdown, and goes back by itself. */

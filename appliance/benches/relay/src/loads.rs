@@ -180,6 +180,7 @@ pub(crate) fn run(load: &Load, peer: Peer, plan: &Plan) -> Result<Outcome, Bench
         sinks: addresses.collect::<Result<_, _>>()?,
         kmp: uplink::acks(load, plan).is_some(),
         spool: matches!(load.kind, Kind::Kmp { spool: true, .. }).then(|| plan.spool.clone()),
+        files: None,
         gather: load.gather && peer == Peer::Fieldgate,
         connections: usize::from(load.publishers) * usize::from(load.players + 2) + IDLE_CONNECTIONS,
     };

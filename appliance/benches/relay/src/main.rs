@@ -15,6 +15,7 @@ mod peers;
 mod report;
 mod session;
 mod verify;
+mod watching;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -59,6 +60,17 @@ enum Command {
     },
     /// 100 subscribers against 1: CPU per GB as a ratio.
     Fanout {
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Viewers of one stream by HLS beside nginx with the same files: CPU per GB as a ratio, and memory.
+    Hls {
+        /// Viewers.
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=4000))]
+        viewers: u16,
+        /// Kilobits per second of the stream's pictures.
+        #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(100..=50_000))]
+        kilobits: u32,
         #[command(flatten)]
         options: Options,
     },
@@ -151,6 +163,7 @@ fn main() -> ExitCode {
             }
             select(&loads).and_then(|loads| bench(&loads, &options, &uplink))
         }
+        Command::Hls { viewers, kilobits, options } => watch(viewers, kilobits, &options),
         Command::Fanout { options } => {
             let loads: Vec<Load> = LOADS.into_iter().filter(|load| load.name.starts_with('x')).collect();
             bench(&loads, &options, &UplinkOptions::default())
@@ -173,7 +186,8 @@ fn select(names: &[String]) -> Result<Vec<Load>, BenchError> {
     Ok(LOADS.into_iter().filter(|load| names.iter().any(|name| chosen(load, name))).collect())
 }
 
-fn bench(loads: &[Load], options: &Options, uplink: &UplinkOptions) -> Result<(), BenchError> {
+/// Raises the limit of open files, and catches the signals that end a run.
+fn prepare() -> Result<Arc<AtomicBool>, BenchError> {
     let files = getrlimit(Resource::Nofile);
     // 500 idle connections need more than the usual 1024 here and in the servers, which inherit this.
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum })
@@ -182,13 +196,45 @@ fn bench(loads: &[Load], options: &Options, uplink: &UplinkOptions) -> Result<()
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&interrupted)).attempt("catch a signal")?;
     }
-    let programs = Programs {
+    Ok(interrupted)
+}
+
+fn programs(options: &Options) -> Programs {
+    Programs {
         fieldgate: options.fieldgate.clone(),
         nginx: options.nginx.clone(),
         nginx_chunk: options.nginx_chunk,
         floor_read: options.floor_read,
         fieldgate_config: options.fieldgate_config.clone(),
+    }
+}
+
+fn watch(viewers: u16, kilobits: u32, options: &Options) -> Result<(), BenchError> {
+    let mut programs = programs(options);
+    if let Some(slim) = &options.fieldgate_slim {
+        programs.fieldgate.clone_from(slim);
+    }
+    let plan = watching::Plan {
+        viewers: usize::from(viewers),
+        bitrate: u64::from(kilobits) * 1000,
+        seconds: options.seconds,
+        warm_up: options.warm_up,
+        programs,
+        interrupted: prepare()?,
     };
+    let mut missed = 0;
+    for _ in 0..options.rounds {
+        let (gateway, nginx) = watching::run(&plan)?;
+        let (text, holds) = watching::table(&plan, &gateway, &nginx);
+        say(&mut std::io::stdout(), &text);
+        missed += usize::from(!holds);
+    }
+    if options.check && missed > 0 { Err(BenchError::GoalsMissed(missed)) } else { Ok(()) }
+}
+
+fn bench(loads: &[Load], options: &Options, uplink: &UplinkOptions) -> Result<(), BenchError> {
+    let interrupted = prepare()?;
+    let programs = programs(options);
     let plan = Plan {
         seconds: options.seconds,
         warm_up: options.warm_up,

@@ -53,6 +53,8 @@ pub(crate) struct Settings {
     pub kmp: bool,
     /// fieldgate's spool settings for what goes there.
     pub spool: Option<serde_json::Value>,
+    /// nginx serves this folder by HTTP, and no RTMP.
+    pub files: Option<PathBuf>,
     /// fieldgate's opt-in gathering of each output.
     pub gather: bool,
     /// Clients that may be connected at once.
@@ -266,6 +268,9 @@ fn nginx(
     address: SocketAddr,
 ) -> Result<Command, BenchError> {
     require(&programs.nginx)?;
+    if let Some(files) = &settings.files {
+        return file_server(programs, settings, folder, address, files);
+    }
     let module = NGINX_MODULES.iter().find(|path| Path::new(path).exists());
     let module = module.ok_or_else(|| BenchError::Missing(NGINX_MODULES[0].into()))?;
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
@@ -279,6 +284,32 @@ fn nginx(
         settings.connections * 2 + 64,
         folder = folder.display(),
         chunk = programs.nginx_chunk,
+    );
+    let file = folder.join("nginx.conf");
+    fs::write(&file, config).attempt("write nginx's config")?;
+    let mut command = Command::new(&programs.nginx);
+    command.arg("-p").arg(folder).arg("-c").arg(file);
+    Ok(command)
+}
+
+/// nginx as Debian sets it up for files, with one worker and connections that stay open.
+fn file_server(
+    programs: &Programs,
+    settings: &Settings,
+    folder: &Path,
+    address: SocketAddr,
+    files: &Path,
+) -> Result<Command, BenchError> {
+    let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+    let config = format!(
+        "{user}\nworker_processes 1;\ndaemon off;\npid {folder}/pid;\nerror_log {folder}/error.log error;\n\
+         events {{ worker_connections {connections}; }}\n\
+         http {{ access_log off; sendfile on; tcp_nopush on; gzip on; keepalive_requests 1000000;\n\
+         types {{ application/vnd.apple.mpegurl m3u8; video/mp4 m4s mp4; }}\n\
+         server {{ listen {address}; root {files}; }} }}\n",
+        connections = settings.connections * 2 + 64,
+        folder = folder.display(),
+        files = files.display(),
     );
     let file = folder.join("nginx.conf");
     fs::write(&file, config).attempt("write nginx's config")?;

@@ -7,7 +7,18 @@
 #![warn(clippy::indexing_slicing)]
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
+pub mod aggregator;
+pub mod control;
+pub mod coordinator;
+pub mod env;
+pub mod key;
 pub mod kmp_control;
+pub mod node;
+mod plays;
+
+#[cfg(test)]
+#[path = "../../proto/src/mutation.rs"]
+mod mutation;
 
 use fieldgate_model::{Command, Status};
 use std::net::IpAddr;

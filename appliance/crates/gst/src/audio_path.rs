@@ -124,7 +124,7 @@ fn encode(from: CodedSound, encode: &AudioEncode) -> Result<Vec<gst::Element>, W
     };
     let found = encoders.iter().find(|encoder| elements::load(encoder.name)).ok_or_else(|| {
         let name = encoders.first().map_or("", |encoder| encoder.name);
-        WorkError::Missing(format!("{name} (Debian package {})", elements::package(name)))
+        WorkError::Missing(elements::named(name))
     })?;
     let bitrate = encode.bitrate.to_string();
     let encoder = make(found.name, &[("bitrate", &bitrate), ("name", "sound-encoder")])?;
@@ -145,8 +145,7 @@ fn encode(from: CodedSound, encode: &AudioEncode) -> Result<Vec<gst::Element>, W
 fn decoder(from: CodedSound) -> Result<Vec<gst::Element>, WorkError> {
     let first = |names: &[&'static str]| {
         names.iter().copied().find(|name| elements::load(name)).ok_or_else(|| {
-            let named: Vec<String> =
-                names.iter().map(|name| format!("{name} ({})", elements::package(name))).collect();
+            let named: Vec<String> = names.iter().map(|name| elements::named(name)).collect();
             WorkError::Missing(named.join(" or "))
         })
     };

@@ -1,5 +1,6 @@
 //! One pipeline per kind of camera.
 
+mod csi;
 mod file;
 mod rtp;
 pub(crate) mod rtsp;
@@ -59,6 +60,7 @@ pub(crate) fn build(
     let alone = |camera| Some((camera, None));
     match work {
         Work::Rtp(settings) => rtp::build(settings, outlet, tell).map(alone),
+        Work::Csi(settings) => csi::build(settings, outlet, tell).map(alone),
         Work::File(settings) => file::build(settings, outlet, tell).map(alone),
         Work::Test(settings) => test::build(settings, outlet, tell).map(alone),
         Work::ProbeEncoders(wish) => {

@@ -1,5 +1,6 @@
 //! The main thread of a worker: sets up, then turns between the bus, the gateway's commands and the pulse.
 
+use crate::builtin;
 use crate::cameras::rtsp::{Notice, Session};
 use crate::cameras::{self, Camera, Controls};
 use crate::decoders;
@@ -14,16 +15,18 @@ use bytes::{BufMut, Bytes};
 use fieldgate_hub::link::{Frame, Inbound, LogLevel};
 use fieldgate_model::job::{Failure, Guard, Inspector, Job, Phase, Work, WorkerCommand, WorkerStatus};
 use gst::prelude::*;
+use rustix::event::{PollFd, PollFlags, poll};
 use std::io::{ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Instant;
 
-const TURN: gst::ClockTime = gst::ClockTime::from_mseconds(100);
-const TURNS_PER_PULSE: u32 = 5;
+/// What the gateway wants waits so long at most. Each turn wakes a processor that may be asleep.
+const TURN: gst::ClockTime = gst::ClockTime::from_mseconds(250);
+const TURNS_PER_PULSE: u32 = 2;
 /// How often a microphone that is not heard is tried: ten seconds or, with much on the bus, a little less.
-const TURNS_PER_LISTEN: u32 = 100;
+const TURNS_PER_LISTEN: u32 = 40;
 const COMMANDS: usize = 16;
 /// One read from the link.
 const PIECE_BYTES: usize = 32 << 10;
@@ -96,7 +99,7 @@ struct Worker {
 
 impl Worker {
     fn work(&mut self, job: &Job) -> Result<Phase, WorkError> {
-        gst::init().map_err(WorkError::Init)?;
+        builtin::init().map_err(WorkError::Init)?;
         if let Work::Inspect(settings) = &job.work {
             return self.inspect(settings);
         }
@@ -299,6 +302,8 @@ fn read_frames(mut link: UnixStream, mut frames: Inbound, to: &Takers, now: Inst
             Ok(None) => {}
             Ok(Some(_)) | Err(_) => return,
         }
+        // A blocked read is woken each time the gateway takes a unit from the other direction of the socket; poll is not.
+        let _ = poll(&mut [PollFd::new(&link, PollFlags::IN)], None);
         let mut room = frames.room();
         let len = room.remaining_mut().min(piece.len());
         match link.read(&mut piece[..len]) {

@@ -123,10 +123,7 @@ pub(crate) fn decoder(codec: Picture, name: &'static str) -> Result<Vec<gst::Ele
 
 fn try_out(name: &'static str, codec: Picture) -> Result<(), String> {
     if !elements::load(name) {
-        return Err(match elements::package(name) {
-            "" => "not installed, or no such device".to_owned(),
-            package => format!("not installed (Debian package {package}), or no such device"),
-        });
+        return Err(elements::absence(name));
     }
     elements::require(&["appsrc", "appsink", "capsfilter"]).map_err(|error| error.to_string())?;
     let pipeline = gst::Pipeline::new();

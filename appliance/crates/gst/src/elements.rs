@@ -3,6 +3,7 @@
 //! Plugins are loaded by file from here and nowhere else: no scan, no registry file, and only the libraries that a
 //! job needs are mapped. In a static build the elements are there already and no file is looked for.
 
+use crate::builtin;
 use crate::error::WorkError;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,7 @@ const UGLY: &str = "gstreamer1.0-plugins-ugly";
 const LIBAV: &str = "gstreamer1.0-libav";
 const ALSA: &str = "gstreamer1.0-alsa";
 const VAAPI: &str = "gstreamer1.0-vaapi";
+const LIBCAMERA: &str = "gstreamer1.0-libcamera";
 
 /// Comes with a vendor's system image; no Debian package.
 const VENDOR: &str = "";
@@ -43,6 +45,7 @@ const ALL: &[Element] = &[
     element("audioconvert", "audioconvert", BASE),
     element("audioresample", "audioresample", BASE),
     element("v4l2src", "video4linux2", GOOD),
+    element("libcamerasrc", "libcamera", LIBCAMERA),
     element("alsasrc", "alsa", ALSA),
     element("jpegdec", "jpeg", GOOD),
     element("jpegenc", "jpeg", GOOD),
@@ -132,10 +135,7 @@ pub(crate) fn require(names: &[&str]) -> Result<(), WorkError> {
     let mut missing: Vec<String> = Vec::new();
     for name in names {
         if !load(name) {
-            missing.push(match find(name).map(|element| element.package) {
-                None | Some("") => (*name).to_owned(),
-                Some(package) => format!("{name} (Debian package {package})"),
-            });
+            missing.push(named(name));
         }
     }
     if missing.is_empty() { Ok(()) } else { Err(WorkError::Missing(missing.join(", "))) }
@@ -146,6 +146,9 @@ pub(crate) fn load(name: &str) -> bool {
     let there = || gst::ElementFactory::find(name).is_some();
     if there() {
         return true;
+    }
+    if builtin::is_static() {
+        return false;
     }
     let (Some(element), Some(folder)) = (find(name), folder()) else { return false };
     let file = folder.join(format!("libgst{}.so", element.plugin));
@@ -158,14 +161,37 @@ pub(crate) fn load(name: &str) -> bool {
         && there()
 }
 
-/// Whether the plugins are part of this program; then there are no others.
-pub(crate) const fn is_static() -> bool {
-    cfg!(target_feature = "crt-static")
+/// An element's name with where it would come from, for a message that says it is missing.
+pub(crate) fn named(name: &str) -> String {
+    match find(name).map(|element| element.package) {
+        _ if builtin::is_static() => format!("{name} (not in this build)"),
+        None | Some(VENDOR) => name.to_owned(),
+        Some(package) => format!("{name} (Debian package {package})"),
+    }
 }
 
-/// The Debian package of an element of the list.
-pub(crate) fn package(name: &str) -> &'static str {
-    find(name).map_or("", |element| element.package)
+/// Why libcamera's cameras cannot be used by this program on this machine, if so. Looks for a file, loads nothing.
+pub fn without_libcamera() -> Option<&'static str> {
+    if builtin::is_static() {
+        return Some("libcamera is not in this build: it needs one with dynamic GStreamer");
+    }
+    let there = folder().is_some_and(|folder| folder.join("libgstlibcamera.so").exists());
+    (!there).then_some("libcamera's GStreamer element is missing: install gstreamer1.0-libcamera")
+}
+
+/// Why an element that works with a device could not be loaded.
+pub(crate) fn absence(name: &str) -> String {
+    match find(name).map(|element| element.package) {
+        _ if builtin::is_static() => "not in this build, or no such device".to_owned(),
+        None | Some(VENDOR) => "not installed, or no such device".to_owned(),
+        Some(package) => format!("not installed (Debian package {package}), or no such device"),
+    }
+}
+
+/// The plugins of the list that are not a vendor's; some come more than once.
+#[cfg(test)]
+pub(crate) fn plugins() -> impl Iterator<Item = &'static str> {
+    ALL.iter().filter(|element| element.package != VENDOR).map(|element| element.plugin)
 }
 
 fn find(name: &str) -> Option<&'static Element> {

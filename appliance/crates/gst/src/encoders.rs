@@ -5,6 +5,7 @@ mod trial;
 
 pub(crate) use settings::{encoder, raw_caps, set_bitrate};
 
+use crate::builtin;
 use crate::decoders::{self, Picture};
 use crate::elements;
 use crate::error::WorkError;
@@ -192,7 +193,7 @@ fn refusal(candidate: &Candidate, wish: &EncoderWish) -> Option<&'static str> {
 
 /// Whether it is there at all.
 fn available(candidate: &Candidate) -> Result<(), String> {
-    if candidate.vendor && elements::is_static() {
+    if candidate.vendor && builtin::is_static() {
         return Err(
             "not in this build: a maker's own elements need a build with the system's GStreamer".into()
         );
@@ -200,10 +201,10 @@ fn available(candidate: &Candidate) -> Result<(), String> {
     if elements::load(candidate.name) {
         return Ok(());
     }
-    Err(match elements::package(candidate.name) {
-        "" if candidate.vendor => "not installed: it comes with its maker's system image".to_owned(),
-        "" => "not installed, or no such device".to_owned(),
-        package => format!("not installed (Debian package {package}), or no such device"),
+    Err(if candidate.vendor {
+        "not installed: it comes with its maker's system image".to_owned()
+    } else {
+        elements::absence(candidate.name)
     })
 }
 

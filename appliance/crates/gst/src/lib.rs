@@ -9,6 +9,7 @@
 //! A hang in a state change stops the pulse, and the gateway kills the process: no deadline is needed in here.
 
 mod audio_path;
+mod builtin;
 mod burn;
 mod cameras;
 mod control;
@@ -30,5 +31,5 @@ mod transcode;
 mod video_path;
 
 pub use control::main;
-pub use elements::Element;
+pub use elements::{Element, without_libcamera};
 pub use error::WorkError;

@@ -45,21 +45,27 @@ pub(crate) fn h264_caps() -> gst::Caps {
 pub(crate) fn element_error(message: &gst::message::Error) -> WorkError {
     let element = message.src().map(|source| source.name().to_string()).unwrap_or_default();
     let error = message.error();
+    let source = message.src().and_then(|source| source.downcast_ref::<gst::Element>());
+    let made_by =
+        |name: &str| source.and_then(ElementExt::factory).is_some_and(|factory| factory.name() == name);
+    let is_network = made_by("rtspsrc");
     let text = match error.kind::<gst::ResourceError>() {
         Some(gst::ResourceError::NotAuthorized) => return WorkError::LoginRefused { had_login: true },
-        Some(gst::ResourceError::OpenReadWrite | gst::ResourceError::OpenRead)
-            if message
-                .src()
-                .and_then(|source| source.downcast_ref::<gst::Element>())
-                .is_some_and(is_network) =>
-        {
-            "cannot connect".to_owned()
+        Some(gst::ResourceError::OpenReadWrite | gst::ResourceError::OpenRead) if is_network => {
+            "cannot connect"
         }
-        _ => error.message().to_owned(),
+        Some(gst::ResourceError::Settings) if is_network => {
+            "the camera's description (SDP) names no stream that could be read"
+        }
+        _ if is_network && error.matches(gst::StreamError::CodecNotFound) => {
+            "the camera's description (SDP) names no stream that is carried here"
+        }
+        // With no media device at all it has nothing to list.
+        _ if made_by("libcamerasrc") && error.message().starts_with("Failed listing") => {
+            "Could not find any supported camera: is it connected, and its driver loaded?"
+        }
+        _ => error.message(),
     };
+    let text = text.to_owned();
     WorkError::Element { element, text }
-}
-
-fn is_network(element: &gst::Element) -> bool {
-    element.factory().is_some_and(|factory| factory.name() == "rtspsrc")
 }

@@ -36,10 +36,6 @@ struct State {
     announced: bool,
     waiting: VecDeque<Waiting>,
     first_ns: Option<i64>,
-    /// Added to all running times: the source has begun anew.
-    shift_ns: i64,
-    /// Where the newest unit ends.
-    end_ns: i64,
 }
 
 type Waiting = (UnitHead, Payload);
@@ -52,8 +48,6 @@ impl Stream {
             announced: false,
             waiting: VecDeque::new(),
             first_ns: None,
-            shift_ns: 0,
-            end_ns: 0,
         };
         Stream(Arc::new(Shared { outlet, state: Mutex::new(state) }))
     }
@@ -61,15 +55,6 @@ impl Stream {
     /// Promises a track: the first announcement waits for it.
     pub(crate) fn expect(&self, id: TrackId) {
         self.with(|state| state.expected.push(id));
-    }
-
-    /// Running times begin at zero again; the stream goes on where it is. Returns how long it was since the last such
-    /// beginning, nanoseconds.
-    pub(crate) fn begin_again(&self) -> i64 {
-        self.with(|state| {
-            let before = std::mem::replace(&mut state.shift_ns, state.end_ns);
-            state.end_ns - before
-        })
     }
 
     /// Sends what arrives at `sink` as the units of track `id`.
@@ -112,13 +97,6 @@ impl Stream {
             time.and_then(|time| segment.to_running_time_full(time)).map(signed_nanos)
         };
         let (pts, dts) = (running(buffer.pts()), running(buffer.dts()));
-        let len = buffer.duration().map_or(0, |len| i64::try_from(len.nseconds()).unwrap_or(0));
-        let shift = self.with(|state| {
-            let end = pts.map_or(0, |pts| pts.saturating_add(len).saturating_add(state.shift_ns));
-            state.end_ns = state.end_ns.max(end);
-            state.shift_ns
-        });
-        let (pts, dts) = (pts.map(|pts| pts + shift), dts.map(|dts| dts + shift));
         let captured = captured(&buffer, sink, pts.or(dts).filter(|_| feed.times == DecodeTimes::Given));
         let parser_says_keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let Ok(payload) = buffer.into_mapped_buffer_readable() else { return outlet.count_unusable() };

@@ -107,6 +107,12 @@ pub trait Admit: Send + Sync {
     /// Whether this application exists; asked at `connect`, before any name is known.
     fn knows_application(&self, app: &str) -> bool;
 
+    /// Whether the stream names of this application are keys, which nobody may see in a log.
+    fn names_are_keys(&self, app: &str) -> bool {
+        let _ = app;
+        false
+    }
+
     /// Answers an RTMP `connect`. Must end by itself, as [`Admit::admit`]; dropped when the peer leaves.
     fn connect(&self, client: Arc<RtmpClient>) -> Pin<Box<dyn Future<Output = ConnectVerdict> + Send + '_>> {
         let verdict = match self.knows_application(&client.app) {

@@ -314,9 +314,13 @@ impl Truth {
     }
 
     fn find(&self, now: Instant) -> Option<Finding> {
-        let Some(live) = &self.live else { return self.is_expected.then(|| self.of_nobody(now)) };
+        let Some(live) = &self.live else { return self.of_nobody(now).filter(|_| self.is_expected) };
         let found = self.candidates(live, now).into_iter().flatten();
         let mut said = found.filter(|finding| !self.settings.ignore.contains(&finding.verdict));
+        if live.video.last.or(live.audio.last).is_none() {
+            // Nothing has come yet: what was said before holds.
+            return said.next().or_else(|| self.finding.clone());
+        }
         let fine = || {
             let was = self.finding.as_ref().filter(|finding| finding.verdict == Verdict::Ok);
             let since = was.map_or(now, |finding| finding.since);
@@ -326,17 +330,14 @@ impl Truth {
     }
 
     /// Nobody feeds it, but somebody should.
-    fn of_nobody(&self, now: Instant) -> Finding {
+    fn of_nobody(&self, now: Instant) -> Option<Finding> {
         let rhythm = Rhythm { last: None, gap: self.video_gap };
         let silent = rhythm.missing(self.quiet_since, now, self.settings.dead_after);
         let dead = silent.filter(|_| !self.settings.ignore.contains(&Verdict::Dead));
-        let (verdict, cause) = match (dead, &self.finding) {
-            (Some(_), _) => (Verdict::Dead, "its source delivers nothing".to_owned()),
-            // It may be back in a moment: what was said before holds.
-            (None, Some(finding)) => return finding.clone(),
-            (None, None) => (Verdict::Ok, String::new()),
-        };
-        Finding { verdict, since: self.quiet_since, cause }
+        let cause = "its source delivers nothing".to_owned();
+        let dead = dead.map(|_| Finding { verdict: Verdict::Dead, since: self.quiet_since, cause });
+        // It may be back in a moment: what was said before holds.
+        dead.or_else(|| self.finding.clone())
     }
 
     /// All that could be said, most telling first.

@@ -8,6 +8,7 @@
 pub mod aac;
 pub mod av1;
 mod bits;
+pub mod civil;
 mod codec;
 pub mod h264;
 pub mod hevc;

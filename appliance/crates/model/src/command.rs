@@ -1,7 +1,9 @@
 //! What others may ask of the gateway: our own API and the compat APIs send the same commands.
 
 use crate::Config;
-use crate::config::{Mountpoint, Push};
+use crate::config::{
+    AggregatorCamera, CameraType, Mountpoint, Publish, Push, RESERVED_APPLICATIONS, SecretUrl, Source,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +46,28 @@ pub enum Command {
         /// Whether it shall run.
         enabled: bool,
     },
+    /// Registers a camera of the aggregator API with a mountpoint of its own; one that is there keeps its pushes.
+    RegisterCamera {
+        /// Its name.
+        name: String,
+        /// What it films. None: as it was, else nobody said. Another than before moves the pushes to streaming engines to
+        /// that application there.
+        kind: Option<CameraType>,
+    },
+    /// Adds a push to a registered camera; one to the same URL changes nothing.
+    AddCameraPush {
+        /// The camera.
+        camera: String,
+        /// The push.
+        push: Box<Push>,
+        /// Whether a camera of that name is registered if there is none.
+        register: bool,
+    },
+    /// Removes a registered camera with its mountpoint and pushes; none of that name is fine.
+    RemoveCamera {
+        /// Its name.
+        name: String,
+    },
     /// Closes the publisher's connection; it may come again.
     DisconnectPublisher {
         /// The mountpoint or stream under a template.
@@ -81,6 +105,28 @@ pub enum CommandError {
         /// What.
         what: String,
     },
+    /// No camera of that name is registered.
+    #[error("no camera {name} is registered")]
+    NoCamera {
+        /// The name.
+        name: String,
+    },
+    /// The name is an application of something else.
+    #[error("{name} is taken on the RTMP port by something else than a registered camera")]
+    Taken {
+        /// The name.
+        name: String,
+    },
+    /// No more fit.
+    #[error("there are {max} {what} already; {setting} permits no more")]
+    Full {
+        /// What.
+        what: &'static str,
+        /// How many may be.
+        max: u32,
+        /// Where that is set.
+        setting: &'static str,
+    },
     /// It concerns the running side alone.
     #[error("the command does not change the config")]
     NotDurable,
@@ -105,6 +151,19 @@ impl Command {
             },
             Command::RemoveMountpoint { name } => {
                 config.mountpoints.remove(name);
+                config.compat.aggregator.cameras.remove(name);
+            }
+            Command::RegisterCamera { name, kind } => register_camera(&mut config, name, *kind)?,
+            Command::AddCameraPush { camera, push, register } => {
+                if *register {
+                    register_camera(&mut config, camera, None)?;
+                }
+                add_camera_push(&mut config, camera, push)?;
+            }
+            Command::RemoveCamera { name } => {
+                if config.compat.aggregator.cameras.remove(name).is_some() {
+                    config.mountpoints.remove(name);
+                }
             }
             Command::AddPush { mountpoint, push } => {
                 let id = push.effective_id();
@@ -134,6 +193,85 @@ impl Command {
             }
         }
         Ok(config)
+    }
+}
+
+fn register_camera(config: &mut Config, name: &str, kind: Option<CameraType>) -> Result<(), CommandError> {
+    let aggregator = &mut config.compat.aggregator;
+    if let Some(camera) = aggregator.cameras.get_mut(name) {
+        let Some(kind) = kind.filter(|kind| *kind != camera.kind) else { return Ok(()) };
+        camera.kind = kind;
+        if let Some(mountpoint) = config.mountpoints.get_mut(name) {
+            retarget(&mut mountpoint.push, kind);
+            let mut kept: Vec<Push> = Vec::new();
+            // One stream is not sent twice.
+            mountpoint.push.retain(|push| {
+                let is_new = !kept.iter().any(|known| is_same_target(known, push));
+                kept.extend(is_new.then(|| push.clone()));
+                is_new
+            });
+        }
+        return Ok(());
+    }
+    let is_taken = RESERVED_APPLICATIONS.contains(&name)
+        || config.compat.kmp.applications.contains_key(name)
+        || config.mountpoints.contains_key(name);
+    if is_taken {
+        return Err(CommandError::Taken { name: name.to_owned() });
+    }
+    let max = aggregator.max_cameras;
+    if aggregator.cameras.len() >= usize::try_from(max).unwrap_or(usize::MAX) {
+        return Err(CommandError::Full { what: "cameras", max, setting: "compat.aggregator.max_cameras" });
+    }
+    let camera = AggregatorCamera { kind: kind.unwrap_or_default(), key: None };
+    aggregator.cameras.insert(name.to_owned(), camera);
+    config.mountpoints.insert(name.to_owned(), Mountpoint::new(Source::Publish(Publish::default())));
+    Ok(())
+}
+
+fn add_camera_push(config: &mut Config, camera: &str, push: &Push) -> Result<(), CommandError> {
+    let max = config.compat.aggregator.max_pushes;
+    let known = config.compat.aggregator.cameras.get(camera);
+    let known = known.ok_or_else(|| CommandError::NoCamera { name: camera.to_owned() })?;
+    let kind = known.kind;
+    let mut push = push.clone();
+    // The camera may have got another type since the push was thought of.
+    retarget(std::slice::from_mut(&mut push), kind);
+    let pushes = &mut find(config, camera)?.push;
+    if pushes.iter().any(|known| is_same_target(known, &push)) {
+        return Ok(());
+    }
+    let id = push.effective_id();
+    if pushes.iter().any(|known| known.effective_id() == id) {
+        return Err(CommandError::Exists { what: format!("push {id} of {camera}") });
+    }
+    if pushes.len() >= usize::try_from(max).unwrap_or(usize::MAX) {
+        return Err(CommandError::Full { what: "pushes", max, setting: "compat.aggregator.max_pushes" });
+    }
+    pushes.push(push);
+    Ok(())
+}
+
+/// Whether two URLs lead to the same stream, RTMP's default port written out or not.
+fn is_same_target(one: &Push, other: &Push) -> bool {
+    match (one.url.parts(), other.url.parts()) {
+        (Ok(a), Ok(b)) => {
+            a.scheme == b.scheme
+                && a.host.eq_ignore_ascii_case(b.host)
+                && a.port.unwrap_or(1935) == b.port.unwrap_or(1935)
+                && (a.path, a.query, a.user, a.password) == (b.path, b.query, b.user, b.password)
+        }
+        _ => one.url == other.url,
+    }
+}
+
+/// Moves pushes to streaming engines (`/TYPE/NAME`) to the application of another type.
+fn retarget(pushes: &mut [Push], kind: CameraType) {
+    for push in pushes.iter_mut().filter(|push| push.is_to_engine()) {
+        let url = push.url.reveal();
+        let Some((start, name)) = url.rsplit_once('/') else { continue };
+        let Some((start, _)) = start.rsplit_once('/') else { continue };
+        push.url = SecretUrl::new(format!("{start}/{}/{name}", kind.as_str()));
     }
 }
 
@@ -167,6 +305,70 @@ mod tests {
             config = once;
         }
         assert_eq!(config, Config::default());
+    }
+
+    fn urls(config: &Config, camera: &str) -> Vec<String> {
+        config.mountpoints[camera].push.iter().map(|push| push.url.reveal().to_owned()).collect()
+    }
+
+    fn add_push(camera: &str, url: &str, id: &str, register: bool) -> Command {
+        command(json!({"command": "add_camera_push", "camera": camera, "push": {"url": url, "id": id},
+            "register": register}))
+    }
+
+    fn register(name: &str, kind: Option<&str>) -> Command {
+        command(json!({"command": "register_camera", "name": name, "kind": kind}))
+    }
+
+    #[test]
+    fn a_camera_keeps_its_pushes_and_has_each_target_once() {
+        let mut config = register("c", None).apply(&Config::default()).unwrap();
+        for (url, id) in [
+            ("rtmp://e:1935/live/c", "stream-1"),
+            // The same target, as an engine.
+            ("rtmp://e/live/c", "engine-1"),
+            ("rtmp://f/live/c", "engine-2"),
+        ] {
+            config = add_push("c", url, id, false).apply(&config).unwrap();
+        }
+        assert_eq!(urls(&config, "c"), ["rtmp://e:1935/live/c", "rtmp://f/live/c"]);
+        assert_eq!(register("c", None).apply(&config).as_ref(), Ok(&config), "as it was");
+        let config = register("c", Some("360")).apply(&config).unwrap();
+        assert_eq!(urls(&config, "c"), ["rtmp://e:1935/live/c", "rtmp://f/360/c"]);
+        // Thought of before the type was another.
+        let config = add_push("c", "rtmp://g/live/c", "engine-3", false).apply(&config).unwrap();
+        assert_eq!(urls(&config, "c")[2], "rtmp://g/360/c");
+        let config = add_push("c", "rtmp://f/live/c", "stream-2", false).apply(&config).unwrap();
+        let config = register("c", Some("live")).apply(&config).unwrap();
+        assert_eq!(urls(&config, "c"), ["rtmp://e:1935/live/c", "rtmp://f/live/c", "rtmp://g/live/c"]);
+    }
+
+    #[test]
+    fn cameras_and_pushes_are_bounded_and_take_no_name_of_others() {
+        let base: Config = serde_json::from_value(json!({
+            "compat": {"aggregator": {"max_cameras": 1, "max_pushes": 1},
+                "kmp": {"applications": {"k": {"publish_url": "http://c/"}}}},
+            "mountpoints": {"yard": {"source": {"kind": "publish"}}},
+        }))
+        .unwrap();
+        for name in ["live", "relay", "k", "yard"] {
+            let taken = CommandError::Taken { name: name.to_owned() };
+            assert_eq!(register(name, None).apply(&base), Err(taken));
+        }
+        let missing = CommandError::NoCamera { name: "c".to_owned() };
+        assert_eq!(add_push("c", "rtmp://e/live/a", "stream-1", false).apply(&base), Err(missing));
+        let config = add_push("c", "rtmp://e/live/a", "stream-1", true).apply(&base).unwrap();
+        let full = |what, setting| Err(CommandError::Full { what, max: 1, setting });
+        assert_eq!(
+            add_push("c", "rtmp://e/live/b", "stream-2", true).apply(&config),
+            full("pushes", "compat.aggregator.max_pushes")
+        );
+        assert_eq!(register("d", None).apply(&config), full("cameras", "compat.aggregator.max_cameras"));
+        let remove = command(json!({"command": "remove_camera", "name": "c"}));
+        assert_eq!(remove.apply(&config), Ok(base.clone()));
+        assert_eq!(remove.apply(&base), Ok(base.clone()));
+        let other = command(json!({"command": "remove_camera", "name": "yard"}));
+        assert_eq!(other.apply(&base).as_ref(), Ok(&base), "not a registered camera");
     }
 
     #[test]

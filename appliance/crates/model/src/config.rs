@@ -4,19 +4,27 @@
 //! form with secrets is [`Config::stored`], for the store alone.
 
 mod accepts;
+mod aggregator;
+mod control;
+mod coordinator;
 mod diff;
 mod discovery;
+mod events;
+mod fleet;
 mod http;
 mod json;
 mod kmp_control;
 mod kmp_listen;
 mod limits;
 mod listen;
+mod machine;
+mod mesh_node;
 mod mountpoint;
 mod network;
 mod output;
 mod patch;
 mod problem;
+mod record;
 mod secret;
 mod secrets;
 mod shape;
@@ -25,32 +33,45 @@ mod span;
 mod spool;
 mod treatment;
 mod truth;
+mod update;
 mod url;
 mod validate;
 
 pub use accepts::{Accepts, AudioCodec, VideoCodec};
+pub use aggregator::{
+    Aggregator, AggregatorCamera, AggregatorCms, CameraType, RESERVED_APPLICATIONS, host_port,
+};
+pub use control::{Control, ControlCamera};
+pub use coordinator::{Coordinator, CoordinatorCall, CoordinatorCommands, CoordinatorTls};
 pub use diff::{Action, Change, Changes, Part, Scope, diff};
 pub use discovery::Discovery;
+pub use events::{Events, Webhook};
+pub use fleet::{Fleet, FleetMqtt, FleetPull};
 pub use http::{Hls, Http, HttpTls};
+pub use json::parse_strict;
 pub use kmp_control::{Compat, KmpApplication, KmpControl, KmpControlApi, KmpHeader};
 pub use kmp_listen::{Kmp, KmpChannel, KmpTls};
 pub use limits::Limits;
+pub use machine::{Link, LinkAddress, LinkAddressError, MachineNetwork, MachineTime, Wifi, is_key};
+pub use mesh_node::{MeshNode, NodeRole};
 pub use mountpoint::{Mountpoint, Ring};
 pub use network::{Network, NetworkError};
 pub use output::{Play, Push, PushMemory, PushOrder, TrackIds, WhenAbsent};
 pub use patch::{Difference, differences};
 pub use problem::{Path, Problem};
+pub use record::Record;
 pub use secret::Secret;
 pub use secrets::StoredError;
 pub use shape::{join_lines, schema};
 pub use source::{
-    FileSource, KmpSource, Mjpeg, Publish, Pull, Rtp, RtpError, RtpMedia, RtpSession, RtpStream, Rtsp,
+    Csi, FileSource, KmpSource, Mjpeg, Publish, Pull, Rtp, RtpError, RtpMedia, RtpSession, RtpStream, Rtsp,
     RtspStream, RtspTransport, Source, TestPicture, V4l2, V4l2Format, is_microphone,
 };
 pub use span::{Span, SpanError};
 pub use spool::Spool;
 pub use treatment::{Audio, AudioMode, Overlay, Video, VideoMode};
 pub use truth::{Mend, PictureFault, Truth};
+pub use update::{Update, WantedFirmware, is_version};
 pub use url::{SecretUrl, UrlError, UrlParts};
 pub use validate::{is_stream_name, validate, validate_on};
 
@@ -82,8 +103,18 @@ pub struct Config {
     pub media: Media,
     /// How much of the machine may be used, and how hot it may get.
     pub limits: Limits,
-    /// Where cameras are looked for.
+    /// Where cameras are looked for, and whether the gateway can be found.
     pub discovery: Discovery,
+    /// What is kept of what happened, and who is told.
+    pub events: Events,
+    /// How a fleet manager reaches this gateway. Default: not at all.
+    pub fleet: Fleet,
+    /// The machine's own network. Default: as the image has it.
+    pub network: MachineNetwork,
+    /// The machine's time. Default: as the image has it.
+    pub time: MachineTime,
+    /// The machine's firmware: how a new one is judged, and which one is wanted. Default: the one that it has.
+    pub update: Update,
     /// The streams by name. A name is 1 to 64 of the characters `A-Z a-z 0-9 . _ -`; one that ends in `*` is a
     /// template for whatever is published under a name that starts like it. Default: none.
     #[schemars(extend("maxProperties" = 1024))]
@@ -103,6 +134,11 @@ impl Default for Config {
             media: Media::default(),
             limits: Limits::default(),
             discovery: Discovery::default(),
+            events: Events::default(),
+            fleet: Fleet::default(),
+            network: MachineNetwork::default(),
+            time: MachineTime::default(),
+            update: Update::default(),
             mountpoints: BTreeMap::new(),
             compat: Compat::default(),
         }
@@ -227,6 +263,12 @@ pub struct AdminTls {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub key: Option<PathBuf>,
+    /// File with the authorities whose clients may connect over TLS at all, PEM: a connection without a certificate that one
+    /// of them has signed ends in its handshake. Who gets through still logs in. Followed like the certificate. Default:
+    /// everybody may connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub client_ca: Option<PathBuf>,
     /// Further names under which the gateway may be asked, beside its addresses, host name and that with `.local`. At
     /// most 16. Default: none.
     #[serde(default)]
@@ -246,6 +288,7 @@ impl AdminTls {
             listen: vec![listen],
             cert: None,
             key: None,
+            client_ca: None,
             names: Vec::new(),
             reload_interval: default_reload_interval(),
         }

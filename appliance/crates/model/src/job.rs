@@ -56,6 +56,8 @@ pub enum Work {
     Test(TestCamera),
     /// A local capture device.
     V4l2(V4l2Camera),
+    /// A camera by libcamera.
+    Csi(CsiCamera),
     /// A network camera; its media passes unchanged.
     Rtsp(RtspCamera),
     /// RTP that somebody sends to us by UDP.
@@ -163,6 +165,28 @@ pub struct V4l2Camera {
     /// What is set on the device.
     #[serde(default)]
     pub controls: BTreeMap<String, i64>,
+    /// The microphone beside it, as ALSA names it; empty for none.
+    #[serde(default)]
+    pub microphone: String,
+    /// What happens to its pictures.
+    pub video: VideoTreatment,
+    /// What happens to its sound, where it has any.
+    pub audio: AudioTreatment,
+}
+
+/// Settings of a camera by libcamera.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CsiCamera {
+    /// libcamera's name for it; empty takes the first.
+    #[serde(default)]
+    pub camera: String,
+    /// Wanted pixels; even.
+    pub width: u32,
+    /// Wanted pixels; even.
+    pub height: u32,
+    /// Wanted pictures per second.
+    pub frame_rate: u32,
     /// The microphone beside it, as ALSA names it; empty for none.
     #[serde(default)]
     pub microphone: String,

@@ -15,6 +15,6 @@ mod time;
 
 pub use command::{Command, CommandError};
 pub use config::Config;
-pub use event::{Event, EventKind};
+pub use event::{Cause, Event, EventKind};
 pub use status::Status;
 pub use time::{Timestamp, TimestampError};

@@ -34,8 +34,47 @@ pub struct Status {
     pub capacity: CapacityStatus,
     /// The worker processes by name.
     pub workers: BTreeMap<String, WorkerStatus>,
+    /// What became of the last firmware update.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update: Option<UpdateStatus>,
     /// What somebody should know and do: a stuck worker, a config file that could not be read.
     pub notices: Vec<Notice>,
+}
+
+/// A firmware update, as it went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UpdateStatus {
+    /// The version of the new firmware.
+    pub version: String,
+    /// The version that ran before.
+    pub from: String,
+    /// How far it has come, or how it ended.
+    pub phase: UpdatePhase,
+    /// Why it was refused or not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who wanted it.
+    pub by: String,
+    /// Since when it is in this phase.
+    pub at: Timestamp,
+}
+
+/// How far a firmware update has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UpdatePhase {
+    /// It is written over the slot that does not run.
+    Installing,
+    /// It is there, and the machine has still to start it.
+    Installed,
+    /// It runs, and is judged by whether all delivers again.
+    Trial,
+    /// It is kept.
+    Good,
+    /// It was not kept; the firmware before it runs again.
+    Failed,
+    /// It was not installed.
+    Refused,
 }
 
 /// Where the config stands.
@@ -184,6 +223,9 @@ pub struct MountpointStatus {
     /// Viewers by HTTP; absent until there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watching: Option<WatchingStatus>,
+    /// What is kept of it on disk; absent where nothing is recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recording: Option<RecordingStatus>,
     /// Pushes by id.
     pub pushes: BTreeMap<String, PushStatus>,
     /// Forms of the stream that pushes need and that are made here, by name.
@@ -211,6 +253,34 @@ pub struct WatchingStatus {
     pub sent_bytes: u64,
     /// Units that the segmenter missed.
     pub lost_units: u64,
+}
+
+/// What is kept of a stream on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RecordingStatus {
+    /// How its recorder does.
+    #[serde(flatten)]
+    pub activity: Activity,
+    /// Segments; pictures and sound are one each.
+    pub segments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// When the oldest begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<Timestamp>,
+    /// When the newest ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newest: Option<Timestamp>,
+    /// Bytes written to disk since the recorder's start: what wears flash out.
+    pub written_bytes: u64,
+    /// Segments that were not kept, because the disk was too slow or full.
+    pub lost_segments: u64,
+    /// Unfinished files of before that the start found and removed.
+    pub mended_files: u64,
+    /// Why the last segment was not kept, until one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// Whether the picture is the truth.

@@ -1,5 +1,6 @@
 //! Wall-clock times as the API writes them.
 
+use fieldgate_media::civil;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -20,11 +21,11 @@ pub struct TimestampError;
 
 impl Timestamp {
     /// The last millisecond that is written with four digits of year.
-    const MAX_MILLIS: i64 = 253_402_300_799_999;
+    const MAX_MILLIS: i64 = civil::LAST * 1_000 + 999;
 
     /// From milliseconds since 1970-01-01 UTC; outside the years 0 to 9999 the nearest of them.
     pub fn from_unix_millis(unix_millis: i64) -> Self {
-        Timestamp { unix_millis: unix_millis.clamp(-62_167_219_200_000, Self::MAX_MILLIS) }
+        Timestamp { unix_millis: unix_millis.clamp(civil::FIRST * 1_000, Self::MAX_MILLIS) }
     }
 
     /// Milliseconds since 1970-01-01 UTC.
@@ -54,36 +55,9 @@ impl JsonSchema for Timestamp {
     }
 }
 
-/// Days since 1970-01-01 of a proleptic Gregorian date.
-/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
-}
-
-/// The inverse of [`days_from_civil`].
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month, day_of_year - (153 * shifted_month + 2) / 5 + 1)
-}
-
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (days, millis) =
-            (self.unix_millis.div_euclid(86_400_000), self.unix_millis.rem_euclid(86_400_000));
-        let (year, month, day) = civil_from_days(days);
-        let (hour, minute, second) = (millis / 3_600_000, millis / 60_000 % 60, millis / 1_000 % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", millis % 1_000)
+        f.write_str(&civil::timestamp(self.unix_millis))
     }
 }
 
@@ -102,13 +76,10 @@ impl FromStr for Timestamp {
             24 if shaped && text.ends_with('Z') && text.as_bytes().get(19) == Some(&b'.') => number(20..23)?,
             _ => return Err(TimestampError),
         };
-        let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-        let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
-        let days = days_from_civil(year, month, day);
-        if civil_from_days(days) != (year, month, day) || hour > 23 || minute > 59 || second > 59 {
-            return Err(TimestampError);
-        }
-        let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second;
+        let date = [number(0..4)?, number(5..7)?, number(8..10)?];
+        let time = [number(11..13)?, number(14..16)?, number(17..19)?];
+        // A leap second has no place of its own to come back from.
+        let seconds = civil::to_unix(date, time).filter(|_| time[2] < 60).ok_or(TimestampError)?;
         Ok(Timestamp::from_unix_millis(seconds * 1_000 + millis))
     }
 }

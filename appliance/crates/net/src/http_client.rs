@@ -1,4 +1,4 @@
-//! Calls to controllers: one POST of JSON, one reply, one connection.
+//! Calls to controllers and masters: one POST of JSON, or one question for a document, one reply, one connection.
 //!
 //! The request's head is written by hand, not by an HTTP library: controllers were written against one sender whose
 //! head is fixed to the byte (HTTP/1.0, these headers in this order, `Host` without its port), and a library would add,
@@ -16,12 +16,16 @@ use tokio::time::{Instant, timeout_at};
 
 /// Headers that a reply may have.
 const HEADERS_MAX: usize = 64;
+/// Longest tag of a document that is remembered, in bytes.
+const ETAG_MAX: usize = 256;
 /// Most bytes of a chunk's size line, extensions included.
 const CHUNK_LINE_MAX: usize = 256;
 
 /// One call.
 #[derive(Clone, Debug)]
 pub struct HttpCall {
+    /// `POST` or `GET`.
+    pub method: &'static str,
     /// Name or address, an IPv6 address without brackets.
     pub host: String,
     /// TCP port.
@@ -51,8 +55,19 @@ pub struct HttpReply {
     pub status: u16,
     /// `Content-Type`, if it has one.
     pub content_type: Option<String>,
+    /// In the order of arrival; names in lower case, bytes that are no UTF-8 replaced.
+    pub headers: Vec<(String, String)>,
     /// Without chunk framing.
     pub body: Vec<u8>,
+}
+
+/// A document that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpDocument {
+    /// The reply; with status 304 it has no body.
+    pub reply: HttpReply,
+    /// `ETag`, if it has one that can be sent back.
+    pub etag: Option<String>,
 }
 
 /// Why there is no reply.
@@ -99,8 +114,9 @@ impl HttpCall {
         }
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         let mut head = format!(
-            "POST {} HTTP/1.0\r\nHost: {host}\r\nContent-Type: application/json\r\nConnection: Close\r\n\
+            "{} {} HTTP/1.0\r\nHost: {host}\r\nContent-Type: application/json\r\nConnection: Close\r\n\
              Content-Length: {}\r\n",
+            self.method,
             self.target,
             self.body.len()
         );
@@ -119,6 +135,11 @@ impl HttpCall {
 
     /// Makes the call. Dropping the future ends the connection.
     pub async fn send(&self) -> Result<HttpReply, HttpCallError> {
+        self.fetch().await.map(|document| document.reply)
+    }
+
+    /// The same for a document that may be remembered by its tag. Dropping the future ends the connection.
+    pub async fn fetch(&self) -> Result<HttpDocument, HttpCallError> {
         let request = self.request()?;
         let deadline = Instant::now() + self.send_timeout;
         let target = Target { host: self.host.clone(), port: self.port, tls: self.tls.clone() };
@@ -139,7 +160,7 @@ impl HttpCall {
             .map_err(|_| HttpCallError::ReadTimeout(self.read_timeout))?
     }
 
-    async fn read(&self, stream: &mut Stream) -> Result<HttpReply, HttpCallError> {
+    async fn read(&self, stream: &mut Stream) -> Result<HttpDocument, HttpCallError> {
         let mut bytes = Vec::new();
         loop {
             let closed = !self.read_more(stream, &mut bytes).await?;
@@ -168,7 +189,7 @@ impl HttpCall {
     }
 
     /// The reply, if `bytes` hold all of it. `closed`: no more will come.
-    fn take(&self, bytes: &[u8], closed: bool) -> Result<Option<HttpReply>, HttpCallError> {
+    fn take(&self, bytes: &[u8], closed: bool) -> Result<Option<HttpDocument>, HttpCallError> {
         if self.until_close && !closed {
             return Ok(None);
         }
@@ -186,7 +207,11 @@ impl HttpCall {
             Some(text) => Some(text.parse::<usize>().map_err(|_| HttpCallError::Framing("Content-Length"))?),
             None => None,
         };
-        let body = if self.until_close {
+        let status = response.code.ok_or(HttpCallError::Framing("no status"))?;
+        let body = if status == 304 {
+            // It may tell the length that the document has.
+            Some(Vec::new())
+        } else if self.until_close {
             Some(rest.to_vec())
         } else if is_chunked {
             unchunk(rest)?
@@ -198,8 +223,18 @@ impl HttpCall {
         } else {
             closed.then(|| rest.to_vec())
         };
-        let status = response.code.ok_or(HttpCallError::Framing("no status"))?;
-        Ok(body.map(|body| HttpReply { status, content_type: header("content-type"), body }))
+        let etag = header("etag")
+            .filter(|tag| tag.len() <= ETAG_MAX && tag.bytes().all(|byte| byte.is_ascii_graphic()));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        let headers = response.headers.iter();
+        let headers = headers.map(|header| (header.name.to_ascii_lowercase(), text(header.value)));
+        let reply = |body| HttpReply {
+            status,
+            content_type: header("content-type"),
+            headers: headers.collect(),
+            body,
+        };
+        Ok(body.map(|body| HttpDocument { reply: reply(body), etag: etag.clone() }))
     }
 }
 

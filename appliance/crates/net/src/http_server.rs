@@ -3,6 +3,13 @@
 //! Every peer is bounded: connections in all and per address, bytes of head and body, time for each, time between
 //! requests, and a peer that reads no answer is ended by the kernel. Not for streaming and not for the installers' page.
 
+mod socket;
+
+pub use socket::{
+    SocketCall, SocketCallError, SocketHandler, SocketMessage, SocketTask, WebSocket, WebSocketError,
+};
+
+use crate::accept::Accepting;
 use crate::limits::{ConnectionLimits, Permit};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -10,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket::{Opened, Wire};
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -17,13 +25,11 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
-/// Pause after an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long requests that are being answered may take when the server stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// Headers of one request.
@@ -99,6 +105,8 @@ pub struct HttpListener {
     settings: Arc<HttpServerSettings>,
     limits: ConnectionLimits,
     handler: HttpHandler,
+    tls: Option<TlsAcceptor>,
+    sockets: Option<SocketHandler>,
 }
 
 impl HttpListener {
@@ -109,16 +117,26 @@ impl HttpListener {
         limits: ConnectionLimits,
         handler: HttpHandler,
     ) -> io::Result<Self> {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(128)?;
-        socket.set_nonblocking(true)?;
-        Ok(HttpListener { listener: socket.into(), settings: Arc::new(settings), limits, handler })
+        Ok(HttpListener {
+            listener: crate::socket::listen(address)?,
+            settings: Arc::new(settings),
+            limits,
+            handler,
+            tls: None,
+            sockets: None,
+        })
+    }
+
+    /// From now on over TLS; a handshake has the time of a request's head.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<TlsAcceptor>) -> Self {
+        HttpListener { tls, ..self }
+    }
+
+    /// From now on with WebSockets: whoever asks for one is judged by this handler.
+    #[must_use]
+    pub fn with_sockets(self, sockets: SocketHandler) -> Self {
+        HttpListener { sockets: Some(sockets), ..self }
     }
 
     /// The address that it has.
@@ -128,68 +146,72 @@ impl HttpListener {
 
     /// Serves until `cancel`; requests that are being answered then have a moment to end.
     pub async fn run(self, cancel: CancellationToken) -> io::Result<()> {
-        let listener = TcpListener::from_std(self.listener)?;
-        let mut connections = JoinSet::new();
-        loop {
-            let accepted = tokio::select! {
-                () = cancel.cancelled() => break,
-                Some(_) = connections.join_next() => continue,
-                accepted = listener.accept() => accepted,
-            };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    warn!(%error, "HTTP accept failed; trying again");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            let permit = match self.limits.admit(peer.ip()) {
-                Ok(permit) => permit,
-                Err(refusal) => {
-                    debug!(%peer, %refusal, "HTTP connection refused");
-                    continue;
-                }
-            };
-            let (settings, handler) = (self.settings.clone(), self.handler.clone());
-            connections.spawn(serve(stream, peer, permit, settings, handler, cancel.clone()));
-        }
-        drop(listener);
-        let ended = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(LAST_ANSWERS, ended).await.is_err() {
-            connections.shutdown().await;
-        }
-        Ok(())
+        let accepting =
+            Accepting { protocol: "HTTP", cancel: cancel.clone(), pulse: None, farewell: LAST_ANSWERS };
+        accepting
+            .run(self.listener, |stream, peer, connections| {
+                let permit = match self.limits.admit(peer.ip()) {
+                    Ok(permit) => permit,
+                    Err(refusal) => return debug!(%peer, %refusal, "HTTP connection refused"),
+                };
+                let answering = Answering {
+                    peer,
+                    settings: self.settings.clone(),
+                    handler: self.handler.clone(),
+                    sockets: self.sockets.clone(),
+                    opened: Opened::default(),
+                };
+                connections.spawn(serve(stream, self.tls.clone(), permit, answering, cancel.clone()));
+            })
+            .await
     }
+}
+
+/// What one connection's requests are answered with.
+#[derive(Clone)]
+struct Answering {
+    peer: SocketAddr,
+    settings: Arc<HttpServerSettings>,
+    handler: HttpHandler,
+    sockets: Option<SocketHandler>,
+    /// Set by the request that makes a WebSocket of the connection.
+    opened: Opened,
 }
 
 async fn serve(
     stream: TcpStream,
-    peer: SocketAddr,
+    tls: Option<TlsAcceptor>,
     permit: Permit,
-    settings: Arc<HttpServerSettings>,
-    handler: HttpHandler,
+    answering: Answering,
     cancel: CancellationToken,
 ) {
+    let (peer, settings) = (answering.peer, answering.settings.clone());
     let socket = socket2::SockRef::from(&stream);
     let prepared =
         stream.set_nodelay(true).and_then(|()| socket.set_tcp_user_timeout(Some(settings.write_timeout)));
     if let Err(error) = prepared {
         return debug!(%peer, %error, "HTTP connection lost while accepting");
     }
-    let service = hyper::service::service_fn({
-        let settings = settings.clone();
-        move |request| {
-            let (settings, handler) = (settings.clone(), handler.clone());
-            async move { Ok::<_, Infallible>(answer(request, peer, &settings, &handler).await) }
-        }
+    let stream: Box<dyn Wire> = match tls {
+        None => Box::new(stream),
+        Some(tls) => match tokio::time::timeout(settings.head_timeout, tls.accept(stream)).await {
+            Ok(Ok(stream)) => Box::new(stream),
+            Ok(Err(error)) => return debug!(%peer, %error, "TLS handshake failed"),
+            Err(_) => return debug!(%peer, "TLS handshake took too long"),
+        },
+    };
+    let opened = answering.opened.clone();
+    let service = hyper::service::service_fn(move |request| {
+        let answering = answering.clone();
+        async move { Ok::<_, Infallible>(answer(request, &answering).await) }
     });
     let serving = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.head_timeout)
         .max_buf_size(settings.head_bytes.max(8192))
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = &mut serving => ended,
@@ -198,37 +220,50 @@ async fn serve(
             serving.await
         }
     };
-    drop(permit);
     if let Err(error) = ended {
         debug!(%peer, %error, "HTTP connection ended");
     }
+    // The permit lasts as long as the connection, whatever it has become.
+    opened.run().await;
+    drop(permit);
 }
 
-async fn answer(
-    request: hyper::Request<Incoming>,
-    peer: SocketAddr,
-    settings: &HttpServerSettings,
-    handler: &HttpHandler,
-) -> Response<Full<Bytes>> {
+async fn answer(mut request: hyper::Request<Incoming>, answering: &Answering) -> Response<Full<Bytes>> {
+    let Answering { peer, settings, handler, sockets, opened } = answering;
+    let upgrade =
+        sockets.as_ref().and_then(|sockets| socket::asked(&mut request).map(|asked| (sockets, asked)));
     let (head, body) = request.into_parts();
+    let target = head.uri.path_and_query().map_or("*", |target| target.as_str()).to_owned();
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value)));
+    let mut request = HttpRequest {
+        method: head.method.as_str().to_owned(),
+        target,
+        headers: headers.collect(),
+        body: Vec::new(),
+        peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+    };
+    if let Some((sockets, asked)) = upgrade {
+        return match asked {
+            Ok(asked) => match sockets(request).await {
+                Ok(task) => opened.open(asked, task),
+                Err(answer) => response(answer),
+            },
+            Err(answer) => response(answer),
+        };
+    }
     let body = Limited::new(body, settings.body_bytes).collect();
-    let body = match tokio::time::timeout(settings.body_timeout, body).await {
+    request.body = match tokio::time::timeout(settings.body_timeout, body).await {
         Ok(Ok(body)) => body.to_bytes().into(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return last(StatusCode::PAYLOAD_TOO_LARGE),
         Ok(Err(_)) => return last(StatusCode::BAD_REQUEST),
         Err(_) => return last(StatusCode::REQUEST_TIMEOUT),
     };
-    let target = head.uri.path_and_query().map_or("*", |target| target.as_str()).to_owned();
-    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value)));
-    let request = HttpRequest {
-        method: head.method.as_str().to_owned(),
-        target,
-        headers: headers.collect(),
-        body,
-        peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
-    };
-    let HttpAnswer { status, headers, body } = handler(request).await;
+    response(handler(request).await)
+}
+
+fn response(answer: HttpAnswer) -> Response<Full<Bytes>> {
+    let HttpAnswer { status, headers, body } = answer;
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in headers {

@@ -12,6 +12,7 @@ mod merge;
 pub use channel::{KmpSource, KmpSourceError};
 pub use directory::{KmpDirectory, KmpPlace, KmpSourceTrack};
 
+use crate::accept::{self, Accepting};
 use crate::limits::{ConnectionLimits, Permit};
 use crate::socket::{Detached, Socket};
 use bytes::{Buf, BytesMut};
@@ -29,19 +30,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, ready};
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
-/// Pause after an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The accept loop wakes at least this often to beat.
-const BEAT: Duration = Duration::from_secs(2);
-/// An accept loop silent for this long is stuck.
-const MAX_SILENCE: Duration = Duration::from_secs(15);
+/// How long connections may take to end when the listener does.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Bytes between a TLS connection's own task and its protocol.
 const TLS_PIPE_BYTES: usize = 64 << 10;
 
@@ -228,71 +223,45 @@ impl KmpListener {
 
     /// Accepts until the context is cancelled; its connections end with it. Runs on a shard.
     pub async fn run(self, local: Rc<LocalShard>) -> io::Result<()> {
-        let listener = TcpListener::from_std(self.listener)?;
-        let name = format!("kmp-accept {}", listener.local_addr()?);
-        let pulse = self.context.pulses.watch(name, MAX_SILENCE);
-        let cancel = self.context.cancel.clone();
-        let mut connections = JoinSet::new();
-        let mut beat = tokio::time::interval(BEAT);
-        loop {
-            let accepted = tokio::select! {
-                () = cancel.cancelled() => break,
-                _ = beat.tick() => {
-                    pulse.beat();
-                    continue;
+        let name = format!("kmp-accept {}", self.listener.local_addr()?);
+        let accepting = Accepting {
+            protocol: "KMP",
+            cancel: self.context.cancel.clone(),
+            pulse: Some(self.context.pulses.watch(name, accept::MAX_SILENCE)),
+            // TLS connections are carried by these tasks; they end when the sources have let go of them.
+            farewell: FAREWELL,
+        };
+        accepting
+            .run(self.listener, |stream, peer, connections| {
+                let settings = self.settings.borrow().clone();
+                let refuse = |error: &dyn std::fmt::Display| {
+                    self.counters.refused.fetch_add(1, Ordering::Relaxed);
+                    debug!(%peer, %error, "KMP connection refused");
+                };
+                if let Err(error) = settings.may_send(peer.ip()) {
+                    return refuse(&error);
                 }
-                Some(_) = connections.join_next() => continue,
-                accepted = listener.accept() => accepted,
-            };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    warn!(%error, "KMP accept failed; trying again");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
+                let permit = match self.limits.admit(peer.ip()) {
+                    Ok(permit) => permit,
+                    Err(error) => return refuse(&error),
+                };
+                self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+                if let Err(error) = stream.set_nodelay(true) {
+                    return debug!(%peer, %error, "KMP connection lost while accepting");
                 }
-            };
-            let settings = self.settings.borrow().clone();
-            let refuse = |error: &dyn std::fmt::Display| {
-                self.counters.refused.fetch_add(1, Ordering::Relaxed);
-                debug!(%peer, %error, "KMP connection refused");
-            };
-            if let Err(error) = settings.may_send(peer.ip()) {
-                refuse(&error);
-                continue;
-            }
-            let permit = match self.limits.admit(peer.ip()) {
-                Ok(permit) => permit,
-                Err(error) => {
-                    refuse(&error);
-                    continue;
-                }
-            };
-            self.counters.accepted.fetch_add(1, Ordering::Relaxed);
-            if let Err(error) = stream.set_nodelay(true) {
-                debug!(%peer, %error, "KMP connection lost while accepting");
-                continue;
-            }
-            let door = Door {
-                directory: self.directory.clone(),
-                settings,
-                counters: self.counters.clone(),
-                stop: cancel.clone(),
-                local: local.clone(),
-            };
-            match &self.tls {
-                None => drop(connections.spawn_local(door.take(Socket::Plain(stream), peer, permit))),
-                Some(tls) => drop(connections.spawn_local(door.take_tls(tls.accept(stream), peer, permit))),
-            }
-        }
-        drop(listener);
-        // TLS connections are carried by these tasks; they end when the sources have let go of them.
-        let ended = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(Duration::from_secs(2), ended).await.is_err() {
-            connections.shutdown().await;
-        }
-        drop(pulse);
-        Ok(())
+                let door = Door {
+                    directory: self.directory.clone(),
+                    settings,
+                    counters: self.counters.clone(),
+                    stop: self.context.cancel.clone(),
+                    local: local.clone(),
+                };
+                match &self.tls {
+                    None => connections.spawn_local(door.take(Socket::Plain(stream), peer, permit)),
+                    Some(tls) => connections.spawn_local(door.take_tls(tls.accept(stream), peer, permit)),
+                };
+            })
+            .await
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Knows neither GStreamer nor the config's owner: what it needs is handed in as settings and `hub::Context`.
 
+mod accept;
+mod announcer;
 mod camera_relay;
 mod dial;
 mod discovery;
@@ -13,6 +15,7 @@ mod kmp_listen;
 mod kmp_push;
 mod limits;
 mod outbox;
+mod recordings;
 mod rtmp_client;
 mod rtmp_pull;
 mod rtmp_push;
@@ -23,14 +26,18 @@ mod tls;
 mod viewers;
 mod wire;
 
+pub use announcer::{Announcer, AnnouncerSettings, Told};
 pub use camera_relay::{CameraRelay, CameraRelayError};
 pub use dial::{DialError, DialOptions, Failures, Stage, Stream, Target, dial};
 pub use discovery::{
     CameraClient, CameraClientError, CameraLogin, Finder, FinderError, FinderSettings, FinderState, Found,
     FoundBy, Interface as NetworkInterface, MAX_NAMED, Refusals, StreamHint, may_be_camera,
 };
-pub use http_client::{HttpCall, HttpCallError, HttpReply};
-pub use http_server::{HttpAnswer, HttpHandler, HttpListener, HttpRequest, HttpServerSettings};
+pub use http_client::{HttpCall, HttpCallError, HttpDocument, HttpReply};
+pub use http_server::{
+    HttpAnswer, HttpHandler, HttpListener, HttpRequest, HttpServerSettings, SocketCall, SocketCallError,
+    SocketHandler, SocketMessage, SocketTask, WebSocket, WebSocketError,
+};
 pub use jpeg_camera::{Jpeg, JpegCamera, JpegCameraError, JpegFetch, PICTURE_MAX};
 pub use keys::KeyCheck;
 pub use kmp_listen::{
@@ -42,6 +49,9 @@ pub use kmp_push::{
     KmpShared, KmpTotals, KmpTrack, KmpTrackHandle, KmpTrackReport, KmpTrackSettings, TrackAsk, TrackCommand,
 };
 pub use limits::{ConnectionCounts, ConnectionLimits, Permit, Refusal};
+pub use recordings::{
+    Excerpt, InitFile, RecordBudget, RecordedSegment, Recorder, Recordings, Shelf, ShelfReport,
+};
 pub use rtmp_client::{RtmpClientError, RtmpEndpoint};
 pub use rtmp_pull::RtmpPull;
 pub use rtmp_push::{PushPhase, PushReport, RtmpPush};
@@ -51,5 +61,5 @@ pub use rtmp_server::{
 };
 pub use rtmp_trial::{RtmpTrialStage, TRIAL_SEND_BUFFER, Throughput, rtmp_trial};
 pub use tls::{CertificateState, ClientTls, ServerCertificates, TlsError};
-pub use viewers::{Cutting, ViewerListener, Viewers, WatchedReport};
+pub use viewers::{Absent, Cutting, Elsewhere, ViewerListener, Viewers, WatchedReport};
 pub use wire::RtmpForm;

@@ -12,6 +12,7 @@ mod play;
 mod publish;
 mod registry;
 
+use crate::accept::{self, Accepting};
 use crate::limits::{ConnectionLimits, Permit};
 use crate::socket::Socket;
 use connection::Connection;
@@ -24,18 +25,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
-/// Pause after an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The accept loop wakes at least this often to beat.
-const BEAT: Duration = Duration::from_secs(2);
-/// An accept loop silent for this long is stuck.
-const MAX_SILENCE: Duration = Duration::from_secs(15);
+/// How long connections may take to end when the listener does.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Bytes between a TLS connection's own task and its protocol.
 const TLS_PIPE_BYTES: usize = 64 << 10;
 
@@ -172,64 +167,39 @@ impl RtmpListener {
 
     /// Accepts until the context is cancelled. Runs on a shard; connections that neither feed nor follow stay there.
     pub async fn run(self, local: Rc<LocalShard>) -> io::Result<()> {
-        let listener = TcpListener::from_std(self.listener)?;
-        let name = format!("rtmp-accept {}", listener.local_addr()?);
-        let pulse = self.context.pulses.watch(name, MAX_SILENCE);
-        let cancel = self.context.cancel.clone();
-        let mut connections = JoinSet::new();
-        let mut beat = tokio::time::interval(BEAT);
-        loop {
-            let accepted = tokio::select! {
-                () = cancel.cancelled() => break,
-                _ = beat.tick() => {
-                    pulse.beat();
-                    continue;
+        let name = format!("rtmp-accept {}", self.listener.local_addr()?);
+        let accepting = Accepting {
+            protocol: "RTMP",
+            cancel: self.context.cancel.clone(),
+            pulse: Some(self.context.pulses.watch(name, accept::MAX_SILENCE)),
+            // Connections have a moment to say to their peers that it ends.
+            farewell: FAREWELL,
+        };
+        accepting
+            .run(self.listener, |stream, peer, connections| {
+                let Ok(permit) = self.limits.admit(peer.ip()) else {
+                    self.counters.refused.fetch_add(1, Ordering::Relaxed);
+                    debug!(%peer, "RTMP connection refused: too many connections in all or from this address");
+                    return;
+                };
+                self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+                let server = Arc::new(Server {
+                    context: self.context.clone(),
+                    settings: self.settings.borrow().clone(),
+                    counters: self.counters.clone(),
+                });
+                if let Err(error) = prepare(&stream, &server.settings) {
+                    return debug!(%peer, %error, "RTMP connection lost while accepting");
                 }
-                Some(_) = connections.join_next() => continue,
-                accepted = listener.accept() => accepted,
-            };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of descriptors, or a peer that left while waiting: never a reason to stop listening.
-                    warn!(%error, "RTMP accept failed; trying again");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            let Ok(permit) = self.limits.admit(peer.ip()) else {
-                self.counters.refused.fetch_add(1, Ordering::Relaxed);
-                debug!(%peer, "RTMP connection refused: too many connections in all or from this address");
-                continue;
-            };
-            self.counters.accepted.fetch_add(1, Ordering::Relaxed);
-            let server = Arc::new(Server {
-                context: self.context.clone(),
-                settings: self.settings.borrow().clone(),
-                counters: self.counters.clone(),
-            });
-            if let Err(error) = prepare(&stream, &server.settings) {
-                debug!(%peer, %error, "RTMP connection lost while accepting");
-                continue;
-            }
-            let local = local.clone();
-            match &self.tls {
-                None => {
-                    drop(connections.spawn_local(serve(Socket::Plain(stream), peer, permit, server, local)))
-                }
-                Some(tls) => {
-                    drop(connections.spawn_local(serve_tls(tls.accept(stream), peer, permit, server, local)))
-                }
-            }
-        }
-        drop(listener);
-        // Connections end by the same token; they have a moment to say so to their peers.
-        let ended = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(Duration::from_secs(2), ended).await.is_err() {
-            connections.shutdown().await;
-        }
-        drop(pulse);
-        Ok(())
+                let local = local.clone();
+                match &self.tls {
+                    None => connections.spawn_local(serve(Socket::Plain(stream), peer, permit, server, local)),
+                    Some(tls) => {
+                        connections.spawn_local(serve_tls(tls.accept(stream), peer, permit, server, local))
+                    }
+                };
+            })
+            .await
     }
 }
 

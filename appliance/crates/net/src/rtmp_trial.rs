@@ -1,7 +1,7 @@
 //! Tries an RTMP server as a push would: handshake, publish, and how much the line takes. Sends one grey picture of 64x64
 //! again and again, each filled up with H.264 filler data, which every decoder leaves out.
 //!
-//! The name and the bare connection are the caller's to try first, with [`crate::dial`]: there a failure says more.
+//! The name and the bare connection are the caller's to try first, with [`mod@crate::dial`]: there a failure says more.
 
 use crate::rtmp_client::{ACCEPTANCE, Accepted, RtmpClientError, RtmpEndpoint};
 use bytes::BytesMut;

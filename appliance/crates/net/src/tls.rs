@@ -4,6 +4,7 @@
 //! nothing, and a resumed session would skip the check of a certificate that has since been replaced or has expired.
 
 mod client;
+mod clients;
 mod files;
 mod server;
 

@@ -9,11 +9,15 @@
 
 mod answer;
 mod body;
+mod elsewhere;
+mod files;
 mod packager;
 mod plane;
+mod recorded;
 mod server;
 mod sessions;
 mod watched;
 
+pub use elsewhere::{Absent, Elsewhere};
 pub use plane::{Cutting, Viewers, WatchedReport};
 pub use server::ViewerListener;

@@ -251,6 +251,7 @@ async fn call_over_tls(ca: &Path, host: &str, acceptor: TlsAcceptor) -> Result<V
         stream.flush().await.unwrap();
     });
     let call = HttpCall {
+        method: "POST",
         host: host.to_owned(),
         port: address.port(),
         tls: Some(ClientTls::with_ca_file(ca).unwrap()),

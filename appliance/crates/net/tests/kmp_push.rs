@@ -329,8 +329,8 @@ async fn what_the_ring_gives_up_unread_is_in_the_ledger_as_lost() {
 async fn a_peer_that_hangs_is_replaced() {
     let bench = Bench::new().await;
     let mut settings = settings();
-    settings.sender.ack_silence = Some(Duration::from_millis(200));
-    settings.sender.timeout = Duration::from_millis(300);
+    settings.sender.ack_silence = Some(Duration::from_millis(500));
+    settings.sender.timeout = Duration::from_millis(600);
     let (track, _) = bench.track(settings, None);
     beside(track, &bench.local, async {
         let mut camera = bench.publisher();
@@ -349,7 +349,10 @@ async fn a_peer_that_hangs_is_replaced() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let mut good = bench.receiver().await;
-        good.read(66).await;
+        for count in 1..=66 {
+            good.read(count).await;
+            good.ack_all().await;
+        }
         assert_eq!(good.pictures, (4..70).collect::<Vec<_>>());
         drop((silent, deaf));
     })

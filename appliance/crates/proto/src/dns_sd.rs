@@ -1,7 +1,8 @@
 //! DNS service discovery over multicast (RFC 6762, RFC 6763), the asking side: one query, the answers to it.
 //!
 //! Queries go out from a port of their own, so that answers come back to it alone ("one-shot", RFC 6762, 5.1): no port
-//! 5353 to share, nothing to listen to all day. Not for announcing anything.
+//! 5353 to share, nothing to listen to all day. Not for announcing anything: that is
+//! [`crate::mdns_host`].
 
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, TYPE};
@@ -73,21 +74,7 @@ pub fn query(id: u16) -> Vec<u8> {
 
 /// The services of cameras in an answer.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Service>, DnsSdError> {
-    if bytes.len() > MAX_LEN {
-        return Err(DnsSdError::TooLong(bytes.len()));
-    }
-    // The library reserves room for as many records as the head promises.
-    let promised = bytes.get(4..12).ok_or_else(|| DnsSdError::Malformed("too short".to_owned()))?;
-    let promised: usize = promised
-        .chunks_exact(2)
-        .map(|pair| match pair {
-            [high, low] => usize::from(u16::from_be_bytes([*high, *low])),
-            _ => 0,
-        })
-        .sum();
-    if promised > MAX_RECORDS {
-        return Err(DnsSdError::TooMany(promised));
-    }
+    checked(bytes)?;
     let packet = Packet::parse(bytes).map_err(|error| DnsSdError::Malformed(error.to_string()))?;
     if !packet.has_flags(PacketFlag::RESPONSE) {
         return Err(DnsSdError::NoAnswer);
@@ -138,6 +125,26 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Service>, DnsSdError> {
         }
     }
     if found.is_empty() { Err(DnsSdError::NoAnswer) } else { Ok(found) }
+}
+
+/// Whether a message is short enough to be parsed.
+pub(crate) fn checked(bytes: &[u8]) -> Result<(), DnsSdError> {
+    if bytes.len() > MAX_LEN {
+        return Err(DnsSdError::TooLong(bytes.len()));
+    }
+    // The library reserves room for as many records as the head promises.
+    let promised = bytes.get(4..12).ok_or_else(|| DnsSdError::Malformed("too short".to_owned()))?;
+    let promised: usize = promised
+        .chunks_exact(2)
+        .map(|pair| match pair {
+            [high, low] => usize::from(u16::from_be_bytes([*high, *low])),
+            _ => 0,
+        })
+        .sum();
+    if promised > MAX_RECORDS {
+        return Err(DnsSdError::TooMany(promised));
+    }
+    Ok(())
 }
 
 fn attributes<'a>(service: &mut Service, all: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>) {

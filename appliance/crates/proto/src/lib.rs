@@ -11,10 +11,10 @@
 )]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::panic))]
 
-mod civil;
 pub mod dns_sd;
 pub mod http_auth;
 pub mod kmp;
+pub mod mdns_host;
 pub mod multipart;
 #[cfg(test)]
 mod mutation;

@@ -33,3 +33,4 @@ pub use crate::core::Settings;
 pub use backlog::{SpoolBacklog, SpoolKey, SpoolReport};
 pub use disk::{Spool, SpoolError};
 pub use ledger::{Answer, Cursor, CursorError, Ledger, Line, Query, State};
+pub use wear::Wear;

@@ -4,7 +4,7 @@ const HOUR_MICROS: i64 = 3_600_000_000;
 
 /// Bytes written in each of the last 24 hours.
 #[derive(Debug, Default)]
-pub(crate) struct Wear {
+pub struct Wear {
     hours: [u64; 24],
     hour: i64,
     total: u64,
@@ -12,12 +12,12 @@ pub(crate) struct Wear {
 
 impl Wear {
     /// A meter that continues a total.
-    pub(crate) fn new(total: u64) -> Wear {
+    pub fn new(total: u64) -> Wear {
         Wear { total, ..Wear::default() }
     }
 
     /// Counts bytes at a time of day, microseconds since 1970.
-    pub(crate) fn add(&mut self, bytes: u64, unix_micros: i64) {
+    pub fn add(&mut self, bytes: u64, unix_micros: i64) {
         self.turn(unix_micros);
         self.total += bytes;
         if let Some(hour) = self.hours.get_mut(slot(self.hour)) {
@@ -26,13 +26,13 @@ impl Wear {
     }
 
     /// Bytes of the last 24 hours.
-    pub(crate) fn per_day(&mut self, unix_micros: i64) -> u64 {
+    pub fn per_day(&mut self, unix_micros: i64) -> u64 {
         self.turn(unix_micros);
         self.hours.iter().sum()
     }
 
-    /// Bytes since the backlog was made.
-    pub(crate) fn total(&self) -> u64 {
+    /// Bytes since the meter was first made.
+    pub fn total(&self) -> u64 {
         self.total
     }
 

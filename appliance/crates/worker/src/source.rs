@@ -30,6 +30,9 @@ use watch::Watch;
 
 const TICK: Duration = Duration::from_millis(200);
 const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// A worker's share of memory takes milliseconds to add up: it is in each report of the start, later once a minute.
+const REPORTS_OF_START: u32 = 6;
+const REPORTS_PER_SHARE: u32 = 12;
 /// After so many bytes the others on this thread get their turn.
 const TURN_BYTES: usize = 256 << 10;
 /// Log lines of a worker that are passed on between two reports.
@@ -168,6 +171,7 @@ impl WorkerSource {
             watch: Watch::new(deadlines, Instant::now().into_std()),
             report: Report { pid, ..Report::default() },
             reported_at: None,
+            reports: 0,
             tracks: None,
             name: process.name.clone(),
             log_lines: 0,
@@ -251,6 +255,7 @@ struct Run<'a, D> {
     watch: Watch,
     report: Report,
     reported_at: Option<Instant>,
+    reports: u32,
     tracks: Option<Tracks>,
     name: String,
     log_lines: u32,
@@ -384,8 +389,12 @@ impl<D: Deliver> Run<'_, D> {
         }
         self.log_lines = 0;
         // One that has just ended uses nothing any more; its last figures say more.
-        let usage = Usage::of(self.report.pid).filter(|usage| usage.rss_bytes > 0);
-        self.report.usage = usage.unwrap_or(self.report.usage);
+        if let Some(usage) = Usage::of(self.report.pid).filter(|usage| usage.rss_bytes > 0) {
+            let is_due = self.reports < REPORTS_OF_START || self.reports.is_multiple_of(REPORTS_PER_SHARE);
+            let share = if is_due { Usage::share_of(self.report.pid) } else { None };
+            self.report.usage = Usage { pss_bytes: share.unwrap_or(self.report.usage.pss_bytes), ..usage };
+        }
+        self.reports = self.reports.wrapping_add(1);
         self.report.uptime = self.watch.uptime(now.into_std());
         self.deliver.report(&self.report);
     }

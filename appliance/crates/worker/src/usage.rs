@@ -16,16 +16,18 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Of the process with this id; `None` when it is gone.
+    /// Of the process with this id, without its share of memory; `None` when it is gone.
     pub fn of(pid: u32) -> Option<Usage> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let ticks_per_second = rustix::param::clock_ticks_per_second();
         let page = u64::try_from(rustix::param::page_size()).ok()?;
-        let mut usage = parse_stat(&stat, ticks_per_second, page)?;
-        // Refused unless the gateway may trace the worker (same user is enough).
-        let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-        usage.pss_bytes = parse_pss(&rollup).unwrap_or(0);
-        Some(usage)
+        parse_stat(&stat, ticks_per_second, page)
+    }
+
+    /// A process's fair share of memory, bytes. The kernel walks all its pages: milliseconds. `None` when it is gone, or
+    /// the gateway may not trace it (same user is enough).
+    pub fn share_of(pid: u32) -> Option<u64> {
+        parse_pss(&std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)
     }
 }
 
@@ -62,7 +64,8 @@ mod tests {
 
     #[test]
     fn this_process_uses_something() {
-        let usage = Usage::of(std::process::id()).unwrap();
+        let pid = std::process::id();
+        let usage = Usage { pss_bytes: Usage::share_of(pid).unwrap(), ..Usage::of(pid).unwrap() };
         assert!(usage.rss_bytes > 100_000 && usage.threads >= 1);
         assert!(usage.pss_bytes > 0 && usage.pss_bytes <= usage.rss_bytes);
     }

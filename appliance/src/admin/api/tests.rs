@@ -81,6 +81,7 @@ impl Running {
                     listen: vec!["127.0.0.1:0".parse().unwrap()],
                     secure: None,
                     host_names: Vec::new(),
+                    local_name: crate::local_name::LocalName::new("fg-7f3a"),
                     socket_folder: folder_.clone(),
                 };
                 let admin = Admin::bind(

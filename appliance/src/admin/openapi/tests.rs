@@ -1,3 +1,5 @@
+mod reference;
+
 use super::*;
 use std::collections::BTreeSet;
 
@@ -38,6 +40,7 @@ fn every_path_is_answered_by_the_route_that_it_names() {
             .map(|part| match part {
                 // A name that any of them takes.
                 "{revision}" => "7",
+                "{picture}" => "7.jpg",
                 part if part.starts_with('{') => "x",
                 part => part,
             })

@@ -275,9 +275,20 @@ const LEAST: &str = "
     GET /healthz                                nothing
     GET /metrics                                operator metrics
     GET /api/v1/status                          viewer status
+    GET /api/v1/events                          viewer status
+    GET /api/v1/events/stream                   viewer status
+    GET /api/v1/logs                            admin status
+    GET /api/v1/logs/stream                     admin status
+    GET /api/v1/update                          operator status
+    POST /api/v1/update/upload                  installer config
+    PUT /api/v1/update/upload                   installer config
+    DELETE /api/v1/update/upload                installer config
+    POST /api/v1/update/install                 installer config
     GET /api/v1/openapi.json                    known
     GET /api/v1/config/schema                   operator config
     GET /api/v1/ledger                          operator status
+    GET /api/v1/network                         operator status
+    GET /api/v1/time                            operator status
     GET /api/v1/devices                         operator cameras
     GET /api/v1/config                          operator config
     PUT /api/v1/config                          installer config
@@ -293,10 +304,25 @@ const LEAST: &str = "
     GET /api/v1/plan                            operator config
     POST /api/v1/plan                           installer config
     GET /api/v1/mountpoints/gate/snapshot.jpg   viewer watch
+    GET /api/v1/mountpoints/gate/recordings     viewer watch
+    GET /api/v1/mountpoints/gate/recordings/v   viewer watch
+    GET /api/v1/mountpoints/gate/previews       viewer watch
+    GET /api/v1/mountpoints/gate/previews/7.jpg viewer watch
     GET /api/v1/mountpoints/gate/masks          operator config
     PUT /api/v1/mountpoints/gate/masks          installer config
     POST /api/v1/upstream-tests                 installer config
     GET /api/v1/upstream-tests/7                installer config
+    GET /api/v1/acceptance                      operator status
+    POST /api/v1/acceptance                     installer config
+    GET /api/v1/acceptance/7                    operator status
+    GET /api/v1/acceptance/7/certificate.json   operator status
+    GET /api/v1/device-key                      operator status
+    POST /api/v1/mountpoints/gate/restart       installer config
+    POST /api/v1/restart                        installer config
+    POST /api/v1/bundle                         installer config
+    GET /api/v1/fleet                           operator config
+    GET /api/v1/fleet/keys                      admin people
+    PUT /api/v1/fleet/keys                      admin people
     GET /api/v1/discovery                       operator cameras
     POST /api/v1/discovery/scan                 installer cameras
     POST /api/v1/discovery/cam/login            installer cameras
@@ -374,5 +400,5 @@ fn a_role_gets_what_it_may_of_every_route_and_no_more() {
             counts[index] += usize::from(may);
         }
     }
-    assert_eq!(counts, [2, 14, 29, 38], "what each role can do");
+    assert_eq!(counts, [8, 28, 51, 64], "what each role can do");
 }

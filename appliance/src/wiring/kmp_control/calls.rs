@@ -65,6 +65,7 @@ fn call_to(url: &SecretUrl, application: &KmpApplication, tls: &ClientTls) -> Op
     let query = parts.query.map(|query| format!("?{query}")).unwrap_or_default();
     let headers = application.add_header.iter();
     Some(HttpCall {
+        method: "POST",
         host: parts.host.trim_start_matches('[').trim_end_matches(']').to_owned(),
         port: parts.port.unwrap_or(if is_tls { 443 } else { 80 }),
         tls: is_tls.then(|| tls.clone()),

@@ -81,5 +81,6 @@ fn hostile_upstreams_harm_neither_the_gateway_nor_other_pushes() {
     assert!(peak <= MEMORY_BOUND, "held {} MiB at its peak", peak >> 20);
     let sent = healthy.assert_unharmed();
     drop(gateway);
-    sent.assert_same(&nginx.recorded("good"), "the push beside them");
+    // The push may have found its server only after some pictures; from there on nothing is missing.
+    sent.assert_joined_late(&nginx.recorded("good"), "the push beside them");
 }

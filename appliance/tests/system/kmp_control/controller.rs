@@ -3,9 +3,10 @@
 use super::golden::{self, Callback, Reply};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// A callback that came.
 #[derive(Clone, Debug)]
@@ -50,14 +51,25 @@ pub(super) struct Controller {
 impl Controller {
     /// Starts one; its threads end with the test's process.
     pub(super) fn start(script: Script) -> Controller {
+        Controller::start_with(script, None)
+    }
+
+    /// Starts one that is asked over TLS.
+    pub(super) fn start_with(script: Script, tls: Option<Arc<ServerConfig>>) -> Controller {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (seen, script) = (asked.clone(), Arc::new(script));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (seen, script) = (seen.clone(), script.clone());
-                std::thread::spawn(move || serve(stream, &script, &seen));
+                let (seen, script, tls) = (seen.clone(), script.clone(), tls.clone());
+                std::thread::spawn(move || match tls {
+                    None => serve(stream, &script, &seen),
+                    Some(tls) => {
+                        let session = ServerConnection::new(tls).unwrap();
+                        serve(StreamOwned::new(session, stream), &script, &seen);
+                    }
+                });
             }
         });
         Controller { address, asked }
@@ -74,7 +86,7 @@ impl Controller {
     }
 }
 
-fn serve(mut stream: TcpStream, script: &Script, seen: &Mutex<Vec<Asked>>) {
+fn serve(mut stream: impl Read + Write, script: &Script, seen: &Mutex<Vec<Asked>>) {
     let Some(asked) = read(&mut stream) else { return };
     let key = golden::key_of(&asked.body);
     let nth = {
@@ -107,7 +119,7 @@ fn serve(mut stream: TcpStream, script: &Script, seen: &Mutex<Vec<Asked>>) {
     }
 }
 
-fn read(stream: &mut TcpStream) -> Option<Asked> {
+fn read(stream: &mut impl Read) -> Option<Asked> {
     let mut bytes = Vec::new();
     loop {
         let mut piece = [0; 4096];
@@ -118,7 +130,7 @@ fn read(stream: &mut TcpStream) -> Option<Asked> {
         let mut lines = head.lines().map(str::to_owned);
         let (request_line, headers) = (lines.next()?, lines.collect::<Vec<_>>());
         let len = headers.iter().find_map(|header| header.strip_prefix("Content-Length: "))?;
-        if body.len() >= len.parse().ok()? {
+        if body.len() >= len.parse::<usize>().ok()? {
             return Some(Asked { request_line, headers, body: body.to_owned() });
         }
     }

@@ -9,7 +9,7 @@ inherit systemd
 # Further mount units of the board.
 FIELDGATE_UNITS ??= ""
 
-SYSTEMD_SERVICE:${PN} = "data.mount var-lib.mount ${FIELDGATE_UNITS}"
+SYSTEMD_SERVICE:${PN} = "data.mount fieldgate-machine-id.service var-lib.mount ${FIELDGATE_UNITS}"
 
 do_configure[noexec] = "1"
 do_compile[noexec] = "1"
@@ -21,7 +21,7 @@ do_install () {
         install -D -m 0644 $image/$unit ${D}${systemd_system_unitdir}/$unit
     done
     install -D -m 0644 $image/repart-data.conf ${D}${nonarch_libdir}/repart.d/50-data.conf
-    for daemon in system journald timesyncd; do
+    for daemon in system journald resolved timesyncd; do
         install -D -m 0644 $image/$daemon.conf ${D}${systemd_unitdir}/$daemon.conf.d/50-fieldgate.conf
     done
     install -D -m 0644 $image/wired.network ${D}${systemd_unitdir}/network/80-fieldgate-wired.network

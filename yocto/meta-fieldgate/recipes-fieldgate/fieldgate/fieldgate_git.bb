@@ -34,6 +34,8 @@ PACKAGECONFIG[v4l2-stateless] = ",,,gstreamer1.0-plugins-bad-v4l2codecs"
 # H.265 in software (LGPL), and gateways with an Intel or AMD GPU; each needs the plugin to be switched on, too.
 PACKAGECONFIG[libde265] = ",,,gstreamer1.0-plugins-bad-de265"
 PACKAGECONFIG[va] = ",,,gstreamer1.0-plugins-bad-va"
+# CSI cameras; the machine's libcamera must be built with its GStreamer element, too.
+PACKAGECONFIG[libcamera] = ",,,libcamera-gst"
 
 # The plugins of the program's own list (appliance/crates/gst/src/elements.rs); scripts/check holds the two together.
 FIELDGATE_GST = "\
@@ -61,7 +63,7 @@ FIELDGATE_GST = "\
     gstreamer1.0-plugins-good-video4linux2 \
 "
 
-SYSTEMD_SERVICE:${PN} = "fieldgate.service"
+SYSTEMD_SERVICE:${PN} = "fieldgate.service fieldgate-system-helper.socket fieldgate-timesync.path fieldgate-restart.path"
 
 # The same user as in systemd/fieldgate.sysusers.conf: a read-only root must have it from the start.
 USERADD_PACKAGES = "${PN}"
@@ -73,12 +75,19 @@ USERADD_PARAM:${PN} = "\
 
 do_install:append () {
     install -D -m 0644 ${S}/systemd/fieldgate.service ${D}${systemd_system_unitdir}/fieldgate.service
+    install -D -m 0644 ${S}/systemd/fieldgate-system-helper.socket ${D}${systemd_system_unitdir}/fieldgate-system-helper.socket
+    install -D -m 0644 ${S}/systemd/fieldgate-system-helper@.service ${D}${systemd_system_unitdir}/fieldgate-system-helper@.service
+    install -D -m 0644 ${S}/systemd/fieldgate-timesync.path ${D}${systemd_system_unitdir}/fieldgate-timesync.path
+    install -D -m 0644 ${S}/systemd/fieldgate-timesync.service ${D}${systemd_system_unitdir}/fieldgate-timesync.service
+    install -D -m 0644 ${S}/systemd/fieldgate-restart.path ${D}${systemd_system_unitdir}/fieldgate-restart.path
     install -D -m 0644 ${S}/systemd/fieldgate.sysusers.conf ${D}${nonarch_libdir}/sysusers.d/fieldgate.conf
     install -D -m 0644 ${S}/systemd/fieldgate.tmpfiles.conf ${D}${nonarch_libdir}/tmpfiles.d/fieldgate.conf
     install -D -m 0644 ${S}/README.md ${D}${docdir}/fieldgate/README.md
 }
 
 FILES:${PN} += "\
+    ${systemd_system_unitdir}/fieldgate-system-helper@.service \
+    ${systemd_system_unitdir}/fieldgate-timesync.service \
     ${nonarch_libdir}/sysusers.d \
     ${nonarch_libdir}/tmpfiles.d \
 "

@@ -1,5 +1,8 @@
 //! A file that is played at the speed of life, again and again.
 
+mod laps;
+
+use self::laps::Laps;
 use super::Camera;
 use crate::audio_path::{self, CodedSound};
 use crate::elements;
@@ -15,26 +18,17 @@ use fieldgate_media::TrackId;
 use fieldgate_model::job::{AudioTreatment, EncoderTrial, FileCamera, VideoTreatment};
 use gst::prelude::*;
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// What is read of a file to know its container.
 const HEAD: u64 = 376;
 const TS_PACKET: usize = 188;
-/// How far a file that begins again may be behind.
-const LATE_MAX: gst::ClockTime = gst::ClockTime::from_mseconds(500);
 
 /// What happens to the file's media.
 #[derive(Clone)]
 struct Treatments {
     video: VideoTreatment,
     audio: AudioTreatment,
-}
-
-/// Sinks that play, and those that are at the end.
-#[derive(Default)]
-struct Ends {
-    tracks: Vec<TrackId>,
-    ended: usize,
 }
 
 pub(super) fn build(
@@ -61,7 +55,7 @@ pub(super) fn build(
     let times = if demuxer_name == "matroskademux" { DecodeTimes::Made } else { DecodeTimes::Given };
     chain(&pipeline, &[&source, &demuxer])?;
     let stream = Stream::new(outlet.clone());
-    let ends = settings.repeat.then(|| Arc::new(Mutex::new(Ends::default())));
+    let laps = settings.repeat.then(Laps::default);
     let taken = Mutex::new(Vec::<TrackId>::new());
     let (weak, log) = (pipeline.downgrade(), outlet.clone());
     demuxer.connect_pad_added(move |_, pad| {
@@ -76,7 +70,7 @@ pub(super) fn build(
         }) else {
             return log.log(LogLevel::Info, &format!("left out: {caps}"));
         };
-        if let Err(error) = attach(&pipeline, pad, (form, times), &treat, &stream, ends.as_ref()) {
+        if let Err(error) = attach(&pipeline, pad, (form, times), &treat, &stream, laps.as_ref()) {
             log.log(LogLevel::Warn, &format!("{caps}: {error}"));
         }
     });
@@ -138,7 +132,7 @@ fn attach(
     (form, times): (Form, DecodeTimes),
     treat: &Treatments,
     stream: &Stream,
-    ends: Option<&Arc<Mutex<Ends>>>,
+    laps: Option<&Laps>,
 ) -> Result<(), WorkError> {
     let track = form.track();
     let sink = appsink(if track == TrackId::VIDEO { "video" } else { "audio" });
@@ -156,8 +150,8 @@ fn attach(
     pipeline.add_many(&all)?;
     gst::Element::link_many(&all)?;
     stream.attach(&sink, track, times);
-    if let (Some(ends), Some(end)) = (ends, sink.static_pad("sink")) {
-        begin_again_at(&end, track, pipeline, stream, ends);
+    if let Some(laps) = laps {
+        laps.follow(pad, pipeline);
     }
     for element in all.iter().rev() {
         element.sync_state_with_parent()?;
@@ -166,53 +160,6 @@ fn attach(
     pad.link(&entry)
         .map_err(|error| WorkError::Element { element: "camera".into(), text: error.to_string() })?;
     Ok(())
-}
-
-/// When all tracks are at their end the file begins anew, and the stream's time goes on.
-fn begin_again_at(
-    end: &gst::Pad,
-    track: TrackId,
-    pipeline: &gst::Pipeline,
-    stream: &Stream,
-    ends: &Arc<Mutex<Ends>>,
-) {
-    ends.lock().unwrap_or_else(PoisonError::into_inner).tracks.push(track);
-    let (weak, stream, ends) = (pipeline.downgrade(), stream.clone(), ends.clone());
-    end.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-        let is_end = matches!(&info.data, Some(gst::PadProbeData::Event(event)) if event.type_() == gst::EventType::Eos);
-        if !is_end {
-            return gst::PadProbeReturn::Ok;
-        }
-        let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
-        ends.ended += 1;
-        if ends.ended >= ends.tracks.len() {
-            ends.ended = 0;
-            let length = u64::try_from(stream.begin_again()).unwrap_or(0);
-            if let Some(pipeline) = weak.upgrade() {
-                // Seeking stops this very thread, so another does it.
-                pipeline.call_async(move |pipeline| {
-                    move_on(pipeline, gst::ClockTime::from_nseconds(length));
-                    if let Err(error) = pipeline.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::ZERO) {
-                        gst::element_error!(pipeline, gst::ResourceError::Seek, ("cannot begin anew: {error}"));
-                    }
-                });
-            }
-        }
-        gst::PadProbeReturn::Drop
-    });
-}
-
-/// Running times begin at zero again, this much later than before: else all of the file would be late, and be played as
-/// fast as it is read.
-fn move_on(pipeline: &gst::Pipeline, length: gst::ClockTime) {
-    let (Some(before), Some(now)) = (pipeline.base_time(), pipeline.current_clock_time()) else { return };
-    // After a standstill of the machine not all that was missed is played at once.
-    let base = (before + length).max(now.saturating_sub(LATE_MAX));
-    pipeline.set_start_time(gst::ClockTime::NONE);
-    pipeline.set_base_time(base);
-    for element in pipeline.children() {
-        element.set_base_time(base);
-    }
 }
 
 #[cfg(test)]

@@ -43,15 +43,29 @@ pub(crate) fn every_container_is_played_at_the_speed_of_life() {
 }
 
 pub(crate) fn a_file_that_repeats_is_one_stream() {
-    let path = file("again.mp4");
+    std::thread::scope(|scope| {
+        for name in ["again.mp4", "again.mkv", "again.flv", "again.ts"] {
+            scope.spawn(move || repeats(name));
+        }
+    });
+}
+
+fn repeats(name: &str) {
+    let path = file(name);
     let began = crate::common::now();
     let taken = play(&path, true, |taken| taken.of(TrackId::VIDEO).count() >= 170);
     // Once it was read as fast as the disk is, after its first end.
-    assert!(began.elapsed().as_secs() >= 6, "170 pictures of 25 a second after {:?}", began.elapsed());
+    assert!(
+        began.elapsed().as_secs() >= 6,
+        "{name}: 170 pictures of 25 a second after {:?}",
+        began.elapsed()
+    );
     let _ = std::fs::remove_file(&path);
     for track in [TrackId::VIDEO, TrackId::AUDIO] {
         let times: Vec<i64> = taken.of(track).map(|(head, _)| head.source_dts.as_millis()).collect();
-        assert!(times.len() > 120, "{track:?}: {}", times.len());
-        assert!(times.windows(2).all(|pair| (1..200).contains(&(pair[1] - pair[0]))), "{track:?}: {times:?}");
+        assert!(times.len() > 120, "{name} {track:?}: {}", times.len());
+        // Packets of sound in MPEG-TS do not say how long they are.
+        let steady = times.windows(2).all(|pair| (1..400).contains(&(pair[1] - pair[0])));
+        assert!(steady, "{name} {track:?}: {times:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::common::{Taken, run, spec};
 use crate::encoded;
+use crate::rtp_ports::port;
 use fieldgate_media::{ClockSource, Codec, TrackId, TrackKind};
 use fieldgate_model::config::{Rtp, RtpStream};
 use fieldgate_model::job::{
@@ -14,18 +15,6 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-/// An even port that is free, and so are the three after it.
-fn port() -> u16 {
-    loop {
-        let one = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = one.local_addr().unwrap().port();
-        let is_free = |port: u16| UdpSocket::bind(("127.0.0.1", port)).is_ok();
-        if port.is_multiple_of(2) && port < 65_000 && (port + 1..port + 4).all(is_free) {
-            return port;
-        }
-    }
-}
 
 struct Sender(Child);
 

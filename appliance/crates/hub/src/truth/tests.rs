@@ -205,7 +205,7 @@ fn where_nobody_publishes_only_a_source_of_ours_is_dead() {
     let mut truth = Truth::new(Settings::default(), start);
     assert_eq!(truth.assess(at(100)).0, None);
     truth.set(Settings::default(), true, at(100));
-    assert_eq!(truth.assess(at(110)).0.unwrap().verdict, Verdict::Ok);
+    assert_eq!(truth.assess(at(110)), (None, false), "nothing is known yet");
     assert_eq!(truth.assess(at(115)).0.unwrap().verdict, Verdict::Dead);
     // Connections that bring nothing do not make it better.
     truth.begin(at(120));
@@ -213,6 +213,8 @@ fn where_nobody_publishes_only_a_source_of_ours_is_dead() {
     let (finding, changed) = truth.assess(at(122));
     assert_eq!(finding.map(|finding| (finding.verdict, finding.since)), Some((Verdict::Dead, at(100))));
     assert!(!changed);
+    truth.begin(at(123));
+    assert_eq!(truth.assess(at(124)).0.unwrap().verdict, Verdict::Dead, "no picture has come yet");
     truth.set(Settings { enabled: false, ..Settings::default() }, true, at(130));
     assert_eq!(truth.assess(at(130)), (None, true));
 }

@@ -36,6 +36,16 @@ pub enum Part {
     Limits,
     /// Where cameras are looked for.
     Discovery,
+    /// What is kept of what happened, and who is told.
+    Events,
+    /// How a fleet manager reaches the gateway.
+    Fleet,
+    /// The machine's own network.
+    Network,
+    /// The machine's time.
+    Time,
+    /// The machine's firmware.
+    Update,
     /// One RTMP application under a controller (`compat.kmp.applications`).
     KmpApplication {
         /// Its name.
@@ -43,6 +53,14 @@ pub enum Part {
     },
     /// The API of `compat.kmp`.
     KmpApi,
+    /// `compat.aggregator`: its API and its cameras' types and keys.
+    Aggregator,
+    /// The node of a mesh (`compat.node`).
+    MeshNode,
+    /// The coordinator (`compat.coordinator`).
+    Coordinator,
+    /// A coordinator elsewhere (`compat.control`).
+    Control,
     /// A mountpoint: as a whole when added or removed, else its bounds.
     Mountpoint {
         /// Its name.
@@ -83,8 +101,17 @@ impl fmt::Display for Part {
             Part::Media => f.write_str("media"),
             Part::Limits => f.write_str("limits"),
             Part::Discovery => f.write_str("discovery"),
+            Part::Events => f.write_str("events"),
+            Part::Fleet => f.write_str("fleet"),
+            Part::Network => f.write_str("network"),
+            Part::Time => f.write_str("time"),
+            Part::Update => f.write_str("update"),
             Part::KmpApplication { name } => write!(f, "KMP application {name}"),
             Part::KmpApi => f.write_str("compat.kmp.api"),
+            Part::Aggregator => f.write_str("compat.aggregator"),
+            Part::MeshNode => f.write_str("compat.node"),
+            Part::Coordinator => f.write_str("compat.coordinator"),
+            Part::Control => f.write_str("compat.control"),
             Part::Mountpoint { name } => write!(f, "mountpoint {name}"),
             Part::Source { name } => write!(f, "source of {name}"),
             Part::Play { name } => write!(f, "play of {name}"),
@@ -149,7 +176,7 @@ impl Changes {
         let parts: Vec<Part> = touched.map(|change| change.part.clone()).collect();
         let is_way_in = |part: &Part| {
             let is_rtmp = matches!(part, Part::RtmpListen | Part::RtmpTls);
-            is_rtmp || matches!(part, Part::KmpListen | Part::KmpTls | Part::AdminListen)
+            is_rtmp || matches!(part, Part::KmpListen | Part::KmpTls | Part::AdminListen | Part::Network)
         };
         if parts.iter().any(is_way_in) { Scope::All } else { Scope::Parts(parts) }
     }
@@ -163,12 +190,24 @@ impl Changes {
 fn is_provisional(change: &Change) -> bool {
     match change.part {
         // Also what is added or removed here changes how the gateway is reached.
-        Part::RtmpListen | Part::RtmpTls | Part::KmpListen | Part::KmpTls | Part::AdminListen => true,
-        Part::Source { .. } | Part::Push { .. } => change.action == Action::Changed,
+        Part::RtmpListen
+        | Part::RtmpTls
+        | Part::KmpListen
+        | Part::KmpTls
+        | Part::AdminListen
+        | Part::Network => true,
+        Part::Fleet | Part::Source { .. } | Part::Push { .. } => change.action == Action::Changed,
         // What a controller is asked shows only with the next stream: nothing to confirm by.
-        Part::KmpApplication { .. } | Part::KmpApi => false,
+        Part::KmpApplication { .. } | Part::KmpApi | Part::Aggregator | Part::MeshNode | Part::Coordinator
+        | Part::Control => {
+            false
+        }
         Part::RtmpLimits
         | Part::Discovery
+        | Part::Events
+        | Part::Time
+        // Its own trial judges it, and goes back.
+        | Part::Update
         | Part::KmpLimits
         // Viewers come and go: nothing of the gateway's own way in or out depends on them.
         | Part::HttpListen
@@ -199,6 +238,11 @@ pub fn diff(from: &Config, to: &Config) -> Changes {
         media,
         limits: use_limits,
         discovery,
+        events,
+        fleet,
+        network,
+        time,
+        update,
         mountpoints,
         compat,
     } = from;
@@ -217,9 +261,23 @@ pub fn diff(from: &Config, to: &Config) -> Changes {
     changed(*admin != to.admin, Part::AdminListen);
     changed(*media != to.media, Part::Media);
     changed(*discovery != to.discovery, Part::Discovery);
+    changed(*events != to.events, Part::Events);
+    changed(*network != to.network, Part::Network);
+    changed(*time != to.time, Part::Time);
+    changed(*update != to.update, Part::Update);
+    let has_way = fleet.mqtt.is_some() || fleet.pull.is_some() || fleet.folder.is_some();
+    changed(has_way && *fleet != to.fleet, Part::Fleet);
     changed(*use_limits != to.limits, Part::Limits);
-    let Compat { kmp: KmpControl { applications, api } } = compat;
+    let Compat { kmp: KmpControl { applications, api }, aggregator, node, coordinator, control } = compat;
+    changed(*node != to.compat.node, Part::MeshNode);
+    changed(*coordinator != to.compat.coordinator, Part::Coordinator);
+    changed(*control != to.compat.control, Part::Control);
     changed(*api != to.compat.kmp.api, Part::KmpApi);
+    changed(*aggregator != to.compat.aggregator, Part::Aggregator);
+    if !has_way && *fleet != to.fleet {
+        // The first way in of this kind takes nothing away from anybody.
+        changes.0.push(Change { part: Part::Fleet, action: Action::Added });
+    }
     diff_applications(applications, &to.compat.kmp.applications, &mut changes.0);
     for name in
         mountpoints.keys().chain(to.mountpoints.keys().filter(|name| !mountpoints.contains_key(*name)))

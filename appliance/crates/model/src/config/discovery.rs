@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 /// Longest name of a network interface, in bytes. Source: `IFNAMSIZ` of Linux, without its end.
 const MAX_NAME_LEN: usize = 15;
 
-/// How cameras on the local networks are found. Nothing is logged in to by itself: a camera is listed with what it tells
-/// everybody, until somebody gives credentials for it.
+/// How cameras on the local networks are found, and how the gateway is. Nothing is logged in to by itself: a camera is
+/// listed with what it tells everybody, until somebody gives credentials for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Discovery {
@@ -24,11 +24,21 @@ pub struct Discovery {
     /// Default `"60s"`.
     #[schemars(extend("minSpan" = "10s", "maxSpan" = "1d"))]
     pub interval: Span,
+    /// Tell the local networks where the gateway's page is, by multicast DNS: under the name `network.hostname`, or
+    /// `fieldgate-XXXX` with the last four characters of its device id, each with `.local`. Only where `admin.tls` listens,
+    /// never on loopback or towards a single far end (cellular, tunnels). Default true.
+    pub announce: bool,
 }
 
 impl Default for Discovery {
     fn default() -> Self {
-        Discovery { interfaces: Vec::new(), onvif: true, mdns: true, interval: Span::from_secs(60) }
+        Discovery {
+            interfaces: Vec::new(),
+            onvif: true,
+            mdns: true,
+            interval: Span::from_secs(60),
+            announce: true,
+        }
     }
 }
 

@@ -94,6 +94,11 @@ pub struct Hls {
     /// 33,554,432 (32 MiB).
     #[schemars(range(min = 1048576, max = 4_294_967_296_i64))]
     pub memory_bytes: u64,
+    /// Other mountpoints that show the same scene at other sizes (a camera's second stream): players of HLS choose among
+    /// them. Each has `hls` of its own; who may watch this one may watch them through it. At most 8. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub renditions: Vec<String>,
 }
 
 impl Default for Hls {
@@ -104,6 +109,7 @@ impl Default for Hls {
             window: Span::from_secs(12),
             idle: Span::from_secs(30),
             memory_bytes: 32 << 20,
+            renditions: Vec::new(),
         }
     }
 }

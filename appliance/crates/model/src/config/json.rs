@@ -4,6 +4,11 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Number, Value};
 use std::fmt;
 
+/// Reads JSON in which no name stands twice.
+pub fn parse_strict(text: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(text).map(|Strict(value)| value)
+}
+
 /// A JSON value without a name that stands twice.
 pub(super) struct Strict(pub(super) Value);
 

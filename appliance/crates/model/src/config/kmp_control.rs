@@ -1,7 +1,7 @@
 //! Controllers that choose KMP upstreams for published streams, called as Kaltura's RTMP-to-KMP connector calls them.
 
 use super::source::yes;
-use super::{Network, Secret, SecretUrl, Span, listen};
+use super::{Aggregator, Control, Coordinator, MeshNode, Network, Secret, SecretUrl, Span, listen};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -14,6 +14,14 @@ use std::path::PathBuf;
 pub struct Compat {
     /// Kaltura's RTMP-to-KMP connector: a controller says by HTTP callbacks who may publish and where each track goes.
     pub kmp: KmpControl,
+    /// Media aggregators: a content manager registers cameras and says to which streaming engines they are pushed.
+    pub aggregator: Aggregator,
+    /// A node of an RTMP mesh whose master says who may publish, where streams go, and who may watch.
+    pub node: MeshNode,
+    /// The coordinator of streaming servers and encoders, which says who may publish and which encoder takes what.
+    pub coordinator: Coordinator,
+    /// A coordinator elsewhere, which this gateway is a streaming server of.
+    pub control: Control,
 }
 
 /// Published streams whose KMP upstreams a controller chooses, and the API that shows them.

@@ -1,6 +1,6 @@
 //! One mountpoint: its source, its outputs, its bounds.
 
-use super::{Audio, Hls, Play, Push, Source, Span, Truth, Video};
+use super::{Audio, Hls, Play, Push, Record, Source, Span, Truth, Video};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,9 @@ pub struct Mountpoint {
     /// Watching by HLS, from `http.listen`. Default: off; `{}` turns it on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hls: Option<Hls>,
+    /// Keeping the stream on disk. Default: off; `{}` turns it on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Record>,
     /// How important it is, 0 to 100. Where the machine cannot encode all, or gets too hot, what encodes for the least
     /// important mountpoint is left out first. Default 50.
     #[serde(default = "default_priority")]
@@ -67,6 +70,7 @@ impl Mountpoint {
             push: Vec::new(),
             play: Play::default(),
             hls: None,
+            record: None,
             priority: default_priority(),
             max: None,
             grace: default_grace(),

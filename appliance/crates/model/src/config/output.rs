@@ -144,6 +144,15 @@ impl Push {
         }
     }
 
+    /// What the ids of an aggregator's pushes to streaming engines begin with: their application follows the camera's
+    /// type.
+    pub const ENGINE_ID: &'static str = "engine-";
+
+    /// Whether its application follows the type of the camera that it belongs to.
+    pub fn is_to_engine(&self) -> bool {
+        self.id.as_deref().is_some_and(|id| id.starts_with(Push::ENGINE_ID))
+    }
+
     /// Bytes that it keeps in memory at most, if it is a KMP push without a spool.
     pub fn memory_bytes(&self) -> u64 {
         let is_kmp = self.url.reveal().get(..3).is_some_and(|start| start.eq_ignore_ascii_case("kmp"));

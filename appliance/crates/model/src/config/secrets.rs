@@ -1,6 +1,8 @@
 //! The config's secrets: where they are, how they are stored, how they survive being read back and sent again.
 
-use super::{Config, KmpApplication, Path, Problem, Push, Secret, SecretUrl, Source, UrlParts};
+use super::{
+    Config, Control, Coordinator, KmpApplication, Path, Problem, Push, Secret, SecretUrl, Source, UrlParts,
+};
 use serde_json::Value;
 
 /// Why a config has no stored form.
@@ -74,6 +76,19 @@ impl Config {
         problems
     }
 
+    /// Every secret text, to be taken out of what is shown: keys, passwords, the secret parts of URLs.
+    pub fn secret_texts(&self) -> Vec<String> {
+        let mut texts = Vec::new();
+        visit(&mut self.clone(), &mut |_, _, secret| match secret {
+            Held::Text(secret) => texts.push(secret.reveal().to_owned()),
+            Held::Url(url) => texts.extend(url.secret_parts().into_iter().map(str::to_owned)),
+        });
+        texts.retain(|text| !text.is_empty());
+        texts.sort_unstable();
+        texts.dedup();
+        texts
+    }
+
     /// One problem for each secret that still stands for "as it was".
     pub(super) fn kept_secrets(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -108,12 +123,58 @@ enum Owner<'a> {
         mountpoint: &'a str,
         id: String,
     },
+    /// A webhook's signature; it goes to this URL.
+    Webhook {
+        name: &'a str,
+        url: SecretUrl,
+    },
+    /// A mesh's master key, which goes to this master.
+    Master {
+        address: Option<String>,
+    },
+    /// `compat.control`: what tokens for this coordinator are signed with.
+    Control {
+        url: Option<String>,
+    },
+    /// `compat.control`: the key of a channel that a camera is.
+    ControlCamera {
+        channel: &'a str,
+    },
+    /// `compat.coordinator`: what opens its sockets or commands, by the setting's name.
+    Coordinator {
+        setting: &'static str,
+    },
+    /// `compat.coordinator`: what an application is shown, and its own address, by the setting's name.
+    CoordinatorCall {
+        setting: &'static str,
+        field: &'static str,
+        url: SecretUrl,
+    },
     /// A callback of a controller, by the setting's name.
     Callback {
         application: &'a str,
         setting: &'static str,
     },
+    /// The password of a Wi-Fi network.
+    Wifi {
+        link: &'a str,
+        ssid: String,
+    },
+    /// The broker's password.
+    Broker {
+        url: String,
+    },
+    /// The token of the fleet manager's URL.
+    Pull {
+        url: SecretUrl,
+    },
     /// The n-th header of this name that goes to these URLs.
+    /// `compat.aggregator.token`.
+    AggregatorToken,
+    /// The key of a registered camera.
+    CameraKey {
+        camera: &'a str,
+    },
     Header {
         application: &'a str,
         name: String,
@@ -136,6 +197,57 @@ impl Owner<'_> {
                 let is_known = |url: &SecretUrl| before.urls().any(|(_, old)| is_same_peer(url, old));
                 let mut same = before.add_header.iter().filter(|header| header.name == *name);
                 same.nth(*nth).filter(|_| urls.iter().all(is_known)).map(|header| &header.value)
+            }
+            Owner::AggregatorToken => config.compat.aggregator.token.as_ref(),
+            Owner::CameraKey { camera } => config.compat.aggregator.cameras.get(*camera)?.key.as_ref(),
+            Owner::Webhook { name, url } => {
+                let before = config.events.webhooks.get(*name)?;
+                before.secret.as_ref().filter(|_| is_same_peer(url, &before.url))
+            }
+            // It may not go to a master that did not have it before.
+            Owner::Master { address } => {
+                let before = &config.compat.node;
+                before.master_key.as_ref().filter(|_| before.master.is_none() || before.master == *address)
+            }
+            // It may not go to a network that did not have it before.
+            Owner::Wifi { link, ssid } => {
+                let before = config.network.links.get(*link)?.wifi.as_ref()?;
+                before.psk.as_ref().filter(|_| before.ssid == *ssid)
+            }
+            // It may not go to a coordinator that did not have it before.
+            Owner::Control { url } => {
+                let before = &config.compat.control;
+                before.secret.as_ref().filter(|_| before.url.is_none() || before.url == *url)
+            }
+            Owner::ControlCamera { channel } => {
+                config.compat.control.cameras.get(*channel).map(|camera| &camera.key)
+            }
+            Owner::Coordinator { setting } => {
+                let before = &config.compat.coordinator;
+                match *setting {
+                    "control_secret" => before.control_secret.as_ref(),
+                    "password" => before.commands.password.as_ref(),
+                    _ => before.commands.token.as_ref(),
+                }
+            }
+            // It may not go to an application that did not have it before.
+            Owner::CoordinatorCall { setting, field, url } => {
+                let mut before = config.compat.coordinator.calls();
+                let (_, before) =
+                    before.find(|(name, call)| name == setting && is_same_peer(url, &call.url))?;
+                match *field {
+                    "password" => before.password.as_ref(),
+                    "token" => before.token.as_ref(),
+                    _ => before.header.as_ref(),
+                }
+            }
+            Owner::Broker { url } => {
+                let before = config.fleet.mqtt.as_ref()?;
+                before.password.as_ref().filter(|_| before.url == *url)
+            }
+            Owner::Pull { url } => {
+                let before = config.fleet.pull.as_ref()?;
+                before.token.as_ref().filter(|_| is_same_peer(url, &before.url))
             }
             Owner::Push { .. } | Owner::Callback { .. } => None,
         }
@@ -170,7 +282,24 @@ impl Owner<'_> {
                 let urls = before.into_iter().flat_map(KmpApplication::urls);
                 urls.filter(|(name, _)| name == setting).map(|(_, url)| url).collect()
             }
-            Owner::Play { .. } | Owner::Header { .. } => Vec::new(),
+            Owner::Pull { .. } => config.fleet.pull.iter().map(|pull| &pull.url).collect(),
+            Owner::Play { .. }
+            | Owner::Header { .. }
+            | Owner::Broker { .. }
+            | Owner::Wifi { .. }
+            | Owner::AggregatorToken
+            | Owner::CameraKey { .. }
+            | Owner::Coordinator { .. }
+            | Owner::Control { .. }
+            | Owner::ControlCamera { .. }
+            | Owner::Master { .. } => Vec::new(),
+            Owner::CoordinatorCall { setting, .. } => {
+                let calls = config.compat.coordinator.calls();
+                calls.filter(|(name, _)| name == setting).map(|(_, call)| &call.url).collect()
+            }
+            Owner::Webhook { name, .. } => {
+                config.events.webhooks.get(*name).map(|hook| &hook.url).into_iter().collect()
+            }
         }
     }
 }
@@ -198,7 +327,12 @@ fn visit(config: &mut Config, visitor: &mut dyn FnMut(&Path, &Owner<'_>, Held<'_
             Source::Mjpeg(mjpeg) => {
                 visitor(&at.field("source").field("url"), &source, Held::Url(&mut mjpeg.url))
             }
-            Source::V4l2(_) | Source::Rtp(_) | Source::File(_) | Source::Test(_) | Source::Kmp(_) => {}
+            Source::V4l2(_)
+            | Source::Csi(_)
+            | Source::Rtp(_)
+            | Source::File(_)
+            | Source::Test(_)
+            | Source::Kmp(_) => {}
         }
         for (index, push) in settings.push.iter_mut().enumerate() {
             let owner = Owner::Push { mountpoint, id: Push::effective_id(push) };
@@ -206,6 +340,55 @@ fn visit(config: &mut Config, visitor: &mut dyn FnMut(&Path, &Owner<'_>, Held<'_
         }
         if let Some(key) = &mut settings.play.key {
             visitor(&at.field("play").field("key"), &Owner::Play { mountpoint }, Held::Text(key));
+        }
+    }
+    let aggregator = Path::root().field("compat").field("aggregator");
+    if let Some(token) = &mut config.compat.aggregator.token {
+        visitor(&aggregator.field("token"), &Owner::AggregatorToken, Held::Text(token));
+    }
+    for (camera, settings) in &mut config.compat.aggregator.cameras {
+        if let Some(key) = &mut settings.key {
+            let path = aggregator.field("cameras").field(camera).field("key");
+            visitor(&path, &Owner::CameraKey { camera }, Held::Text(key));
+        }
+    }
+    let webhooks = Path::root().field("events").field("webhooks");
+    for (name, hook) in &mut config.events.webhooks {
+        let at = webhooks.field(name);
+        let owner = Owner::Webhook { name, url: hook.url.clone() };
+        visitor(&at.field("url"), &owner, Held::Url(&mut hook.url));
+        if let Some(secret) = &mut hook.secret {
+            visitor(&at.field("secret"), &owner, Held::Text(secret));
+        }
+    }
+    let node = &mut config.compat.node;
+    let owner = Owner::Master { address: node.master.clone() };
+    if let Some(key) = &mut node.master_key {
+        visitor(&Path::root().field("compat").field("node").field("master_key"), &owner, Held::Text(key));
+    }
+    let links = Path::root().field("network").field("links");
+    for (link, settings) in &mut config.network.links {
+        if let Some(wifi) = &mut settings.wifi
+            && let Some(psk) = &mut wifi.psk
+        {
+            let owner = Owner::Wifi { link, ssid: wifi.ssid.clone() };
+            visitor(&links.field(link).field("wifi").field("psk"), &owner, Held::Text(psk));
+        }
+    }
+    visit_coordinator(&mut config.compat.coordinator, visitor);
+    visit_control(&mut config.compat.control, visitor);
+    let fleet = Path::root().field("fleet");
+    if let Some(mqtt) = &mut config.fleet.mqtt
+        && let Some(password) = &mut mqtt.password
+    {
+        let owner = Owner::Broker { url: mqtt.url.clone() };
+        visitor(&fleet.field("mqtt").field("password"), &owner, Held::Text(password));
+    }
+    if let Some(pull) = &mut config.fleet.pull {
+        let (at, owner) = (fleet.field("pull"), Owner::Pull { url: pull.url.clone() });
+        visitor(&at.field("url"), &owner, Held::Url(&mut pull.url));
+        if let Some(token) = &mut pull.token {
+            visitor(&at.field("token"), &owner, Held::Text(token));
         }
     }
     let applications = Path::root().field("compat").field("kmp").field("applications");
@@ -230,6 +413,48 @@ fn visit(config: &mut Config, visitor: &mut dyn FnMut(&Path, &Owner<'_>, Held<'_
             let path = at.field("add_header").item(index).field("value");
             visitor(&path, &owner, Held::Text(&mut header.value));
         }
+    }
+}
+
+fn visit_coordinator(settings: &mut Coordinator, visitor: &mut dyn FnMut(&Path, &Owner<'_>, Held<'_>)) {
+    let at = Path::root().field("compat").field("coordinator");
+    let commands = at.field("commands");
+    for (path, setting, secret) in [
+        (at.field("control_secret"), "control_secret", &mut settings.control_secret),
+        (commands.field("password"), "password", &mut settings.commands.password),
+        (commands.field("token"), "token", &mut settings.commands.token),
+    ] {
+        if let Some(secret) = secret {
+            visitor(&path, &Owner::Coordinator { setting }, Held::Text(secret));
+        }
+    }
+    let calls = [("key_verification", &mut settings.key_verification), ("events", &mut settings.events)];
+    for (setting, call) in calls {
+        let Some(call) = call else { continue };
+        let owner = |field| Owner::CoordinatorCall { setting, field, url: call.url.clone() };
+        let owners = ["url", "password", "token", "header"].map(owner);
+        let [of_url, of_secrets @ ..] = &owners;
+        visitor(&at.field(setting).field("url"), of_url, Held::Url(&mut call.url));
+        let secrets = [&mut call.password, &mut call.token, &mut call.header];
+        for (owner, (secret, field)) in
+            of_secrets.iter().zip(secrets.into_iter().zip(["password", "token", "header"]))
+        {
+            if let Some(secret) = secret {
+                visitor(&at.field(setting).field(field), owner, Held::Text(secret));
+            }
+        }
+    }
+}
+
+fn visit_control(settings: &mut Control, visitor: &mut dyn FnMut(&Path, &Owner<'_>, Held<'_>)) {
+    let at = Path::root().field("compat").field("control");
+    if let Some(secret) = &mut settings.secret {
+        let owner = Owner::Control { url: settings.url.clone() };
+        visitor(&at.field("secret"), &owner, Held::Text(secret));
+    }
+    for (channel, camera) in &mut settings.cameras {
+        let path = at.field("cameras").field(channel).field("key");
+        visitor(&path, &Owner::ControlCamera { channel }, Held::Text(&mut camera.key));
     }
 }
 

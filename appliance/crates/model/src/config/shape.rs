@@ -3,7 +3,7 @@
 //! The shape is the JSON Schema that the types give, so that each name, range and default is said once, in the types.
 //! Only the parts of JSON Schema that appear there are known.
 
-use super::{Network, Path, Problem, Span};
+use super::{LinkAddress, Network, Path, Problem, Span};
 use serde_json::{Map, Value};
 use std::net::SocketAddr;
 
@@ -157,6 +157,12 @@ impl<'a> Checker<'a> {
         let problem = match schema.get("format").and_then(Value::as_str) {
             Some("fieldgate-span") => text.parse::<Span>().err().map(|error| error.to_string()),
             Some("fieldgate-network") => text.parse::<Network>().err().map(|error| error.to_string()),
+            Some("fieldgate-link-address") => {
+                text.parse::<LinkAddress>().err().map(|error| error.to_string())
+            }
+            Some("ip") if text.parse::<std::net::IpAddr>().is_err() => {
+                Some("must be an address, such as \"192.168.1.1\"".to_owned())
+            }
             Some("fieldgate-address") if text.parse::<SocketAddr>().is_err() => {
                 Some("must be an address with port, such as \"0.0.0.0:1935\" or \"[::1]:1935\"".to_owned())
             }
@@ -354,9 +360,9 @@ mod tests {
         }));
         let expected = [
             "mountpoints.a.source: is missing",
-            "mountpoints.b.source.kind: must be one of publish, rtsp, v4l2, rtp, mjpeg, file, test, pull, kmp, got \"publsh\" \
+            "mountpoints.b.source.kind: must be one of publish, rtsp, v4l2, csi, rtp, mjpeg, file, test, pull, kmp, got \"publsh\" \
              (did you mean publish?)",
-            "mountpoints.c.source.kind: is missing; one of publish, rtsp, v4l2, rtp, mjpeg, file, test, pull, kmp",
+            "mountpoints.c.source.kind: is missing; one of publish, rtsp, v4l2, csi, rtp, mjpeg, file, test, pull, kmp",
             "mountpoints.d.source.transport: must be one of auto, tcp, udp, got \"tpc\" (did you mean tcp?)",
             "mountpoints.d.source.url: is missing",
             "mountpoints.e.source.audio: must be true or false, got \"yes\"",

@@ -1,5 +1,6 @@
 //! Where a mountpoint's stream comes from: one file per kind.
 
+mod csi;
 mod file;
 mod microphone;
 mod mjpeg;
@@ -10,6 +11,7 @@ mod rtsp;
 mod test_picture;
 mod v4l2;
 
+pub use csi::Csi;
 pub use file::FileSource;
 pub use microphone::is_microphone;
 pub use mjpeg::Mjpeg;
@@ -34,6 +36,8 @@ pub enum Source {
     Rtsp(Rtsp),
     /// A local camera or capture card (Video4Linux).
     V4l2(V4l2),
+    /// A camera on the board's own connector (libcamera).
+    Csi(Csi),
     /// RTP that a camera or encoder sends to us by UDP.
     Rtp(Rtp),
     /// A camera with Motion JPEG or single JPEG pictures by HTTP.
@@ -53,6 +57,7 @@ impl Source {
     pub fn microphone(&self) -> Option<&str> {
         match self {
             Source::V4l2(v4l2) => v4l2.microphone.as_deref(),
+            Source::Csi(csi) => csi.microphone.as_deref(),
             Source::Test(test) => test.microphone.as_deref(),
             _ => None,
         }
@@ -64,6 +69,7 @@ impl Source {
             Source::Publish(_) => "publish",
             Source::Rtsp(_) => "rtsp",
             Source::V4l2(_) => "v4l2",
+            Source::Csi(_) => "csi",
             Source::Rtp(_) => "rtp",
             Source::Mjpeg(_) => "mjpeg",
             Source::File(_) => "file",

@@ -111,6 +111,16 @@ impl SecretUrl {
         shown
     }
 
+    /// Its password and the values of its secret parameters.
+    pub fn secret_parts(&self) -> Vec<&str> {
+        let pieces = Pieces::of(&self.0);
+        let password = pieces.user_info.and_then(|user_info| user_info.split_once(':')).map(|(_, it)| it);
+        let pairs = pieces.query.into_iter().flat_map(|query| query.split('&'));
+        let values =
+            pairs.filter_map(|pair| pair.split_once('=')).filter(|(name, _)| is_secret_parameter(name));
+        password.into_iter().chain(values.map(|(_, value)| value)).collect()
+    }
+
     /// Whether some secret in it stands for "as it was" (`***`); no validated config holds such.
     pub fn is_kept(&self) -> bool {
         let pieces = Pieces::of(&self.0);

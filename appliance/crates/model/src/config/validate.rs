@@ -2,16 +2,21 @@
 //!
 //! [`super::shape`] checks what one setting alone can get wrong; here is what only shows in context.
 
+mod aggregator;
 mod compat;
+mod control;
+mod coordinator;
 mod kmp_listen;
 mod listeners;
 mod loops;
+mod mesh_node;
 mod mountpoints;
 
+pub(super) use listeners::check_file;
 pub use mountpoints::is_stream_name;
 
 use super::json::Strict;
-use super::{Config, Path, Problem, shape};
+use super::{Config, Path, Problem, Record, shape};
 use serde_json::Value;
 
 /// Everything that is wrong with `config`; empty if it can be run.
@@ -33,8 +38,16 @@ pub fn validate_on(config: &Config, machine_memory_bytes: Option<u64>) -> Vec<Pr
     mountpoints::check(config, &mut problems);
     loops::check(config, &mut problems);
     compat::check(config, &mut problems);
+    aggregator::check(config, &mut problems);
+    mesh_node::check(config, &mut problems);
+    coordinator::check(config, &mut problems);
+    control::check(config, &mut problems);
     kmp_listen::check(config, &mut problems);
     super::discovery::check(config, &mut problems);
+    super::events::check(config, &mut problems);
+    super::fleet::check(config, &mut problems);
+    super::machine::check(config, &mut problems);
+    super::update::check(config, &mut problems);
     problems.extend(check_memory(config, machine_memory_bytes));
     problems
 }
@@ -101,8 +114,16 @@ fn check_rest(mut value: Value, shape_problems: &[Problem]) -> Vec<Problem> {
         mountpoints::check(&rest, &mut problems);
         loops::check(&rest, &mut problems);
         compat::check(&rest, &mut problems);
+        aggregator::check(&rest, &mut problems);
+        mesh_node::check(&rest, &mut problems);
+        coordinator::check(&rest, &mut problems);
+        control::check(&rest, &mut problems);
         kmp_listen::check(&rest, &mut problems);
         super::discovery::check(&rest, &mut problems);
+        super::events::check(&rest, &mut problems);
+        super::fleet::check(&rest, &mut problems);
+        super::machine::check(&rest, &mut problems);
+        super::update::check(&rest, &mut problems);
     }
     problems
 }
@@ -116,7 +137,10 @@ fn check_memory(config: &Config, machine_memory_bytes: Option<u64>) -> Option<Pr
     let segments = segments.fold(0_u64, |sum, hls| sum.saturating_add(hls.memory_bytes));
     let pushes = config.mountpoints.values().flat_map(|mountpoint| &mountpoint.push);
     let kept = pushes.fold(0_u64, |sum, push| sum.saturating_add(push.memory_bytes()));
-    let needed = rings.saturating_add(kept).saturating_add(segments);
+    let recorders =
+        config.mountpoints.values().filter(|mountpoint| mountpoint.record.is_some()).count() as u64;
+    let recorders = recorders.saturating_mul(Record::MEMORY_BYTES);
+    let needed = rings.saturating_add(kept).saturating_add(segments).saturating_add(recorders);
     (needed > budget).then(|| {
         let path = match config.media.memory_bytes {
             Some(_) => Path::root().field("media").field("memory_bytes"),
@@ -129,6 +153,10 @@ fn check_memory(config: &Config, machine_memory_bytes: Option<u64>) -> Option<Pr
         let what = match segments {
             0 => what,
             segments => format!("{what} and segments for viewers {segments}"),
+        };
+        let what = match recorders {
+            0 => what,
+            recorders => format!("{what} and recorders {recorders}"),
         };
         Problem::new(
             &path,

@@ -10,6 +10,7 @@ impl Work {
         match self {
             Work::Test(camera) => Some((&camera.video, &camera.audio)),
             Work::V4l2(camera) => Some((&camera.video, &camera.audio)),
+            Work::Csi(camera) => Some((&camera.video, &camera.audio)),
             Work::Rtsp(camera) => Some((&camera.video, &camera.audio)),
             Work::Rtp(camera) => Some((&camera.video, &camera.audio)),
             Work::File(camera) => Some((&camera.video, &camera.audio)),

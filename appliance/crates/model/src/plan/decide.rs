@@ -140,7 +140,7 @@ impl Stream<'_> {
             None => Form::Unknown,
         };
         match &self.settings.source {
-            Source::Test(_) => Form::Raw,
+            Source::Test(_) | Source::Csi(_) => Form::Raw,
             Source::Mjpeg(_) => Form::Jpeg,
             Source::Rtp(rtp) => described(rtp, RtpMedia::Video),
             Source::V4l2(v4l2) => match v4l2.format {
@@ -158,7 +158,7 @@ impl Stream<'_> {
         match &self.settings.source {
             source if source.microphone().is_some() => Form::Raw,
             Source::Test(test) if test.audio => Form::Raw,
-            Source::Test(_) | Source::V4l2(_) | Source::Mjpeg(_) => Form::Absent,
+            Source::Test(_) | Source::V4l2(_) | Source::Csi(_) | Source::Mjpeg(_) => Form::Absent,
             Source::Rtp(rtp) => described(rtp, RtpMedia::Audio),
             _ => match self.seen.audio {
                 Some(audio) if audio.encoded_here => Form::Unknown,
@@ -180,6 +180,7 @@ impl Stream<'_> {
         });
         let (width, height, rate) = match &self.settings.source {
             Source::Test(test) => return (test.width, test.height, test.frame_rate),
+            Source::Csi(csi) => (csi.width, csi.height, csi.frame_rate),
             Source::V4l2(v4l2) => {
                 (v4l2.width.unwrap_or(1_280), v4l2.height.unwrap_or(720), v4l2.frame_rate.unwrap_or(30))
             }

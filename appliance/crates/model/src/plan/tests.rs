@@ -119,7 +119,7 @@ fn plans_are_as_written() {
     }
 }
 
-const SOURCES: [(&str, &str, &str); 17] = [
+const SOURCES: [(&str, &str, &str); 18] = [
     ("publish h264+aac", r#"{"kind": "publish"}"#, "h264 1280x720@25, aac"),
     ("publish hevc+opus", r#"{"kind": "publish"}"#, "hevc 1280x720@25, opus"),
     ("publish h264+pcma", r#"{"kind": "publish"}"#, "h264 1280x720@25, pcma"),
@@ -131,6 +131,7 @@ const SOURCES: [(&str, &str, &str); 17] = [
     ("v4l2 h264", r#"{"kind": "v4l2", "device": "/dev/video0", "format": "h264"}"#, "h264 1280x720@30, -"),
     ("v4l2 mjpeg", r#"{"kind": "v4l2", "device": "/dev/video0", "format": "mjpeg"}"#, ""),
     ("v4l2 raw", r#"{"kind": "v4l2", "device": "/dev/video0", "format": "raw"}"#, ""),
+    ("csi", r#"{"kind": "csi", "width": 1920, "height": 1080}"#, ""),
     (
         "v4l2 h264+microphone",
         r#"{"kind": "v4l2", "device": "/dev/video0", "format": "h264", "microphone": "hw:0"}"#,

@@ -4,6 +4,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 fn call(port: u16) -> HttpCall {
     HttpCall {
+        method: "POST",
         host: "127.0.0.1".into(),
         port,
         tls: None,

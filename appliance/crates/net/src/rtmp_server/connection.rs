@@ -28,6 +28,8 @@ const FIRST_CHUNK_LEN: u32 = 4096;
 const MAX_MOVES: u8 = 16;
 /// Bytes that a peer may send ahead while a controller is asked about it.
 const AHEAD_BYTES: usize = 64 << 10;
+/// A longer name of letters and digits alone is most likely a token.
+const LONGEST_PLAIN_NAME: usize = 32;
 /// How long a refused or dismissed peer has to read why.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -365,7 +367,7 @@ impl Connection {
 
     async fn consider_publish(&mut self, request: PublishRequest) -> Option<Role> {
         let stream_id = request.stream_id;
-        let key = request.param("key");
+        let key = request.param("key").or_else(|| request.param("token"));
         let (refusal, text) = match self.ask(Action::Publish, &request.name, key).await {
             Verdict::Allow { mountpoint, .. } => match self.server.context.registry.get(&mountpoint) {
                 Some(mountpoint) => {
@@ -380,14 +382,14 @@ impl Connection {
             }
             Verdict::Deny { text } => (PublishRefusal::Denied, text),
         };
-        info!(peer = %self.peer, name = request.name, reason = text, "publish refused");
+        self.tell_refused("publish", &request.name, &text);
         self.session.reject_publish(stream_id, refusal, &text);
         None
     }
 
     async fn consider_play(&mut self, request: PlayRequest) -> Option<Role> {
         let stream_id = request.stream_id;
-        let key = request.param("key");
+        let key = request.param("key").or_else(|| request.param("token"));
         let (refusal, text) = match self.ask(Action::Play, &request.name, key).await {
             Verdict::Allow { mountpoint, terms } => match self.server.context.registry.get(&mountpoint) {
                 Some(mountpoint) => {
@@ -406,9 +408,24 @@ impl Connection {
             }
             Verdict::Deny { text } => (PlayRefusal::Failed, text),
         };
-        info!(peer = %self.peer, name = request.name, reason = text, "play refused");
+        self.tell_refused("play", &request.name, &text);
         self.session.reject_play(stream_id, refusal, &text);
         None
+    }
+
+    /// Some systems' names are keys: of these the log shows the end.
+    fn tell_refused(&self, what: &str, name: &str, reason: &str) {
+        let is_token =
+            name.len() > LONGEST_PLAIN_NAME && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let shown = match is_token || self.server.context.admit.names_are_keys(&self.app) {
+            true => format!(
+                "***{}",
+                name.get(name.len().saturating_sub(4)..).filter(|_| name.len() >= 16).unwrap_or("")
+            ),
+            false => name.to_owned(),
+        };
+        let reason = if name.is_empty() { reason.to_owned() } else { reason.replace(name, &shown) };
+        info!(peer = %self.peer, name = shown, reason, "{what} refused");
     }
 
     async fn ask(&mut self, action: Action, name: &str, key: Option<String>) -> Verdict {

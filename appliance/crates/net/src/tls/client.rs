@@ -27,11 +27,22 @@ impl ClientTls {
 
     /// Trusts the authorities in the PEM file `ca` and no others. Reads the file: blocks.
     pub fn with_ca_file(ca: &Path) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in files::certificates(ca, &files::read(ca)?)? {
-            roots.add(certificate).map_err(|source| TlsError::Unusable { path: ca.to_owned(), source })?;
-        }
-        Ok(ClientTls { config: finish(builder().with_root_certificates(roots)), verify: true })
+        Ok(ClientTls { config: finish(builder().with_root_certificates(roots_of(ca)?)), verify: true })
+    }
+
+    /// Like [`ClientTls::with_ca_file`] or, without `ca`, [`ClientTls::public`]; and shows the certificate chain in `cert`
+    /// with the key in `key`. Reads the files: blocks.
+    pub fn with_own_certificate(ca: Option<&Path>, cert: &Path, key: &Path) -> Result<Self, TlsError> {
+        let roots = match ca {
+            None => RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() },
+            Some(ca) => roots_of(ca)?,
+        };
+        let chain = files::certificates(cert, &files::read(cert)?)?;
+        let private = files::private_key(key, &files::read(key)?)?;
+        let config = builder().with_root_certificates(roots).with_client_auth_cert(chain, private);
+        let mut config = config.map_err(|source| TlsError::Unusable { path: cert.to_owned(), source })?;
+        config.resumption = Resumption::disabled();
+        Ok(ClientTls { config: Arc::new(config), verify: true })
     }
 
     /// **Trusts whoever answers**: encrypted, but open to anyone on the way. For labs; the caller says so in the log.
@@ -61,6 +72,14 @@ impl fmt::Debug for ClientTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientTls").field("verify", &self.verify).finish_non_exhaustive()
     }
+}
+
+fn roots_of(ca: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in files::certificates(ca, &files::read(ca)?)? {
+        roots.add(certificate).map_err(|source| TlsError::Unusable { path: ca.to_owned(), source })?;
+    }
+    Ok(roots)
 }
 
 fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {

@@ -1,6 +1,8 @@
 //! The gateway's own certificate, replaced while it runs.
 
+use super::clients::{Clients, verifier};
 use super::{TlsError, files, provider};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, ServerConfig};
@@ -24,6 +26,8 @@ pub struct ServerCertificates {
     files: Files,
     served: Arc<Served>,
     served_digest: FileDigest,
+    /// Whose clients may shake hands; none: everybody.
+    clients: Option<Arc<Clients>>,
     state: watch::Sender<CertificateState>,
 }
 
@@ -39,10 +43,24 @@ pub struct CertificateState {
 impl ServerCertificates {
     /// Reads both files: blocks.
     pub fn load(cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self, TlsError> {
-        let files = Files { cert: cert.into(), key: key.into() };
+        Self::load_all(Files { cert: cert.into(), key: key.into(), clients: None })
+    }
+
+    /// Like [`ServerCertificates::load`]; and only clients shake hands whose certificate is signed by one of the authorities
+    /// in the PEM file `clients`, which is followed like the others. Blocks.
+    pub fn load_with_clients(
+        cert: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+        clients: impl Into<PathBuf>,
+    ) -> Result<Self, TlsError> {
+        Self::load_all(Files { cert: cert.into(), key: key.into(), clients: Some(clients.into()) })
+    }
+
+    fn load_all(files: Files) -> Result<Self, TlsError> {
         let content = files.read()?;
         let certified = content.parse(&files)?;
         Ok(ServerCertificates {
+            clients: content.clients(&files)?.map(|verifier| Arc::new(Clients::new(verifier))),
             served: Arc::new(Served(RwLock::new(Arc::new(certified)))),
             served_digest: content.digest(),
             state: watch::Sender::default(),
@@ -52,17 +70,20 @@ impl ServerCertificates {
 
     /// Whether these two PEM texts are a certificate chain and the key that belongs to it.
     pub fn check(chain: &[u8], key: &[u8]) -> Result<(), TlsError> {
-        let files = Files { cert: "the certificate chain".into(), key: "the key".into() };
-        Content { cert: chain.to_vec(), key: key.to_vec() }.parse(&files).map(|_| ())
+        let files = Files { cert: "the certificate chain".into(), key: "the key".into(), clients: None };
+        Content { cert: chain.to_vec(), key: key.to_vec(), clients: None }.parse(&files).map(|_| ())
     }
 
     /// Accepts TLS connections with the certificate that is current at each handshake, now and after reloads.
     pub fn acceptor(&self) -> TlsAcceptor {
-        let mut config = ServerConfig::builder_with_provider(provider())
+        let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .expect("ring has suites for TLS 1.2 and 1.3")
-            .with_no_client_auth()
-            .with_cert_resolver(self.served.clone());
+            .expect("ring has suites for TLS 1.2 and 1.3");
+        let builder = match &self.clients {
+            Some(clients) => builder.with_client_cert_verifier(clients.clone()),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(self.served.clone());
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         TlsAcceptor::from(Arc::new(config))
@@ -113,9 +134,13 @@ impl ServerCertificates {
         if digest == self.served_digest {
             return self.report(None);
         }
-        match content.parse(&self.files) {
-            Ok(certified) => {
+        let parsed = content.parse(&self.files).and_then(|it| Ok((it, content.clients(&self.files)?)));
+        match parsed {
+            Ok((certified, verifier)) => {
                 self.served.replace(certified);
+                if let (Some(clients), Some(verifier)) = (&self.clients, verifier) {
+                    clients.replace(verifier);
+                }
                 self.served_digest = digest;
                 self.state.send_modify(|state| {
                     state.reloads += 1;
@@ -152,21 +177,24 @@ impl fmt::Debug for ServerCertificates {
 struct Files {
     cert: PathBuf,
     key: PathBuf,
+    clients: Option<PathBuf>,
 }
 
 impl Files {
     fn read(&self) -> Result<Content, TlsError> {
-        Ok(Content { cert: files::read(&self.cert)?, key: files::read(&self.key)? })
+        let clients = self.clients.as_deref().map(files::read).transpose()?;
+        Ok(Content { cert: files::read(&self.cert)?, key: files::read(&self.key)?, clients })
     }
 }
 
 /// Tells contents apart without keeping a key's bytes.
 type FileDigest = [u8; 32];
 
-/// Both files' bytes; no `Debug`, for there is a private key among them.
+/// All files' bytes; no `Debug`, for there is a private key among them.
 struct Content {
     cert: Vec<u8>,
     key: Vec<u8>,
+    clients: Option<Vec<u8>>,
 }
 
 impl Content {
@@ -174,8 +202,15 @@ impl Content {
         let mut hash = Sha256::new();
         hash.update((self.cert.len() as u64).to_be_bytes());
         hash.update(&self.cert);
+        hash.update((self.key.len() as u64).to_be_bytes());
         hash.update(&self.key);
+        hash.update(self.clients.as_deref().unwrap_or_default());
         hash.finalize().into()
+    }
+
+    fn clients(&self, files: &Files) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+        let both = files.clients.as_deref().zip(self.clients.as_deref());
+        both.map(|(path, ca)| verifier(path, ca)).transpose()
     }
 
     fn parse(&self, files: &Files) -> Result<CertifiedKey, TlsError> {

@@ -1,19 +1,23 @@
 //! The plane itself: who may watch, what is being cut, and the answer to each request.
 
 use super::answer::{self, Asked, Content};
-use super::body::{File, FileBody, Owner, Sending};
+use super::body::{File, FileBody, Owner, Sending, Source};
+use super::elsewhere::{Absent, Elsewhere};
+use super::files::READY_WITHIN;
 use super::packager::Packager;
 use super::sessions::{Session, SessionLimits, Sessions};
 use super::watched::{Totals, Watched};
 use crate::limits::ConnectionLimits;
+use crate::recordings::Recordings;
 use bytes::Bytes;
 use fieldgate_hub::{Action, Context, Mountpoint, Request, StreamState, Verdict};
-use fieldgate_media::{Ticks, TrackKind};
+use fieldgate_media::Ticks;
 use fieldgate_model::Config;
 use fieldgate_model::config::Hls;
-use fieldgate_proto::segment::names::{Addressing, Name};
+use fieldgate_proto::segment::names::Name;
+use fieldgate_proto::segment::recorded::RecordedTarget;
 use fieldgate_proto::segment::target::{Target, TargetError, Token};
-use fieldgate_proto::segment::{Found, Lane, Package, Settings, dash, hls};
+use fieldgate_proto::segment::{Package, Settings, dash, hls};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use hyper::http::request::Parts;
@@ -21,26 +25,28 @@ use hyper::{Method, Response, StatusCode, header};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Streams that may wait to be cut.
 const STARTS: usize = 64;
-/// How long the first viewers wait for the first segment.
-const READY_WITHIN: Duration = Duration::from_secs(20);
-/// Playlist requests wait for at most so many target durations (bis 6.2.5.2).
-const RELOAD_TARGETS: u32 = 3;
+/// How long viewers wait for the first segment where a master's contract says so.
+const READY_ELSEWHERE: Duration = Duration::from_secs(10);
+/// How long a list waits for the first segments of other renditions.
+const OTHERS_WITHIN: Duration = Duration::from_secs(8);
+/// Viewers that may be given pieces of recordings at once: each piece is in memory while it is sent.
+const DISK_TURNS: usize = 16;
 /// The application under which the mountpoints' keys and lists count.
-const APPLICATION: &str = "live";
+pub(super) const APPLICATION: &str = "live";
 /// Segments are numbered from the half seconds since 2025 on, so that numbers rise also over restarts of the program, and
 /// fit 31 bits, which some players need, for some thirty years.
 const NUMBERS_SINCE_UNIX_MICROS: i64 = 1_735_689_600_000_000;
 
-const PLAYLIST: &str = "application/vnd.apple.mpegurl";
-const MANIFEST: &str = "application/dash+xml";
+pub(super) const PLAYLIST: &str = "application/vnd.apple.mpegurl";
+pub(super) const MANIFEST: &str = "application/dash+xml";
 
 /// What viewers of one mountpoint are up to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +79,10 @@ struct Inner {
     watched: Mutex<HashMap<String, Arc<Watched>>>,
     totals: Mutex<HashMap<String, Arc<Totals>>>,
     starts: mpsc::Sender<(Arc<Watched>, Duration)>,
+    recordings: Recordings,
+    /// Who may read recordings from disk.
+    disk_turns: Arc<Semaphore>,
+    elsewhere: OnceLock<Arc<dyn Elsewhere>>,
 }
 
 /// Cuts the streams that are watched: must run as long as the plane is to serve.
@@ -82,15 +92,21 @@ pub struct Cutting {
 }
 
 /// Why a request gets no file: status, and words for the viewer.
-struct Refused(StatusCode, String);
+pub(super) struct Refused(pub(super) StatusCode, pub(super) String);
 
 impl Refused {
-    fn missing(text: impl Into<String>) -> Self {
+    pub(super) fn missing(text: impl Into<String>) -> Self {
         Refused(StatusCode::NOT_FOUND, text.into())
     }
 
-    fn later(text: impl Into<String>) -> Self {
+    pub(super) fn later(text: impl Into<String>) -> Self {
         Refused(StatusCode::SERVICE_UNAVAILABLE, text.into())
+    }
+}
+
+impl From<Absent> for Refused {
+    fn from(Absent { status, text }: Absent) -> Self {
+        Refused(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), text)
     }
 }
 
@@ -107,6 +123,9 @@ impl Viewers {
             watched: Mutex::default(),
             totals: Mutex::default(),
             starts,
+            recordings: Recordings::default(),
+            disk_turns: Arc::new(Semaphore::new(DISK_TURNS)),
+            elsewhere: OnceLock::new(),
         }));
         (viewers.clone(), Cutting { viewers, starts: inbox })
     }
@@ -118,6 +137,12 @@ impl Viewers {
         self.0.config.send_replace(config);
     }
 
+    /// From now on also streams that the config does not name can be watched.
+    pub fn look_elsewhere(&self, elsewhere: Arc<dyn Elsewhere>) {
+        // Set once, when the gateway starts.
+        self.0.elsewhere.set(elsewhere).ok();
+    }
+
     /// Connections over all listeners.
     pub fn limits(&self) -> &ConnectionLimits {
         &self.0.limits
@@ -125,6 +150,19 @@ impl Viewers {
 
     pub(super) fn config(&self) -> Arc<Config> {
         self.0.config.borrow().clone()
+    }
+
+    /// The recordings that can be watched.
+    pub fn recordings(&self) -> &Recordings {
+        &self.0.recordings
+    }
+
+    pub(super) fn disk_turns(&self) -> &Arc<Semaphore> {
+        &self.0.disk_turns
+    }
+
+    pub(super) fn sessions(&self) -> &Sessions {
+        &self.0.sessions
     }
 
     pub(super) fn context(&self) -> &Context {
@@ -163,6 +201,10 @@ impl Viewers {
             _ => return answer::words(&asked, StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and OPTIONS"),
         }
         let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+        if let Some(target) = RecordedTarget::parse(target) {
+            let outcome = self.recorded(&asked, target, peer).await;
+            return outcome.unwrap_or_else(|Refused(status, text)| answer::words(&asked, status, &text));
+        }
         let outcome = match Target::parse(target) {
             Ok(target) => self.file(&asked, target, peer).await,
             Err(error @ TargetError::Unknown) => Err(Refused::missing(error.to_string())),
@@ -178,27 +220,45 @@ impl Viewers {
         peer: IpAddr,
     ) -> Result<Response<FileBody>, Refused> {
         let config = self.config();
-        let hls = config.mountpoint_for(&target.stream).and_then(|(_, mountpoint)| mountpoint.hls.as_ref());
-        let Some(hls) = hls else {
-            return Err(Refused::missing("no stream of this name can be watched here"));
+        let here = config.mountpoint_for(&target.stream).and_then(|(_, mountpoint)| mountpoint.hls.clone());
+        let is_named = config.mountpoints.contains_key(&target.stream);
+        let elsewhere =
+            self.0.elsewhere.get().filter(|elsewhere| !is_named && here.is_none() && elsewhere.is_on());
+        let hls = match (here, elsewhere) {
+            (Some(hls), _) => hls,
+            (None, Some(elsewhere)) => elsewhere.hls(),
+            (None, None) => return Err(Refused::missing("no stream of this name can be watched here")),
         };
         let timeout = config.http.viewer_timeout.get();
         let Some(token) = target.token else {
             if !target.name.opens() {
                 return Err(Refused::missing("begin with /hls/NAME/master.m3u8 or manifest.mpd"));
             }
-            return self.open(asked, &target, peer, &config, hls).await;
+            return self.open(asked, &target, peer, &hls, elsewhere).await;
         };
         let gone = || {
             Refused(StatusCode::FORBIDDEN, "this viewer is not known any more: begin with master.m3u8".into())
         };
+        let name = match elsewhere {
+            Some(elsewhere) => elsewhere.mountpoint(&target.stream)?,
+            None => target.stream.clone(),
+        };
+        let (name, hls) = match &target.rendition {
+            None => (name, hls),
+            // Whoever may watch a stream may watch what is listed with it.
+            Some(other) => {
+                let listed = hls.renditions.contains(other).then(|| config.mountpoints.get(other)).flatten();
+                let found = listed.and_then(|mountpoint| mountpoint.hls.clone());
+                (other.clone(), found.ok_or_else(|| Refused::missing("no such rendition is listed"))?)
+            }
+        };
         let session = self.0.sessions.get(token, &target.stream, timeout, Instant::now()).ok_or_else(gone)?;
-        if session.request.peer != peer {
+        if session.request.peer != peer && elsewhere.is_none() {
             // The token alone is not enough where an address list counts.
             let again = Request { peer, revoked: Arc::default(), ..session.request.clone() };
             self.admit(again).await?;
         }
-        let watched = self.watch(&target.stream, hls)?;
+        let watched = self.watch(&name, &hls)?;
         watched.touch();
         self.serve(asked, &target, session, watched).await
     }
@@ -209,8 +269,8 @@ impl Viewers {
         asked: &Asked<'_>,
         target: &Target,
         peer: IpAddr,
-        config: &Config,
         hls: &Hls,
+        elsewhere: Option<&Arc<dyn Elsewhere>>,
     ) -> Result<Response<FileBody>, Refused> {
         let bearer = asked.text(header::AUTHORIZATION).and_then(|text| text.strip_prefix("Bearer "));
         let request = Request {
@@ -222,8 +282,71 @@ impl Viewers {
             client: None,
             revoked: Arc::default(),
         };
-        self.admit(request.clone()).await?;
-        let watched = self.watch(&target.stream, hls)?;
+        let name = match elsewhere {
+            Some(elsewhere) => elsewhere.open(request.clone()).await?,
+            None => {
+                self.admit(request.clone()).await?;
+                target.stream.clone()
+            }
+        };
+        let watched = self.watch(&name, hls)?;
+        let others = if target.name == Name::Master { self.others(hls) } else { Vec::new() };
+        let (token, session) = self.open_session(request)?;
+        let within = if elsewhere.is_some() { READY_ELSEWHERE } else { READY_WITHIN };
+        let since = Instant::now();
+        self.ready(&watched, within).await?;
+        let has_parts =
+            target.name == Name::Master && watched.read(|package| package.part_target().is_some());
+        if !has_parts {
+            self.well_begun(&watched, since).await;
+        }
+        let prefix = format!("{}/", token.as_text());
+        let now = self.0.context.clock.unix_micros();
+        let (media_type, text) = match target.name {
+            Name::Manifest(addressing) => {
+                (MANIFEST, Some(watched.read(|package| dash::manifest(package, addressing, &prefix, now))))
+            }
+            Name::OldMaster => (PLAYLIST, watched.read(|package| hls::old_master(package, &prefix))),
+            _ => {
+                let mut text = watched.read(|package| hls::master(package, &prefix));
+                text.push_str(&self.list(&others, &prefix).await);
+                (PLAYLIST, Some(text))
+            }
+        };
+        let text = text.ok_or_else(|| Refused::missing("MPEG-TS cannot carry this stream's codecs"))?;
+        let tag = format!("\"{}\"", &prefix);
+        Ok(answer::content(
+            asked,
+            changing(media_type, tag, text),
+            Some(Owner { session, source: Source::Watched(watched) }),
+        ))
+    }
+
+    /// The renditions that are fed now, being cut from here on.
+    fn others(&self, hls: &Hls) -> Vec<(String, Arc<Watched>)> {
+        let config = self.config();
+        let settings = |name: &String| config.mountpoints.get(name)?.hls.as_ref();
+        let named = hls.renditions.iter().filter_map(|name| Some((name, settings(name)?)));
+        named.filter_map(|(name, settings)| Some((name.clone(), self.watch(name, settings).ok()?))).collect()
+    }
+
+    /// Their lines in the list; one that has no segment in time is left out.
+    async fn list(&self, others: &[(String, Arc<Watched>)], prefix: &str) -> String {
+        let until = Instant::now() + OTHERS_WITHIN;
+        let mut text = String::new();
+        for (at, (name, watched)) in others.iter().enumerate() {
+            let left = until.saturating_duration_since(Instant::now());
+            if self.ready(watched, left).await.is_ok() {
+                let prefix = format!("{prefix}{name}/");
+                text.push_str(&watched.read(|package| hls::rendition(package, &prefix, at + 1)));
+            }
+        }
+        text
+    }
+
+    /// Remembers a viewer who has been let in.
+    pub(super) fn open_session(&self, request: Request) -> Result<(Token, Arc<Session>), Refused> {
+        let config = self.config();
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|_| Refused::later("the gateway has no random numbers"))?;
         let token = Token::new(random);
@@ -234,42 +357,16 @@ impl Viewers {
             timeout: config.http.viewer_timeout.get(),
         };
         let session = self.0.sessions.open(token, request, limits, Instant::now());
-        let session = session.map_err(|full| Refused::later(full.to_string()))?;
-        self.ready(&watched).await?;
-        let prefix = format!("{}/", token.as_text());
-        let now = self.0.context.clock.unix_micros();
-        let (media_type, text) = match target.name {
-            Name::Manifest(addressing) => {
-                (MANIFEST, Some(watched.read(|package| dash::manifest(package, addressing, &prefix, now))))
-            }
-            Name::OldMaster => (PLAYLIST, watched.read(|package| hls::old_master(package, &prefix))),
-            _ => (PLAYLIST, Some(watched.read(|package| hls::master(package, &prefix)))),
-        };
-        let text = text.ok_or_else(|| Refused::missing("MPEG-TS cannot carry this stream's codecs"))?;
-        let tag = format!("\"{}\"", &prefix);
-        Ok(answer::content(asked, changing(media_type, tag, text), Some(Owner { session, watched })))
+        Ok((token, session.map_err(|full| Refused::later(full.to_string()))?))
     }
 
-    async fn admit(&self, request: Request) -> Result<(), Refused> {
+    pub(super) async fn admit(&self, request: Request) -> Result<(), Refused> {
         match self.0.context.admit.admit(request).await {
             Verdict::Allow { .. } => Ok(()),
             Verdict::UnknownApplication | Verdict::UnknownName => {
                 Err(Refused::missing("no stream of this name can be watched here"))
             }
             Verdict::Deny { text } => Err(Refused(StatusCode::FORBIDDEN, text)),
-        }
-    }
-
-    /// Waits until players can begin.
-    async fn ready(&self, watched: &Watched) -> Result<(), Refused> {
-        let look = |package: &Package| match (package.lead(), package.unsupported()) {
-            (None, Some(codec)) => Some(Err(codec)),
-            _ => (package.is_ready() || package.has_ended()).then_some(Ok(())),
-        };
-        match watched.wait(READY_WITHIN, look).await {
-            Some(Ok(())) => Ok(()),
-            Some(Err(codec)) => Err(Refused::missing(format!("{codec} cannot be watched by HTTP"))),
-            None => Err(Refused::later("the stream has no whole segment yet; try again")),
         }
     }
 
@@ -312,149 +409,6 @@ impl Viewers {
         };
         let totals = self.totals_of().entry(mountpoint.name().to_owned()).or_default().clone();
         Watched::new(mountpoint, first_number, Package::new(settings), hls.memory_bytes, totals)
-    }
-
-    async fn serve(
-        &self,
-        asked: &Asked<'_>,
-        target: &Target,
-        session: Arc<Session>,
-        watched: Arc<Watched>,
-    ) -> Result<Response<FileBody>, Refused> {
-        let no_track = || Refused::missing("the stream has no such track");
-        let id = watched.id;
-        let content = match target.name {
-            Name::Master | Name::OldMaster => {
-                return Err(Refused::missing("lists of renditions stand above"));
-            }
-            Name::Manifest(addressing) => {
-                self.ready(&watched).await?;
-                self.manifest(&watched, addressing)
-            }
-            Name::Together => {
-                self.ready(&watched).await?;
-                let (text, version) = watched.read(|package| (hls::together(package), package.version()));
-                changing(PLAYLIST, format!("\"{id:x}-{version}-ts\""), text)
-            }
-            Name::Ts(number) => {
-                let file = self.ts(&watched, number).await?;
-                fixed(File::Whole(file), "video/mp2t", format!("\"{id:x}-ts-{number}\""))
-            }
-            Name::SegmentAt(kind, time) => {
-                let found = self.await_file(&watched, kind, |lane| lane.segment_at(time)).await?;
-                let tag = format!("\"{id:x}-{kind:?}-{}\"", found.number);
-                fixed(File::Segment(found), media_type(kind), tag)
-            }
-            Name::Media(kind) => {
-                self.ready(&watched).await?;
-                self.reload(&watched, kind, target).await?;
-                self.media(asked, &watched, kind, target.skip).ok_or_else(no_track)?
-            }
-            Name::Init(kind, number) => {
-                let init = watched.read(|package| package.lane(kind)?.init_numbered(number));
-                let init = init.ok_or_else(|| Refused::missing("this file is not there any more"))?;
-                fixed(
-                    File::Whole(init.file.clone()),
-                    media_type(kind),
-                    format!("\"{id:x}-{kind:?}-i{number}\""),
-                )
-            }
-            Name::Segment(kind, number) => {
-                let found = self.await_file(&watched, kind, |lane| lane.segment(number)).await?;
-                fixed(File::Segment(found), media_type(kind), format!("\"{id:x}-{kind:?}-{number}\""))
-            }
-            Name::Part(kind, number, index) => {
-                let found = self.await_file(&watched, kind, |lane| lane.part(number, index.into())).await?;
-                fixed(File::Part(found), media_type(kind), format!("\"{id:x}-{kind:?}-{number}.{index}\""))
-            }
-        };
-        Ok(answer::content(asked, content, Some(Owner { session, watched })))
-    }
-
-    /// Waits for what the request says the playlist must hold (bis 6.2.5.2).
-    async fn reload(&self, watched: &Watched, kind: TrackKind, target: &Target) -> Result<(), Refused> {
-        let Some(msn) = target.msn else { return Ok(()) };
-        // Without parts a playlist can only hold whole segments.
-        let check = |package: &Package| {
-            let lane = package.lane(kind)?;
-            let newest = lane.segments().next_back().map_or(0, |segment| segment.number);
-            let limit = package.part_target().map_or(3, |part| {
-                usize::try_from(3 * Ticks::PER_SECOND / part.clamp(1, Ticks::PER_SECOND)).unwrap_or(3) + 1
-            });
-            let parts =
-                lane.growing().filter(|(number, _)| *number == msn).map_or(0, |(_, parts)| parts.len());
-            let is_far =
-                msn > newest.saturating_add(2) || target.part.is_some_and(|part| part > parts + limit);
-            Some((is_far, package.target_secs()))
-        };
-        let Some((is_far, target_secs)) = watched.read(check) else { return Ok(()) };
-        if is_far
-            && !watched.read(|package| package.lane(kind).is_some_and(|lane| lane.reaches(msn, target.part)))
-        {
-            return Err(Refused(StatusCode::BAD_REQUEST, "_HLS_msn or _HLS_part is too far ahead".into()));
-        }
-        let reached = |package: &Package| {
-            let reached = package.lane(kind).is_none_or(|lane| lane.reaches(msn, target.part));
-            (reached || package.has_ended()).then_some(())
-        };
-        let within = Duration::from_secs(target_secs.into()) * RELOAD_TARGETS;
-        let stalled = || Refused::later("the stream does not go on; try again");
-        watched.wait(within, reached).await.ok_or_else(stalled)
-    }
-
-    fn media(&self, asked: &Asked<'_>, watched: &Watched, kind: TrackKind, skip: bool) -> Option<Content> {
-        let (text, version) = watched
-            .read(|package| Some((hls::media(package, package.lane(kind)?, skip), package.version())))?;
-        let packed = if asked.takes_gzip() { answer::gzip(text.as_bytes()) } else { None };
-        let is_gzip = packed.is_some();
-        Some(Content {
-            tag: format!("\"{:x}-{version}-{kind:?}{}{}\"", watched.id, u8::from(skip), u8::from(is_gzip)),
-            file: File::Whole(packed.unwrap_or_else(|| Bytes::from(text))),
-            media_type: PLAYLIST,
-            is_fixed: false,
-            is_gzip,
-        })
-    }
-
-    fn manifest(&self, watched: &Watched, addressing: Addressing) -> Content {
-        let now = self.0.context.clock.unix_micros();
-        let (text, version) =
-            watched.read(|package| (dash::manifest(package, addressing, "", now), package.version()));
-        changing(MANIFEST, format!("\"{:x}-{version}-{addressing:?}\"", watched.id), text)
-    }
-
-    /// A segment as MPEG-TS, made for the first who asks.
-    async fn ts(&self, watched: &Watched, number: u64) -> Result<Bytes, Refused> {
-        let missing = || Refused::missing("this file is not there any more, or never was");
-        let target_secs = watched.read(|package| package.target_secs());
-        let look = |package: &Package| match package.together(number) {
-            Found::Here(found) => Some(Some(found)),
-            Found::Soon if !package.has_ended() => None,
-            _ => Some(None),
-        };
-        let within = Duration::from_secs(target_secs.into()) * RELOAD_TARGETS;
-        let found = watched.wait(within, look).await;
-        let found = found.ok_or_else(|| Refused::later("the stream does not go on; try again"))?;
-        watched.ts(number, &found.ok_or_else(missing)?).ok_or_else(missing)
-    }
-
-    /// A file that is there, or that a playlist has announced.
-    async fn await_file<T>(
-        &self,
-        watched: &Watched,
-        kind: TrackKind,
-        mut find: impl FnMut(&Lane) -> Found<T>,
-    ) -> Result<T, Refused> {
-        let missing = || Refused::missing("this file is not there any more, or never was");
-        let target_secs = watched.read(|package| package.target_secs());
-        let look = |package: &Package| match package.lane(kind).map(&mut find) {
-            Some(Found::Here(file)) => Some(Some(file)),
-            Some(Found::Soon) if !package.has_ended() => None,
-            _ => Some(None),
-        };
-        let within = Duration::from_secs(target_secs.into()) * RELOAD_TARGETS;
-        let found = watched.wait(within, look).await;
-        found.ok_or_else(|| Refused::later("the stream does not go on; try again"))?.ok_or_else(missing)
     }
 
     fn watched(&self) -> MutexGuard<'_, HashMap<String, Arc<Watched>>> {
@@ -516,18 +470,11 @@ impl Cutting {
     }
 }
 
-fn media_type(kind: TrackKind) -> &'static str {
-    match kind {
-        TrackKind::Video => "video/mp4",
-        TrackKind::Audio => "audio/mp4",
-    }
-}
-
-fn changing(media_type: &'static str, tag: String, text: String) -> Content {
+pub(super) fn changing(media_type: &'static str, tag: String, text: String) -> Content {
     Content { file: File::Whole(Bytes::from(text)), media_type, tag, is_fixed: false, is_gzip: false }
 }
 
-fn fixed(file: File, media_type: &'static str, tag: String) -> Content {
+pub(super) fn fixed(file: File, media_type: &'static str, tag: String) -> Content {
     Content { file, media_type, tag, is_fixed: true, is_gzip: false }
 }
 

@@ -2,6 +2,7 @@
 
 use super::body::Sending;
 use super::plane::Viewers;
+use crate::accept::Accepting;
 use crate::limits::Permit;
 use crate::socket;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -9,18 +10,14 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
-/// Pause after an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long answers that are being sent may take when the server stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Bytes of a request line with its headers, and headers of one request.
@@ -34,18 +31,12 @@ pub struct ViewerListener {
     listener: std::net::TcpListener,
     viewers: Viewers,
     tls: Option<TlsAcceptor>,
-    next_shard: AtomicUsize,
 }
 
 impl ViewerListener {
     /// Binds. With `tls`, every connection must begin with a TLS handshake.
     pub fn bind(address: SocketAddr, viewers: Viewers, tls: Option<TlsAcceptor>) -> io::Result<Self> {
-        Ok(ViewerListener {
-            listener: socket::listen(address)?,
-            viewers,
-            tls,
-            next_shard: AtomicUsize::new(0),
-        })
+        Ok(ViewerListener { listener: socket::listen(address)?, viewers, tls })
     }
 
     /// The address that it has.
@@ -55,52 +46,33 @@ impl ViewerListener {
 
     /// Serves until `cancel`. Runs where the control side does; the connections are spread over the media threads.
     pub async fn run(self, cancel: CancellationToken) -> io::Result<()> {
-        let listener = TcpListener::from_std(self.listener.try_clone()?)?;
-        let mut connections = JoinSet::new();
-        loop {
-            let accepted = tokio::select! {
-                () = cancel.cancelled() => break,
-                Some(_) = connections.join_next() => continue,
-                accepted = listener.accept() => accepted,
-            };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    warn!(%error, "HTTP accept failed; trying again");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            let permit = match self.viewers.limits().admit(peer.ip()) {
-                Ok(permit) => permit,
-                Err(refusal) => {
-                    debug!(%peer, %refusal, "viewer refused");
-                    continue;
-                }
-            };
-            let connection = Connection {
-                viewers: self.viewers.clone(),
-                peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
-                tls: self.tls.clone(),
-                cancel: cancel.clone(),
-            };
-            let shards = self.viewers.context().shards.clone();
-            let at = self.next_shard.fetch_add(1, Ordering::Relaxed) % shards.len().max(1);
-            let Some(shard) = shards.get(at).cloned() else { continue };
-            let Ok(stream) = stream.into_std() else { continue };
-            connections.spawn(async move {
-                let ended = shard.run(move |_| connection.serve(stream, permit)).await;
-                if let Err(error) = ended {
-                    debug!(%peer, %error, "viewer lost");
-                }
-            });
-        }
-        drop(listener);
-        let ended = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(LAST_ANSWERS, ended).await.is_err() {
-            connections.shutdown().await;
-        }
-        Ok(())
+        let accepting =
+            Accepting { protocol: "HTTP", cancel: cancel.clone(), pulse: None, farewell: LAST_ANSWERS };
+        let mut turn = 0_usize;
+        accepting
+            .run(self.listener, |stream, peer, connections| {
+                let permit = match self.viewers.limits().admit(peer.ip()) {
+                    Ok(permit) => permit,
+                    Err(refusal) => return debug!(%peer, %refusal, "viewer refused"),
+                };
+                let connection = Connection {
+                    viewers: self.viewers.clone(),
+                    peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+                    tls: self.tls.clone(),
+                    cancel: cancel.clone(),
+                };
+                let shards = &self.viewers.context().shards;
+                turn = turn.wrapping_add(1);
+                let Some(shard) = shards.get(turn % shards.len().max(1)).cloned() else { return };
+                let Ok(stream) = stream.into_std() else { return };
+                connections.spawn(async move {
+                    let ended = shard.run(move |_| connection.serve(stream, permit)).await;
+                    if let Err(error) = ended {
+                        debug!(%peer, %error, "viewer lost");
+                    }
+                });
+            })
+            .await
     }
 }
 

@@ -1,11 +1,13 @@
 //! A stream that is being cut, and those who wait for what comes next.
 
+use super::answer;
 use bytes::Bytes;
 use fieldgate_hub::Mountpoint;
-use fieldgate_proto::segment::{Package, Segment, ts};
-use std::collections::BTreeMap;
+use fieldgate_media::TrackKind;
+use fieldgate_proto::segment::{Package, Segment, hls, ts};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -28,6 +30,20 @@ impl Totals {
     }
 }
 
+/// A playlist at one version, made once for all who ask for it.
+pub(super) struct Text {
+    pub(super) version: u64,
+    pub(super) plain: Bytes,
+    packed: OnceLock<Option<Bytes>>,
+}
+
+impl Text {
+    /// The same, compressed for the first who takes that; none: it is too short for that.
+    pub(super) fn packed(&self) -> Option<Bytes> {
+        self.packed.get_or_init(|| answer::gzip(&self.plain)).clone()
+    }
+}
+
 /// One stream while it is cut.
 pub(super) struct Watched {
     pub(super) mountpoint: Arc<Mountpoint>,
@@ -36,6 +52,8 @@ pub(super) struct Watched {
     /// Tells it apart from all others, in the tags of its files.
     pub(super) id: u64,
     package: Mutex<Package>,
+    /// The newest playlists, whole and as delta updates, by track.
+    texts: Mutex<HashMap<(TrackKind, bool), Arc<Text>>>,
     /// Segments as MPEG-TS by number, as far as anybody asked for them.
     ts: Mutex<BTreeMap<u64, Bytes>>,
     /// Bytes that these may take; the oldest go.
@@ -60,6 +78,7 @@ impl Watched {
             mountpoint,
             id,
             package: Mutex::new(package),
+            texts: Mutex::default(),
             ts: Mutex::default(),
             ts_max,
             version: watch::Sender::new(0),
@@ -77,6 +96,21 @@ impl Watched {
     /// Looks at the package.
     pub(super) fn read<T>(&self, look: impl FnOnce(&Package) -> T) -> T {
         look(&self.package.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The playlist of a track as it is now.
+    pub(super) fn playlist(&self, kind: TrackKind, skip: bool) -> Option<Arc<Text>> {
+        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        self.read(|package| {
+            let version = package.version();
+            if let Some(known) = texts.get(&(kind, skip)).filter(|known| known.version == version) {
+                return Some(known.clone());
+            }
+            let plain = Bytes::from(hls::media(package, package.lane(kind)?, skip));
+            let made = Arc::new(Text { version, plain, packed: OnceLock::new() });
+            texts.insert((kind, skip), made.clone());
+            Some(made)
+        })
     }
 
     /// Changes the package and wakes whoever waits, if there is something new.

@@ -21,10 +21,10 @@ mod soap;
 pub mod ws_discovery;
 mod xml;
 
-use crate::civil;
 pub use client::{Action, Call, CallFailure, Camera, Client, ClientError, Gap, Login, Moment, Reply, Wish};
 pub use device::Identity;
 pub use encoder::{EncoderOptions, EncoderWish, VideoCodec, VideoEncoder, WishError};
+use fieldgate_media::civil;
 pub use media::{MAX_PROFILES, MediaVersion, Profile, main_and_sub};
 pub use service_url::{Anchored, Scheme, ServiceUrl, ServiceUrlError};
 pub use soap::{Fault, FaultKind, SoapError, username_token};

@@ -5,9 +5,9 @@
 
 use super::hls::bitrates;
 use super::names::{self, Addressing};
-use super::{Lane, Origin, Package, SECOND, Segment, TIMESCALE};
-use crate::civil;
+use super::{Lane, Origin, Package, Segment, TIMESCALE};
 use fieldgate_media::TrackKind;
+use fieldgate_media::civil;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -33,6 +33,8 @@ fn write(
     let (target, now) = (package.target_secs(), date(now_unix_micros));
     let began = package.began().unwrap_or(now_unix_micros);
     let periods = periods(package);
+    // While the source is away everything stays, and players must not think that their place is gone.
+    let depth = periods.first().map_or(0, |period| now_unix_micros.saturating_sub(period.listed_from()));
     write!(
         out,
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<MPD xmlns=\"urn:mpeg:dash:schema:mpd:2011\" \
@@ -40,7 +42,7 @@ fn write(
          publishTime=\"{now}\" minBufferTime=\"PT{target}S\" timeShiftBufferDepth=\"{}\" maxSegmentDuration=\"PT{}S\" \
          suggestedPresentationDelay=\"PT{}S\"",
         date(began),
-        Duration(micros(package.window())),
+        Duration(depth.max(micros(package.window()))),
         target.saturating_add(1),
         target.saturating_mul(DELAY),
     )?;
@@ -54,9 +56,16 @@ fn write(
         writeln!(out, "<BaseURL>{prefix}</BaseURL>")?;
         writeln!(out, "<Location>{prefix}{}</Location>", names::manifest(addressing))?;
     }
+    let last = periods.last().map(|period| period.number);
     for period in &periods {
         let start = Duration(period.origin.unix_micros.saturating_sub(began));
-        writeln!(out, "<Period id=\"{}\" start=\"{start}\">", period.origin.number)?;
+        write!(out, "<Period id=\"{}\" start=\"{start}\"", period.origin.number)?;
+        if Some(period.number) != last {
+            // The next one begins when the source was back: nothing is to be waited for until then.
+            let span = period.end().saturating_sub(period.origin.unix_micros);
+            write!(out, " duration=\"{}\"", Duration(span))?;
+        }
+        writeln!(out, ">")?;
         for (lane, segments) in &period.lanes {
             write_set(out, lane, segments, period.origin, (addressing, package.regular()))?;
         }
@@ -73,6 +82,13 @@ struct Period<'a> {
 }
 
 impl Period<'_> {
+    /// When its first segment that is listed begins, microseconds since 1970 UTC.
+    fn listed_from(&self) -> i64 {
+        let first = self.lanes.iter().filter_map(|(_, segments)| segments.first());
+        let shown = first.map(|first| first.shown).min().unwrap_or(self.origin.start);
+        self.origin.unix_micros.saturating_add(micros(shown.saturating_sub(self.origin.start)))
+    }
+
     /// When its last segment ends, microseconds since 1970 UTC.
     fn end(&self) -> i64 {
         let last = self.lanes.iter().filter_map(|(_, segments)| segments.last());
@@ -82,6 +98,8 @@ impl Period<'_> {
     }
 }
 
+/// Players set a period up from what they first see of it and never add a track later: none is listed before all its tracks
+/// can be told, and a track of which nothing came is none.
 fn periods(package: &Package) -> Vec<Period<'_>> {
     let mut periods: Vec<Period<'_>> = Vec::new();
     for lane in package.lanes() {
@@ -101,6 +119,10 @@ fn periods(package: &Package) -> Vec<Period<'_>> {
             }
         }
     }
+    for period in &mut periods {
+        period.lanes.retain(|(_, segments)| segments.iter().any(|segment| !segment.parts.is_empty()));
+    }
+    periods.retain(|period| package.is_whole(period.number) && !period.lanes.is_empty());
     periods.sort_by_key(|period| period.number);
     periods
 }
@@ -171,11 +193,10 @@ fn write_timeline(out: &mut String, segments: &[&Arc<Segment>], addressing: Addr
     let mut named = segments.iter().filter(is_named).peekable();
     writeln!(out, "<SegmentTimeline>")?;
     while let Some(segment) = named.next() {
-        // Where pictures are shown later than decoded by ever other times, the next one's time decides.
+        // Where pictures are shown later than decoded by ever other times, the next one's time decides; also over a hole,
+        // as players ask for what follows the end that they were told, and wait there for ever.
         let until_next = named.peek().map(|next| next.shown.saturating_sub(segment.shown));
-        let contiguous =
-            until_next.filter(|until| until.abs_diff(segment.duration) < SECOND.unsigned_abs() / 2);
-        let duration = contiguous.unwrap_or(segment.duration);
+        let duration = until_next.filter(|until| *until > 0).unwrap_or(segment.duration);
         writeln!(out, "<S t=\"{}\" d=\"{duration}\"/>", segment.shown)?;
     }
     writeln!(out, "</SegmentTimeline></SegmentTemplate>")
@@ -197,9 +218,10 @@ impl std::fmt::Display for Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Found;
     use super::super::tests::{both, play, scene, settings};
+    use super::super::{Found, SECOND};
     use super::*;
+    use fieldgate_media::TrackId;
 
     fn package() -> Package {
         let mut package = Package::new(settings());
@@ -234,6 +256,13 @@ mod tests {
             assert!(matches!(lane.segment_at(last.shown + last.duration), Found::Soon));
             assert!(matches!(lane.segment_at(last.shown + 2 * last.duration), Found::Never));
         }
+        assert_eq!(values(&text, "timeShiftBufferDepth"), ["PT12.000S"]);
+        let later = manifest(&package, Addressing::Time, "", 1_790_000_050_000_000);
+        assert_eq!(
+            values(&later, "timeShiftBufferDepth"),
+            ["PT50.000S"],
+            "the source is away, and all is there"
+        );
         assert!(!text.contains("BaseURL") && text.contains("minimumUpdatePeriod=\"PT2S\""));
         let opened = manifest(&package, Addressing::Number, "token/", 0);
         assert!(opened.contains("<BaseURL>token/</BaseURL>\n<Location>token/number.mpd</Location>"));
@@ -254,6 +283,56 @@ mod tests {
         assert!(values(&text, "duration").is_empty() && text.contains("<S t="), "{text}");
     }
 
+    /// A browser's player that set a period up without its sound stood still at the end of the one before, for ever.
+    #[test]
+    fn a_period_is_listed_once_all_its_tracks_are_known() {
+        let mut package = package();
+        package.interrupt();
+        let (pictures, sound): (Vec<_>, Vec<_>) =
+            scene(20 * SECOND, 3, 60).into_iter().partition(|unit| unit.head.track == TrackId::VIDEO);
+        play(&mut package, &pictures);
+        let before = manifest(&package, Addressing::Time, "", 0);
+        assert_eq!(values(&before, "start"), ["PT0.000S"], "pictures alone are not the whole period");
+        assert!(package.is_ready(), "what was there before can be watched");
+        play(&mut package, &sound);
+        let after = manifest(&package, Addressing::Time, "", 0);
+        assert_eq!(values(&after, "start"), ["PT0.000S", "PT20.000S"]);
+        assert_eq!(values(&after, "contentType"), ["video", "audio", "video", "audio"]);
+    }
+
+    #[test]
+    fn a_track_that_stays_silent_is_left_out_of_its_period() {
+        let mut package = package();
+        package.interrupt();
+        let mut pictures = scene(20 * SECOND, 11, 60);
+        pictures.retain(|unit| unit.head.track == TrackId::VIDEO);
+        play(&mut package, &pictures);
+        let text = manifest(&package, Addressing::Time, "", 0);
+        assert_eq!(values(&text, "contentType"), ["video", "audio", "video"], "{text}");
+        assert!(!text.contains("<SegmentTimeline>\n</SegmentTimeline>"), "no track without segments");
+    }
+
+    /// The same player asks for what follows the end of the last segment, and finds nothing in a hole.
+    #[test]
+    fn a_timeline_of_times_has_no_holes() {
+        let mut package = Package::new(settings());
+        package.on_tracks(&both());
+        let mut units = scene(0, 13, 60);
+        units.retain(|unit| {
+            unit.head.track == TrackId::VIDEO || !(4 * SECOND..8 * SECOND).contains(&unit.head.dts.get())
+        });
+        play(&mut package, &units);
+        let text = manifest(&package, Addressing::Time, "", 0);
+        let sound = text.split("contentType=\"audio\"").nth(1).unwrap();
+        let numbers =
+            |name| values(sound, name).iter().map(|text| text.parse().unwrap()).collect::<Vec<i64>>();
+        let (times, spans) = (numbers("t"), numbers("d"));
+        assert!(times.len() >= 3 && spans.iter().any(|span| *span > 5 * SECOND), "{sound}");
+        for (at, next) in times.iter().skip(1).enumerate() {
+            assert_eq!(times[at] + spans[at], *next, "{sound}");
+        }
+    }
+
     #[test]
     fn a_restart_is_a_period_that_never_moves() {
         let mut package = package();
@@ -262,6 +341,10 @@ mod tests {
         let before = manifest(&package, Addressing::Time, "", 0);
         assert_eq!(values(&before, "start"), ["PT0.000S", "PT20.000S"]);
         assert_eq!(values(&before, "presentationTimeOffset"), ["0", "0", "1800000", "1800000"]);
+        assert!(
+            before.contains("<Period id=\"100\" start=\"PT0.000S\" duration=\"PT9.0"),
+            "its own end: {before}"
+        );
         play(&mut package, &scene(25 * SECOND, 60, 60));
         let after = manifest(&package, Addressing::Time, "", 0);
         assert_eq!(values(&after, "start"), ["PT20.000S"], "what is not listed any more is gone");

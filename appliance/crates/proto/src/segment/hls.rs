@@ -1,8 +1,8 @@
 //! HLS playlists. Sources: RFC 8216, and its second edition (draft-pantos-hls-rfc8216bis) for parts and delta updates.
 
 use super::{Found, Lane, Package, SECOND, Segment, names, ts};
-use crate::civil;
 use fieldgate_media::TrackKind;
+use fieldgate_media::civil;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -23,8 +23,16 @@ pub fn media(package: &Package, lane: &Lane, skip: bool) -> String {
 
 /// The master playlist; `prefix` stands before the names of media playlists.
 pub fn master(package: &Package, prefix: &str) -> String {
+    let mut text = String::from("#EXTM3U\n#EXT-X-VERSION:6\n");
+    text.push_str(&rendition(package, prefix, 0));
+    text
+}
+
+/// The lines of a master playlist for a stream that shows the same scene as the list's own, which is number 0.
+pub fn rendition(package: &Package, prefix: &str, number: usize) -> String {
     let mut text = String::with_capacity(1024);
-    let _ = write_master(&mut text, package, prefix);
+    // Writing to a String cannot fail.
+    let _ = write_rendition(&mut text, package, prefix, number);
     text
 }
 
@@ -216,8 +224,9 @@ fn write_growing(
     Ok(())
 }
 
-fn write_master(out: &mut String, package: &Package, prefix: &str) -> std::fmt::Result {
-    writeln!(out, "#EXTM3U\n#EXT-X-VERSION:6")?;
+fn write_rendition(out: &mut String, package: &Package, prefix: &str, number: usize) -> std::fmt::Result {
+    // Players take groups with the same codec and name for the same sound.
+    let group = if number == 0 { "audio".to_owned() } else { format!("audio-{number}") };
     let lanes: Vec<&Lane> = package.lanes().collect();
     let codecs = lanes.iter().map(|lane| lane.init().codecs.as_str()).collect::<Vec<_>>().join(",");
     let (peak, average) = lanes.iter().fold((0_u64, 0_u64), |(peak, average), lane| {
@@ -229,7 +238,7 @@ fn write_master(out: &mut String, package: &Package, prefix: &str) -> std::fmt::
         let channels = audio.init().track.audio.channels.max(1);
         writeln!(
             out,
-            "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"audio\",NAME=\"audio\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"{channels}\",URI=\"{prefix}{}\"",
+            "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"{group}\",NAME=\"audio\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"{channels}\",URI=\"{prefix}{}\"",
             names::media(TrackKind::Audio)
         )?;
     }
@@ -243,7 +252,7 @@ fn write_master(out: &mut String, package: &Package, prefix: &str) -> std::fmt::
             write!(out, ",FRAME-RATE={:.3}", shape.frame_rate)?;
         }
         if audio.is_some() {
-            write!(out, ",AUDIO=\"audio\"")?;
+            write!(out, ",AUDIO=\"{group}\"")?;
         }
     }
     let kind = if video.is_some() { TrackKind::Video } else { TrackKind::Audio };
@@ -266,7 +275,7 @@ pub(super) fn bitrates(lane: &Lane) -> (u64, u64) {
 }
 
 /// Ticks as decimal seconds, to the microsecond.
-struct Seconds(i64);
+pub(super) struct Seconds(pub(super) i64);
 
 impl std::fmt::Display for Seconds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -22,12 +22,16 @@ mod init;
 mod lane;
 pub mod names;
 mod package;
+mod picture;
+pub mod recorded;
 pub mod target;
 pub mod ts;
+pub mod vod;
 
 pub use codec::codec_string;
 pub use lane::{Found, Lane};
 pub use package::{Package, Settings};
+pub use picture::{first_picture, fuzz as fuzz_picture};
 
 use bytes::Bytes;
 use fieldgate_media::{Track, TrackKind};

@@ -25,6 +25,8 @@ const OVER_TARGET: i64 = SECOND.saturating_mul(2).saturating_div(5);
 const GROWTH_SHARE: u64 = 3;
 /// Playlists name at least so many segments, however short the window is.
 const LISTED_MIN: usize = 3;
+/// Segments without anything of a track, after which it counts as silent.
+const SILENT_MAX: usize = 2;
 /// Times of sources by RTMP are milliseconds: parts last that much longer than planned.
 const PART_JITTER: i64 = 180;
 
@@ -247,6 +249,17 @@ impl Package {
         lane.segments().filter(move |segment| segment.number >= from)
     }
 
+    /// How long all segments last that playlists name, ticks.
+    pub fn listed_span(&self) -> i64 {
+        let listed = self.lead().into_iter().flat_map(|lead| self.listed(lead));
+        listed.fold(0, |sum, segment| sum.saturating_add(segment.duration))
+    }
+
+    /// Playlists do not name the first segments any more.
+    pub fn has_evicted(&self) -> bool {
+        self.listed_from > self.settings.first_number
+    }
+
     /// How long segments last, ticks, if all that are listed begin where this says, counted from their period's first.
     pub fn regular(&self) -> Option<i64> {
         let nominal = self.nominal?;
@@ -285,9 +298,29 @@ impl Package {
         if found.iter().all(Option::is_none) { Found::Never } else { Found::Here(found) }
     }
 
-    /// Each lane has a whole segment, so that players can begin.
+    /// Each track has a whole segment, so that players can begin.
     pub fn is_ready(&self) -> bool {
-        self.lead().is_some() && self.lanes().all(|lane| lane.segments().next().is_some())
+        let has_segments = self.lanes().all(|lane| lane.segments().next().is_some());
+        let mut listed = self.lead().into_iter().flat_map(|lead| self.listed(lead));
+        has_segments && listed.any(|segment| self.is_whole(segment.period))
+    }
+
+    /// All that players need to know of this period is known: each track that is cut now has something in it, or has been
+    /// silent for a while.
+    pub fn is_whole(&self, period: u64) -> bool {
+        let is_of = |segment: &&Arc<Segment>| segment.period == period;
+        let is_told = |lane: &Lane| lane.segments().filter(is_of).any(|segment| !segment.parts.is_empty());
+        self.has_ended
+            || period < self.period
+            || self.lead().is_some_and(|lead| lead.segments().filter(is_of).count() > SILENT_MAX)
+            || self.lanes().all(|lane| !self.is_cut(lane.kind()) || is_told(lane))
+    }
+
+    fn is_cut(&self, kind: TrackKind) -> bool {
+        match kind {
+            TrackKind::Video => self.video_track.is_some(),
+            TrackKind::Audio => self.audio_track.is_some(),
+        }
     }
 
     /// What no rounded duration of a segment exceeds, seconds. Never changes once there is a segment.

@@ -1,6 +1,7 @@
 //! What a viewer's request line asks for.
 //!
-//! `/hls/NAME/FILE` opens; `/hls/NAME/TOKEN/FILE` is asked by who has been let in. The token stands in the path, so that
+//! `/hls/NAME/FILE` or `/dash/NAME/FILE` opens; `/hls/NAME/TOKEN/FILE`, or
+//! `/hls/NAME/TOKEN/RENDITION/FILE`, is asked by who has been let in. The token stands in the path, so that
 //! names in playlists are the same for all viewers and no player has to know of it.
 
 use super::names::{self, Name};
@@ -60,9 +61,11 @@ pub struct Target {
     pub stream: String,
     /// Of a viewer who has been let in.
     pub token: Option<Token>,
+    /// Another stream, that is listed with it; not checked.
+    pub rendition: Option<String>,
     /// The file.
     pub name: Name,
-    /// `key=` of the query.
+    /// `key=` or `token=` of the query.
     pub key: Option<String>,
     /// `_HLS_msn`: the playlist must hold this segment.
     pub msn: Option<u64>,
@@ -79,22 +82,33 @@ impl Target {
             return Err(TargetError::TooLong);
         }
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let mut steps = path.strip_prefix("/hls/").ok_or(TargetError::Unknown)?.split('/');
-        let (stream, second, third) = (steps.next(), steps.next(), steps.next());
+        let steps = path.strip_prefix("/hls/").or_else(|| path.strip_prefix("/dash/"));
+        let mut steps = steps.ok_or(TargetError::Unknown)?.split('/');
+        let (stream, second, third, fourth) = (steps.next(), steps.next(), steps.next(), steps.next());
         let (Some(stream), Some(second), None) = (stream, second, steps.next()) else {
             return Err(TargetError::Unknown);
         };
-        let (token, file) = match third {
-            Some(file) => (Some(Token::parse(second).ok_or(TargetError::Unknown)?), file),
-            None => (None, second),
+        let token = || Token::parse(second).ok_or(TargetError::Unknown);
+        let (token, rendition, file) = match (third, fourth) {
+            (Some(rendition), Some(file)) => (Some(token()?), Some(rendition.to_owned()), file),
+            (Some(file), None) => (Some(token()?), None, file),
+            (None, _) => (None, None, second),
         };
         let name = names::parse(file).filter(|_| !stream.is_empty()).ok_or(TargetError::Unknown)?;
-        let mut target =
-            Target { stream: stream.to_owned(), token, name, key: None, msn: None, part: None, skip: false };
+        let mut target = Target {
+            stream: stream.to_owned(),
+            token,
+            rendition,
+            name,
+            key: None,
+            msn: None,
+            part: None,
+            skip: false,
+        };
         for (field, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
             let number = || value.parse().map_err(|_| TargetError::Directive);
             match field {
-                "key" => target.key = Some(decoded(value)),
+                "key" | "token" => target.key = Some(decoded(value)),
                 "_HLS_msn" => target.msn = Some(number()?),
                 "_HLS_part" => target.part = Some(usize::try_from(number()?).unwrap_or(usize::MAX)),
                 "_HLS_skip" => target.skip = matches!(value, "YES" | "v2"),
@@ -109,7 +123,7 @@ impl Target {
 }
 
 /// Percent-encoded bytes; what is no such code stays as it is.
-fn decoded(text: &str) -> String {
+pub(super) fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
@@ -149,10 +163,15 @@ mod tests {
         let open = Target::parse("/hls/yard/master.m3u8?key=a%2Bb%zz&x=y").unwrap();
         assert_eq!((open.stream.as_str(), open.token, open.name), ("yard", None, Name::Master));
         assert_eq!(open.key.as_deref(), Some("a+b%zz"));
+        let other = Target::parse("/dash/yard/manifest.mpd?token=a%2Bb").unwrap();
+        assert_eq!((other.stream.as_str(), other.key.as_deref()), ("yard", Some("a+b")));
         let path = format!("/hls/yard/{TOKEN}/video.m3u8?_HLS_msn=7&_HLS_part=2&_HLS_skip=YES");
         let media = Target::parse(&path).unwrap();
         assert_eq!((media.msn, media.part, media.skip), (Some(7), Some(2), true));
         assert_eq!(media.name, Name::Media(TrackKind::Video));
+        let other = Target::parse(&format!("/hls/yard/{TOKEN}/low/v7.m4s")).unwrap();
+        assert_eq!((other.stream.as_str(), other.rendition.as_deref()), ("yard", Some("low")));
+        assert_eq!((other.token, media.rendition), (media.token, None));
         let token = media.token.unwrap();
         assert_eq!((token.as_text().as_str(), format!("{token:?}").as_str()), (TOKEN, "***"));
     }
@@ -165,6 +184,8 @@ mod tests {
             ("/hls/../etc/passwd".to_owned(), TargetError::Unknown),
             (path("../../x"), TargetError::Unknown),
             (path("%2e%2e"), TargetError::Unknown),
+            (path("low/lower/v7.m4s"), TargetError::Unknown),
+            ("/hls/yard/low/x/v7.m4s".to_owned(), TargetError::Unknown),
             ("/hls//master.m3u8".to_owned(), TargetError::Unknown),
             (format!("/hls/yard/{}/v1.m4s", TOKEN.to_uppercase()), TargetError::Unknown),
             (path("video.m3u8?_HLS_msn=-1"), TargetError::Directive),
@@ -181,7 +202,7 @@ mod tests {
         let seeds = [
             "/hls/yard/master.m3u8?key=a%2Bb".to_owned(),
             format!("/hls/yard/{TOKEN}/video.m3u8?_HLS_msn=7&_HLS_part=2&_HLS_skip=YES"),
-            format!("/hls/yard/{TOKEN}/a7.3.m4s"),
+            format!("/hls/yard/{TOKEN}/low/a7.3.m4s"),
         ];
         let seeds: Vec<Vec<u8>> = seeds.into_iter().map(String::into_bytes).collect();
         crate::mutation::run(fuzz, &seeds, 3_000, 0x2F31_7D0C_5A44_90E1);

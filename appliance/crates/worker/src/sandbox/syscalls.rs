@@ -92,13 +92,18 @@ fn sockets(sandbox: &Sandbox) -> Result<Vec<SeccompRule>, BackendError> {
 fn ioctls(sandbox: &Sandbox) -> Result<Vec<SeccompRule>, BackendError> {
     const FAMILIES: [u8; 4] = [b'V', b'|', b'd', b'b'];
     const SOUND: [u8; 2] = [b'A', b'U'];
-    let has_sound = sandbox.devices.iter().any(|device| device.starts_with("/dev/snd"));
+    // Memory for pictures: dma-buf heaps and udmabuf.
+    const MEMORY: [u8; 2] = [b'H', b'u'];
+    let has = |folder: &str| sandbox.devices.iter().any(|device| device.starts_with(folder));
+    let (has_sound, has_memory) = (has("/dev/snd"), has("/dev/dma_heap") || has("/dev/udmabuf"));
     let mut rules = Vec::new();
     for request in [libc::TCGETS, libc::FIONREAD, libc::FIONBIO, libc::FIOCLEX] {
         rules.push(rule([when(1, SeccompCmpOp::Eq, request & 0xffff_ffff)])?);
     }
     let families = FAMILIES.iter().filter(|_| !sandbox.devices.is_empty());
-    for family in families.chain(SOUND.iter().filter(|_| has_sound)) {
+    for family in
+        families.chain(SOUND.iter().filter(|_| has_sound)).chain(MEMORY.iter().filter(|_| has_memory))
+    {
         rules.push(rule([when(1, SeccompCmpOp::MaskedEq(0xff00), u64::from(*family) << 8)])?);
     }
     Ok(rules)

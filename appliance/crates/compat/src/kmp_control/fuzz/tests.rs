@@ -1,41 +1,7 @@
 use super::*;
 use crate::CallOutcome;
 use crate::kmp_control::testing::cases;
-
-/// Marsaglia's xorshift64: the same mutations in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % below.max(1) as u64) as usize
-    }
-
-    /// Flips, overwrites, cuts, doubles and inserts.
-    fn mutate(&mut self, seed: &[u8]) -> Vec<u8> {
-        let mut bytes = seed.to_vec();
-        for _ in 0..=self.next(4) {
-            if bytes.is_empty() {
-                bytes.push(self.next(256) as u8);
-            }
-            let at = self.next(bytes.len());
-            match self.next(5) {
-                0 => bytes[at] ^= 1 << self.next(8),
-                1 => bytes[at] = b"{}[]\",:\\0e.-tk=:/"[self.next(17)],
-                2 => bytes.truncate(at),
-                3 => {
-                    let end = (at + self.next(40)).min(bytes.len());
-                    let copy = bytes[at..end].to_vec();
-                    bytes.splice(at..at, copy);
-                }
-                _ => bytes.insert(at, self.next(256) as u8),
-            }
-        }
-        bytes
-    }
-}
+use crate::mutation::run_with;
 
 fn seeds() -> Vec<Vec<u8>> {
     let outcomes = cases().into_iter().flat_map(|(_, records)| records).map(|record| record.outcome);
@@ -60,13 +26,9 @@ fn seeds() -> Vec<Vec<u8>> {
 
 #[test]
 fn every_target_holds_over_recordings_and_their_mutations() {
-    let mut random = Random(0x9E37_79B9_7F4A_7C15);
     let seeds = seeds();
     for (_, target) in TARGETS {
         target(&[]);
-        for seed in &seeds {
-            target(seed);
-            (0..150).for_each(|_| target(&random.mutate(seed)));
-        }
+        run_with(b"{}[]\",:\\0e.-tk=:/", target, &seeds, 150, 0x9E37_79B9_7F4A_7C15);
     }
 }

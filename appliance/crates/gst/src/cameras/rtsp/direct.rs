@@ -20,7 +20,7 @@ use clock::Clock;
 use fieldgate_hub::link::LogLevel;
 use fieldgate_media::{AudioShape, Codec, Track, TrackId, VideoShape};
 use fieldgate_model::job::{AudioTreatment, RtspCamera};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use retina::client::{
     Credentials, Demuxed, Described, InitialTimestampPolicy, PlayOptions, Session, SessionGroup,
     SessionIdPolicy, SessionOptions, SetupOptions, TcpTransportOptions, Transport,
@@ -29,6 +29,7 @@ use retina::client::{
 use retina::codec::{CodecItem, FrameFormat, ParametersRef, VideoParameters};
 use retina::rtcp::ReceivedCompoundPacket;
 use sanity::{Sanity, Verdict};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -94,8 +95,13 @@ struct Taken {
 impl Intake {
     async fn run(self, stopped: oneshot::Receiver<()>) {
         let group = Arc::new(SessionGroup::default());
+        // A panic would end this thread alone, and nobody would hear of it.
+        let session = AssertUnwindSafe(self.session(group.clone())).catch_unwind();
         tokio::select! {
-            ended = self.session(group.clone()) => self.tell.tell(ended),
+            ended = session => self.tell.tell(ended.unwrap_or_else(|_| {
+                let text = "what the camera sends cannot be read: its reader gave up";
+                Notice::Failed(WorkError::Camera(text.into()))
+            })),
             _ = stopped => {}
         }
         // The session was dropped just now; a camera that allows one at a time wants to hear of it.
@@ -137,8 +143,21 @@ impl Intake {
             // Some cameras change it from one SETUP to the next, or send what nobody asked for.
             .session_id(SessionIdPolicy::UseFirst)
             .unassigned_channel_data(UnassignedChannelDataPolicy::Ignore);
-        let session = within("DESCRIBE", Session::describe(url, options)).await?;
-        let session = session.map_err(|error| refusal::of("DESCRIBE", &error, has_login))?;
+        // The library's reader of descriptions panics where a line without `=` stands before another kind of line.
+        let session = AssertUnwindSafe(Session::describe(url, options)).catch_unwind();
+        let session = match within("DESCRIBE", session).await? {
+            Ok(Ok(session)) => session,
+            Ok(Err(error)) if !refusal::is_of_description(&error) => {
+                return Err(refusal::of("DESCRIBE", &error, has_login));
+            }
+            // GStreamer leaves out what it cannot read; with nothing left it says so.
+            _ => {
+                let text =
+                    "the camera's description of its streams (SDP) breaks its standard: GStreamer reads it";
+                self.outlet.log(LogLevel::Warn, text);
+                return Ok(None);
+            }
+        };
         let mut taken: Vec<Taken> = Vec::new();
         let sound = &settings.audio;
         for (index, stream) in session.streams().iter().enumerate() {

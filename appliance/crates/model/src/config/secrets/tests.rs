@@ -19,16 +19,48 @@ fn whole() -> Config {
                  "sub_url": "rtsp://u:SUB-PASS@cam/second"}},
         "shed": {"source": {"kind": "mjpeg", "url": "http://u:MJPEG-PASS@cam/v?pwd=MJPEG-QUERY"}},
         "far": {"source": {"kind": "pull", "url": "rtmp://u:PULL-PASS@far/live/a"}},
-    }, "compat": {"kmp": {"applications": {"ingest": {
+    }, "events": {"webhooks": {"fleet": {
+        "url": "https://hooks/a?token=HOOK-TOKEN", "secret": "HOOK-SECRET-01234",
+    }}}, "compat": {"control": {"url": "wss://up", "secret": "UPSTREAM-SECRET", "cameras": {"c1": {"mountpoint": "gate",
+        "key": "CHANNEL-KEY"}}}, "coordinator": {
+        "control_secret": "CONTROL-SECRET",
+        "key_verification": {"url": "https://app/key?token=VERIFY-URL", "user": "u", "password": "VERIFY-PASS",
+                             "token": "VERIFY-TOKEN", "header": "VERIFY-HEADER"},
+        "events": {"url": "https://app/events?token=EVENTS-URL", "token": "EVENTS-TOKEN"},
+        "commands": {"user": "u", "password": "COMMANDS-PASS", "token": "COMMANDS-TOKEN"},
+    }, "node": {"master": "https://m", "master_key": "MASTER-KEY"}, "aggregator": {"token": "CMS-TOKEN", "cameras": {"yard": {"key": "CAMERA-KEY"}}}, "kmp": {"applications": {"ingest": {
         "connect_url": "http://ctl/connect?token=CONNECT-TOKEN",
         "publish_url": "https://ctl/publish?token=CALLBACK-TOKEN",
         "unpublish_url": "http://ctl/unpublish?token=UNPUBLISH-TOKEN",
         "republish_url": "http://ctl/republish?token=REPUBLISH-TOKEN",
         "add_header": [{"name": "X-Key", "value": "HEADER-ONE"}, {"name": "X-Key", "value": "HEADER-TWO"}],
-    }}}}}))
+    }}}}, "network": {"links": {"wlan0": {"wifi": {"ssid": "yard", "psk": "WIFI-PASS"}}}}, "fleet": {
+        "mqtt": {"url": "mqtt://broker", "username": "u", "password": "BROKER-PASS"},
+        "pull": {"url": "https://fleet/x?key=FLEET-KEY", "token": "FLEET-TOKEN"},
+    }}))
 }
 
-const SECRETS: [&str; 14] = [
+const SECRETS: [&str; 34] = [
+    "UPSTREAM-SECRET",
+    "CHANNEL-KEY",
+    "WIFI-PASS",
+    "CONTROL-SECRET",
+    "VERIFY-URL",
+    "VERIFY-PASS",
+    "VERIFY-TOKEN",
+    "VERIFY-HEADER",
+    "EVENTS-URL",
+    "EVENTS-TOKEN",
+    "COMMANDS-PASS",
+    "COMMANDS-TOKEN",
+    "MASTER-KEY",
+    "CMS-TOKEN",
+    "CAMERA-KEY",
+    "HOOK-TOKEN",
+    "HOOK-SECRET-01234",
+    "BROKER-PASS",
+    "FLEET-KEY",
+    "FLEET-TOKEN",
     "MJPEG-PASS",
     "MJPEG-QUERY",
     "PUBLISH-KEY",
@@ -113,6 +145,21 @@ fn a_header_never_moves_to_another_controller() {
 }
 
 #[test]
+fn what_an_application_is_shown_never_moves_to_another() {
+    let sent = |url: &str| {
+        let call = json!({"url": url, "token": {"set": true}});
+        config(json!({"compat": {"coordinator": {"events": call}}}))
+    };
+    let problems = sent("https://evil/events").keep_secrets(&whole());
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems[0].path, "compat.coordinator.events.token");
+    let mut kept = sent("https://app/other?token=***");
+    assert_eq!(kept.keep_secrets(&whole()), []);
+    let stored = kept.stored().unwrap().to_string();
+    assert!(stored.contains("EVENTS-TOKEN") && stored.contains("https://app/other?token=EVENTS-URL"));
+}
+
+#[test]
 fn a_kept_secret_without_a_past_is_a_problem() {
     let mut sent =
         config(json!({"mountpoints": {"new": {"source": {"kind": "publish", "key": {"set": true}}}}}));
@@ -143,5 +190,8 @@ fn every_secret_of_the_schema_is_visited() {
     });
     visited.remove("mountpoints.yard.push[1].url");
     visited.remove("compat.kmp.applications.ingest.add_header[1].value");
+    // Of a kind that was seen before.
+    visited.remove("compat.coordinator.events.url");
+    visited.remove("compat.coordinator.events.token");
     assert_eq!(visited.len(), in_schema, "{visited:?}");
 }

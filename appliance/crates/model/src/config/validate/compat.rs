@@ -43,7 +43,7 @@ fn check_urls(path: &Path, application: &KmpApplication, problems: &mut Vec<Prob
     }
     let mut is_tls = false;
     for (name, url) in application.urls() {
-        match check_url(&path.field(name), url) {
+        match check_url(&path.field(name), url, "put an Authorization header into add_header") {
             Ok(of_url_is_tls) => is_tls |= of_url_is_tls,
             Err(problem) => problems.push(problem),
         }
@@ -62,8 +62,8 @@ fn check_urls(path: &Path, application: &KmpApplication, problems: &mut Vec<Prob
     }
 }
 
-/// Whether it is HTTPS, or what is wrong with it.
-fn check_url(path: &Path, url: &SecretUrl) -> Result<bool, Problem> {
+/// Whether it is HTTPS, or what is wrong with it; `instead` of user and password in it.
+pub(super) fn check_url(path: &Path, url: &SecretUrl, instead: &str) -> Result<bool, Problem> {
     let parts = url.parts().map_err(|error| Problem::new(path, error.to_string()).got(url.redacted()))?;
     let is_tls = parts.scheme.eq_ignore_ascii_case("https");
     if !is_tls && !parts.scheme.eq_ignore_ascii_case("http") {
@@ -71,7 +71,7 @@ fn check_url(path: &Path, url: &SecretUrl) -> Result<bool, Problem> {
     }
     if parts.user.is_some() {
         let problem = Problem::new(path, "must have no user and password").got(url.redacted());
-        return Err(problem.remedy("put an Authorization header into add_header"));
+        return Err(problem.remedy(instead));
     }
     if url.reveal().contains('#') {
         return Err(Problem::new(path, "must have no part after #").got(url.redacted()));

@@ -8,6 +8,8 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     let rtmp = Path::root().field("rtmp");
     let http = Path::root().field("http");
     let admin = Path::root().field("admin").field("listen");
+    let aggregator = Path::root().field("compat").field("aggregator");
+    let coordinator = Path::root().field("compat").field("coordinator");
     let mut taken: Vec<(Path, SocketAddr)> = Vec::new();
     let lists = [
         (rtmp.field("listen"), config.rtmp.listen.as_slice()),
@@ -33,6 +35,14 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
         (
             Path::root().field("compat").field("kmp").field("api").field("listen"),
             config.compat.kmp.api.listen.as_slice(),
+        ),
+        (aggregator.field("listen"), config.compat.aggregator.listen.as_slice()),
+        (aggregator.field("stat_listen"), config.compat.aggregator.stat_listen.as_slice()),
+        (Path::root().field("compat").field("node").field("listen"), config.compat.node.listen.as_slice()),
+        (coordinator.field("listen"), config.compat.coordinator.listen.as_slice()),
+        (
+            coordinator.field("tls").field("listen"),
+            config.compat.coordinator.tls.as_ref().map_or(&[], |tls| tls.listen.as_slice()),
         ),
     ];
     for (list, addresses) in lists {
@@ -102,7 +112,7 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
 }
 
 /// A file that the config names must not depend on where the service was started.
-pub(super) fn check_file(path: &Path, file: &FilePath) -> Option<Problem> {
+pub(in crate::config) fn check_file(path: &Path, file: &FilePath) -> Option<Problem> {
     (!file.is_absolute())
         .then(|| Problem::new(path, "must be an absolute path").got(file.display().to_string()))
 }

@@ -84,8 +84,12 @@ fn own_mountpoint<'c>(config: &'c Config, url: &SecretUrl) -> Option<&'c str> {
         _ => return None,
     };
     let is_ours = is_ours(&parts, default_port, listen);
-    let name = is_ours.then(|| parts.path.strip_prefix("/live/")).flatten()?;
-    config.mountpoint_for(name).map(|(found, _)| found)
+    let (app, name) = is_ours.then(|| parts.path.strip_prefix('/')?.split_once('/')).flatten()?;
+    if app == "live" {
+        return config.mountpoint_for(name).map(|(found, _)| found);
+    }
+    // Whatever the stream is called there, it is the camera's.
+    config.compat.aggregator.cameras.get_key_value(app).map(|(found, _)| found.as_str())
 }
 
 /// The mountpoint of ours that the KMP channel feeds, if the URL leads to our own receiver.

@@ -16,12 +16,14 @@ const PLACEHOLDER: &str = "{name}";
 
 pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     let mut devices: BTreeMap<&FilePath, &str> = BTreeMap::new();
+    let mut sensors: BTreeMap<&Option<String>, &str> = BTreeMap::new();
     let mut ports: Vec<(&str, &Rtp, u16)> = Vec::new();
     for (name, mountpoint) in &config.mountpoints {
         let path = Path::mountpoint(name);
         problems.extend(check_name(name, &path));
         let mut checker = Checker { path, is_template: name.ends_with('*'), problems };
         checker.mountpoint(mountpoint);
+        check_renditions(name, mountpoint, config, problems);
         if let Source::V4l2(v4l2) = &mountpoint.source
             && let Some(other) = devices.insert(&v4l2.device, name)
         {
@@ -29,9 +31,33 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
             let problem = format!("is already taken by mountpoints.{other}");
             problems.push(Problem::new(&path, problem).got(v4l2.device.display().to_string()));
         }
+        if let Source::Csi(csi) = &mountpoint.source
+            && let Some(other) = sensors.insert(&csi.camera, name)
+        {
+            let path = Path::mountpoint(name).field("source").field("camera");
+            let problem = format!("is already taken by mountpoints.{other}");
+            problems.push(Problem::new(&path, problem).got(csi.camera.as_deref().unwrap_or("the first")));
+        }
         if let Source::Rtp(rtp) = &mountpoint.source {
             check_ports(name, rtp, &mut ports, problems);
         }
+    }
+}
+
+/// Renditions are other mountpoints that can be watched.
+fn check_renditions(name: &str, mountpoint: &Mountpoint, config: &Config, problems: &mut Vec<Problem>) {
+    let listed = mountpoint.hls.iter().flat_map(|hls| &hls.renditions);
+    for (index, other) in listed.enumerate() {
+        let problem = match config.mountpoints.get(other) {
+            _ if other == name => "is this mountpoint itself",
+            Some(found) if found.hls.is_some() && !other.ends_with('*') => continue,
+            Some(_) if other.ends_with('*') => "is a template",
+            Some(_) => "cannot be watched: it has no hls",
+            None => "there is no mountpoint of this name",
+        };
+        let path = Path::mountpoint(name).field("hls").field("renditions").item(index);
+        let remedy = "the names of other mountpoints, each with hls";
+        problems.push(Problem::new(&path, problem).got(other.as_str()).remedy(remedy));
     }
 }
 
@@ -166,6 +192,15 @@ impl Checker<'_> {
                 self.controls(&path.field("controls"), &v4l2.controls);
                 self.even(&path.field("width"), v4l2.width);
                 self.even(&path.field("height"), v4l2.height);
+            }
+            Source::Csi(csi) => {
+                if !csi.has_camera_name() {
+                    let problem = Problem::new(&path.field("camera"), "must be printable ASCII");
+                    let remedy = "`cam --list` shows libcamera's names";
+                    self.problems.push(problem.got(csi.camera.clone().unwrap_or_default()).remedy(remedy));
+                }
+                self.even(&path.field("width"), Some(csi.width));
+                self.even(&path.field("height"), Some(csi.height));
             }
             Source::Rtp(rtp) => {
                 if let Err(error) = rtp.session() {
@@ -382,15 +417,14 @@ impl Checker<'_> {
         }
     }
 
-    /// The length of a key is not in its public form, which is all that `shape` sees.
     fn key(&mut self, path: &Path, key: Option<&Secret>) {
-        let Some(key) = key.filter(|key| !key.is_kept()) else { return };
-        if key.reveal().is_empty()
-            || key.reveal().len() > 256
-            || !key.reveal().chars().all(|c| c.is_ascii_graphic())
-        {
-            self.problems
-                .push(Problem::new(path, "a key is 1 to 256 printable ASCII characters without blanks"));
-        }
+        self.problems.extend(check_key(path, key));
     }
+}
+
+/// The length of a key is not in its public form, which is all that `shape` sees.
+pub(super) fn check_key(path: &Path, key: Option<&Secret>) -> Option<Problem> {
+    let text = key.filter(|key| !key.is_kept())?.reveal();
+    let is_key = (1..=256).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic());
+    (!is_key).then(|| Problem::new(path, "a key is 1 to 256 printable ASCII characters without blanks"))
 }

@@ -34,6 +34,23 @@ fn names_are_bounded_and_a_star_only_ends_them() {
 }
 
 #[test]
+fn renditions_are_other_mountpoints_that_can_be_watched() {
+    let publish = json!({"kind": "publish"});
+    let with = |renditions: Value| {
+        mountpoints(json!({
+            "yard": {"source": publish, "hls": {"renditions": renditions}},
+            "low": {"source": publish, "hls": {}},
+            "shut": {"source": publish},
+            "t*": {"source": publish, "hls": {}},
+        }))
+    };
+    assert_eq!(with(json!(["low"])), Vec::<String>::new());
+    let found = with(json!(["low", "yard", "shut", "t*", "nowhere"]));
+    assert_eq!(found.len(), 4, "{found:#?}");
+    assert!(found[0].contains("mountpoints.yard.hls.renditions[1]"), "{found:#?}");
+}
+
+#[test]
 fn templates_are_published_to_and_only_they_have_a_max() {
     let found = mountpoints(json!({
         "a": {"source": {"kind": "publish"}, "max": 3},

@@ -29,6 +29,12 @@ pub(super) fn of_stream(error: &Error) -> WorkError {
     WorkError::Camera(format!("the session broke: {}", text(error)))
 }
 
+/// Whether the description of the camera's streams came, but could not be read.
+pub(super) fn is_of_description(error: &Error) -> bool {
+    let text = error.to_string();
+    text.contains("Unable to parse SDP") || text.contains("No parseable streams")
+}
+
 /// Whether only this packet or unit was at fault, and the next may be fine. The library's errors have no kinds for
 /// this; those about a packet tell its place.
 pub(super) fn is_of_one_packet(error: &Error) -> bool {

@@ -1,10 +1,15 @@
-//! Calendar dates and seconds since 1970, as SOAP needs them.
+//! Calendar dates of the years 0 to 9999, and seconds since 1970.
+
+/// Seconds since 1970 of the first moment that has a date here.
+pub const FIRST: i64 = -62_167_219_200;
+/// Seconds since 1970 of the last.
+pub const LAST: i64 = 253_402_300_799;
 
 /// Seconds since 1970 of a UTC date and time; `None` if there is no such day or time. A leap second counts as the one
 /// before.
-pub(crate) fn to_unix([year, month, day]: [i64; 3], [hour, minute, second]: [i64; 3]) -> Option<i64> {
+pub fn to_unix([year, month, day]: [i64; 3], [hour, minute, second]: [i64; 3]) -> Option<i64> {
     let is_time = (0..24).contains(&hour) && (0..60).contains(&minute) && (0..=60).contains(&second);
-    if !is_time || !(1..=9_999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+    if !is_time || !(0..=9_999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
     }
     let days = days_from_civil(year, month, day);
@@ -15,16 +20,16 @@ pub(crate) fn to_unix([year, month, day]: [i64; 3], [hour, minute, second]: [i64
         .checked_add(second.min(59))
 }
 
-/// Year, month, day and hour, minute, second of seconds since 1970, within the years 1 to 9999.
-pub(crate) fn from_unix(seconds: i64) -> ([i64; 3], [i64; 3]) {
-    let seconds = seconds.clamp(-62_135_596_800, 253_402_300_799);
+/// Year, month, day and hour, minute, second of seconds since 1970, within the years 0 to 9999.
+pub fn from_unix(seconds: i64) -> ([i64; 3], [i64; 3]) {
+    let seconds = seconds.clamp(FIRST, LAST);
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let date = from_days(days);
     (date, [rest.div_euclid(3_600), rest.div_euclid(60).rem_euclid(60), rest.rem_euclid(60)])
 }
 
 /// Like `2026-01-31T12:00:00.250Z`.
-pub(crate) fn timestamp(unix_millis: i64) -> String {
+pub fn timestamp(unix_millis: i64) -> String {
     let ([year, month, day], [hour, minute, second]) = from_unix(unix_millis.div_euclid(1_000));
     let millis = unix_millis.rem_euclid(1_000);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
@@ -40,7 +45,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
-#[allow(clippy::arithmetic_side_effects, reason = "days are those of years 1 to 9999")]
+#[allow(clippy::arithmetic_side_effects, reason = "days are those of years 0 to 9999")]
 fn from_days(days: i64) -> [i64; 3] {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
@@ -77,13 +82,14 @@ mod tests {
         for (date, time) in [
             ([2026, 2, 30], [0, 0, 0]),
             ([2026, 13, 1], [0, 0, 0]),
-            ([0, 1, 1], [0, 0, 0]),
+            ([-1, 1, 1], [0, 0, 0]),
             ([i64::MAX, 1, 1], [0, 0, 0]),
             ([2026, 1, 1], [24, 0, 0]),
             ([2026, 1, 1], [0, -1, 0]),
         ] {
             assert_eq!(to_unix(date, time), None);
         }
-        assert_eq!(from_unix(i64::MIN).0, [1, 1, 1]);
+        assert_eq!((from_unix(i64::MIN).0, from_unix(FIRST).0), ([0, 1, 1], [0, 1, 1]));
+        assert_eq!(to_unix([0, 1, 1], [0, 0, 0]), Some(FIRST));
     }
 }

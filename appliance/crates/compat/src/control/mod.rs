@@ -1,0 +1,223 @@
+//! A streaming server of a coordinator elsewhere.
+//!
+//! ```text
+//!            +------------- no, or 20 s without an answer: refused
+//!  publish --+-> asking --yes--> live --kill, publisher gone--> over (PUBLISH-END, once)
+//!                                 |  ^
+//!                          socket lost |
+//!                                 v  | yes
+//!               over <--no grace-- held --socket back--> asked again --no--> over
+//! ```
+//! [`StreamServer`] knows neither sockets nor time: it says when to connect, what to send and whom to send away. Cameras
+//! are publishers that come again by themselves. Not for media, and not for the coordinator's own side, which is
+//! [`crate::coordinator`].
+
+pub mod fuzz;
+mod link;
+mod note;
+mod publish;
+#[cfg(test)]
+mod tests;
+mod variables;
+
+pub use note::Note;
+pub use variables::take_variables;
+
+use crate::ExchangeId;
+use crate::coordinator::{Message, MessageError, Refused, is_id, token};
+use crate::key::Key;
+use crate::plays::Plays;
+use link::{Due, Link};
+use publish::{Publish, Standing};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// What of a coordinator's words about its errors is shown.
+const WORDS_MAX: usize = 200;
+/// How long a token is valid that says so, in seconds.
+const TOKEN_VALID: i64 = 3_600;
+
+/// `now` so much later.
+fn after(now: Instant, span: Duration) -> Instant {
+    now.checked_add(span).unwrap_or(now)
+}
+
+/// The token for a streaming server's socket; none without a secret. `unix_now`, in seconds since 1970: it shall say how
+/// long it is valid.
+pub fn server_token(secret: Option<&Key>, unix_now: Option<i64>) -> Option<Key> {
+    let valid = unix_now.map(|now| (now, now.saturating_add(TOKEN_VALID)));
+    secret.map(|secret| Key::new(token::sign(secret, "rtmp-control", valid)))
+}
+
+/// What a streaming server goes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Longest channel or key, in bytes.
+    pub id_max: usize,
+    /// Channels at once.
+    pub max_streams: usize,
+    /// How long publishers may stay without a coordinator.
+    pub grace: Duration,
+    /// Keys of the channels that cameras are, by channel.
+    pub cameras: BTreeMap<String, Key>,
+    /// Whom the coordinator is told of as a camera's publisher.
+    pub own_address: IpAddr,
+    /// For waits that differ between gateways.
+    pub seed: u64,
+}
+
+/// One publication, never two with one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublishId(pub u64);
+
+/// What a streaming server wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Connect, then call [`StreamServer::handle_connected`] or [`StreamServer::handle_lost`].
+    Connect,
+    /// Send a message; if it cannot be sent, close the socket and call [`StreamServer::handle_lost`].
+    Send(Message),
+    /// Close the socket.
+    Close,
+    /// Answer somebody who wants to publish or play.
+    Verdict(ExchangeId, Result<PublishId, Refused>),
+    /// Send the publisher of a channel away; of a camera's channel: those who play it.
+    Kill(String, PublishId),
+    /// For the log.
+    Note(Note),
+}
+
+/// A streaming server.
+///
+/// After every call the owner takes actions until there are none, then sleeps until [`StreamServer::next_timeout`] or the
+/// next input.
+#[derive(Debug)]
+pub struct StreamServer {
+    settings: Settings,
+    link: Link,
+    /// By channel.
+    publishes: BTreeMap<String, Publish>,
+    /// Cameras, by channel.
+    standing: BTreeMap<String, Standing>,
+    plays: Plays,
+    next_request: u64,
+    next_publish: u64,
+    actions: VecDeque<Action>,
+}
+
+impl StreamServer {
+    /// One that begins now.
+    pub fn new(settings: Settings, now: Instant) -> StreamServer {
+        let standing = settings.cameras.iter().map(|(channel, key)| (channel.clone(), Standing::new(key)));
+        StreamServer {
+            link: Link::new(settings.seed, now),
+            standing: standing.collect(),
+            settings,
+            publishes: BTreeMap::new(),
+            plays: Plays::default(),
+            next_request: 1,
+            next_publish: 1,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The socket is open.
+    pub fn handle_connected(&mut self, now: Instant) {
+        self.link.connected(now);
+        self.note(Note::Connected);
+        self.ask_again(now);
+        self.ask_for_cameras(now);
+    }
+
+    /// The socket is gone, or could not be opened.
+    pub fn handle_lost(&mut self, why: &str, now: Instant) {
+        let wait = self.link.lost(now);
+        self.note(Note::Lost { why: why.to_owned(), wait });
+        self.coordinator_lost(now);
+    }
+
+    /// A text message has come.
+    pub fn handle_text(&mut self, text: &str, now: Instant) {
+        if !self.link.is_up() {
+            return;
+        }
+        self.link.heard(now);
+        let message = match Message::parse(text) {
+            Ok(message) => message,
+            Err(why) => return self.handle_broken(why, now),
+        };
+        let (channel, stream_id) = (message.get("Stream-Channel"), message.get("Stream-ID"));
+        match message.kind() {
+            "PUBLISH-ACCEPT" => self.on_accept(message.get("Request-ID"), channel, stream_id, now),
+            "PUBLISH-DENY" => self.on_deny(message.get("Request-ID"), Refused::Denied, now),
+            "STREAM-KILL" => self.on_kill(channel, stream_id, now),
+            "ERROR" => {
+                let words = format!("{} {}", message.get("Error-Code"), message.get("Error-Message"));
+                let words = words.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect();
+                self.note(Note::Reported(words));
+            }
+            _ => {}
+        }
+    }
+
+    /// A binary message has come: nothing is in it, but the coordinator lives.
+    pub fn handle_binary(&mut self, now: Instant) {
+        self.link.heard(now);
+    }
+
+    /// What has come is no message: the coordinator is told so, and the socket closed.
+    pub fn handle_broken(&mut self, why: MessageError, now: Instant) {
+        if !self.link.is_up() {
+            return;
+        }
+        let message =
+            Message::new("ERROR").with("Error-Code", why.code()).with("Error-Message", &why.to_string());
+        self.actions.push_back(Action::Send(message));
+        self.note(Note::Broken(why));
+        self.hang_up("it breaks the protocol", now);
+    }
+
+    /// [`StreamServer::next_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(due) = self.link.poll(now) {
+            match due {
+                Due::Connect => self.actions.push_back(Action::Connect),
+                Due::Beat => self.actions.push_back(Action::Send(Message::new("HEARTBEAT"))),
+                Due::Silent => self.hang_up("it has been silent for a minute", now),
+            }
+        }
+        self.expire_publishes(now);
+        for exchange in self.plays.expire(now) {
+            self.judge(exchange, Err(Refused::Unknown));
+        }
+        self.ask_for_cameras(now);
+    }
+
+    /// When [`StreamServer::handle_timeout`] shall be called.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        [self.link.due(), self.publishes_due(), self.plays.due()].into_iter().flatten().min()
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    fn hang_up(&mut self, why: &str, now: Instant) {
+        self.actions.push_back(Action::Close);
+        self.handle_lost(why, now);
+    }
+
+    fn judge(&mut self, exchange: ExchangeId, verdict: Result<PublishId, Refused>) {
+        self.actions.push_back(Action::Verdict(exchange, verdict));
+    }
+
+    fn note(&mut self, note: Note) {
+        self.actions.push_back(Action::Note(note));
+    }
+
+    fn is_id(&self, text: &str) -> bool {
+        is_id(text, self.settings.id_max)
+    }
+}

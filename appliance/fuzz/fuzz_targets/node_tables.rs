@@ -1,0 +1,8 @@
+//! Relay tables.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    fieldgate_compat::node::fuzz::tables(bytes);
+});

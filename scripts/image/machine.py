@@ -1,0 +1,163 @@
+"""A gateway of the image in QEMU, by emulation: started, watched on its console, its power cut.
+
+Used by scripts/run-image and scripts/image/trial.
+"""
+
+import atexit
+import json
+import pathlib
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
+MEDIUM_MIB = 2048
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def new_disk(image: pathlib.Path, disk: pathlib.Path):
+    """A medium of 2 GiB that was just flashed."""
+    disk.unlink(missing_ok=True)
+    subprocess.run(["cp", "--sparse=always", image, disk], check=True)
+    with disk.open("r+b") as file:
+        file.truncate(MEDIUM_MIB << 20)
+
+
+def stick(folder: pathlib.Path, bundle: pathlib.Path) -> pathlib.Path:
+    """A USB stick labelled FIELDGATE with that bundle."""
+    image = folder / f"stick-{bundle.stem}.img"
+    image.unlink(missing_ok=True)
+    with image.open("wb") as file:
+        file.truncate(bundle.stat().st_size + (64 << 20))
+    subprocess.run(["mkfs.vfat", "-F", "32", "-n", "FIELDGATE", image], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["mcopy", "-i", image, bundle, "::fieldgate.raucb"], check=True)
+    return image
+
+
+class Machine:
+    """One run of QEMU on a disk; ports are the host's."""
+
+    def __init__(self, disk: pathlib.Path, log: pathlib.Path):
+        self.sockets = tempfile.TemporaryDirectory()
+        self.control = pathlib.Path(self.sockets.name) / "qmp"
+        # Nothing listens there but what build-image --trial puts in.
+        self.shell = pathlib.Path(self.sockets.name) / "shell"
+        self.plugged = 0
+        self.page, self.rtmp, self.log = free_port(), free_port(), log
+        command = [
+            "qemu-system-aarch64", "-M", "virt,gic-version=3", "-cpu", "cortex-a53", "-accel", "tcg,thread=multi",
+            "-smp", "2", "-m", "1024", "-display", "none", "-monitor", "none", "-serial", "stdio",
+            "-bios", FIRMWARE, "-device", "i6300esb", "-action", "watchdog=reset",
+            "-drive", f"file={disk},if=none,id=disk,format=raw,cache=writeback", "-device", "virtio-blk-pci,drive=disk",
+            "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self.page}-:8443,hostfwd=tcp:127.0.0.1:{self.rtmp}-:1935",
+            "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci",
+            "-device", "virtio-serial-pci", "-chardev", f"socket,id=shell,path={self.shell},server=on,wait=off",
+            "-device", "virtconsole,chardev=shell", "-device", "qemu-xhci,id=usb", "-qmp", f"unix:{self.control},server=on,wait=off",
+        ]
+        self.lines: list[tuple[float, str]] = []
+        self.began = time.monotonic()
+        self.arrived = threading.Condition()
+        self.output = log.open("a")
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT)
+        # Also when this program is told to end.
+        atexit.register(self.cut)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        threading.Thread(target=self.follow, daemon=True).start()
+
+    def follow(self):
+        for raw in self.process.stdout:
+            line = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\x00]", "", raw.decode(errors="replace")).rstrip()
+            if not line:
+                continue
+            with self.arrived:
+                self.lines.append((time.monotonic() - self.began, line))
+                self.output.write(f"{self.lines[-1][0]:8.1f} {line}\n")
+                self.output.flush()
+                self.arrived.notify_all()
+
+    def said(self, pattern: str, patience: float, since: int = 0) -> tuple[float, str]:
+        """Waits for a line of the console; when it came, and its match."""
+        deadline = time.monotonic() + patience
+        with self.arrived:
+            at = since
+            while True:
+                while at < len(self.lines):
+                    when, line = self.lines[at]
+                    at += 1
+                    if found := re.search(pattern, line):
+                        return when, found[0]
+                left = deadline - time.monotonic()
+                if left <= 0 or not self.arrived.wait(left):
+                    tail = "\n".join(line for _, line in self.lines[-15:])
+                    raise TimeoutError(f"the console did not say /{pattern}/ within {patience:.0f} s; it ended with:\n{tail}")
+
+    def mark(self) -> int:
+        """Where the console is now, for `said`."""
+        with self.arrived:
+            return len(self.lines)
+
+    def healthy(self, patience: float) -> float:
+        """Waits until the gateway answers on its page's port; when."""
+        deadline = time.monotonic() + patience
+        context = ssl.create_default_context()
+        # The gateway made its certificate itself.
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        why = ""
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"https://localhost:{self.page}/healthz", timeout=10, context=context) as answer:
+                    if answer.status == 200:
+                        return time.monotonic() - self.began
+            except OSError as error:
+                why = str(error)
+            time.sleep(0.3)
+        raise TimeoutError(f"no answer on /healthz within {patience:.0f} s: {why}")
+
+    def command_qemu(self, *commands: dict):
+        """Says this to QEMU itself, and ends on its first refusal."""
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(30)
+            line.connect(str(self.control))
+            answers = line.makefile("rb")
+            answers.readline()
+            for command in ({"execute": "qmp_capabilities"}, *commands):
+                line.sendall(json.dumps(command).encode())
+                while True:
+                    answer = json.loads(answers.readline())
+                    if "error" in answer:
+                        raise RuntimeError(f"QEMU refuses {command}: {answer['error']}")
+                    if "return" in answer:
+                        break
+
+    def plug(self, stick: pathlib.Path):
+        """Plugs a USB stick in."""
+        self.plugged += 1
+        name = f"stick{self.plugged}"
+        self.command_qemu(
+            {"execute": "blockdev-add", "arguments": {
+                "driver": "raw", "node-name": name, "read-only": True,
+                "file": {"driver": "file", "filename": str(stick), "read-only": True}}},
+            {"execute": "device_add", "arguments": {"driver": "usb-storage", "id": f"{name}d", "drive": name, "bus": "usb.0"}})
+
+    def unplug(self):
+        """Takes the last stick out again."""
+        self.command_qemu({"execute": "device_del", "arguments": {"id": f"stick{self.plugged}d"}})
+
+    def cut(self):
+        """The power is gone, at once."""
+        self.process.kill()
+        self.process.wait()

@@ -1,0 +1,85 @@
+"""What stands on this host beside a gateway in QEMU: upstreams that count pictures, an encoder that publishes."""
+
+import subprocess
+import threading
+import time
+
+QUIET = ["ffmpeg", "-hide_banner", "-nostdin", "-loglevel", "quiet"]
+
+
+class Sink:
+    """An RTMP upstream; takes one push after the other, as long as it lasts."""
+
+    def __init__(self, port: int, name: str):
+        self.url = f"rtmp://127.0.0.1:{port}/live/{name}"
+        self.came: list[float] = []
+        self.ended = 0.0
+        self.arrived = threading.Condition()
+        self.listener: subprocess.Popen | None = None
+        self.stopped = False
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self):
+        while not self.stopped:
+            # What it is can be told from the first pictures; a line goes out for each as it comes.
+            self.listener = subprocess.Popen(
+                [*QUIET, "-listen", "1", "-fflags", "nobuffer", "-probesize", "100000", "-analyzeduration", "500000",
+                 "-i", self.url, "-map", "0:v", "-c", "copy", "-flush_packets", "1", "-f", "framehash", "-"],
+                stdout=subprocess.PIPE, text=True)
+            for line in self.listener.stdout:
+                if not line.startswith("#"):
+                    with self.arrived:
+                        self.came.append(time.monotonic())
+                        self.arrived.notify_all()
+            self.listener.wait()
+            with self.arrived:
+                self.ended = time.monotonic()
+                self.arrived.notify_all()
+            time.sleep(0.2)
+
+    def pictures(self, count: int, patience: float, since: float) -> float:
+        """Waits for `count` pictures after `since`; when the first of them came."""
+        deadline = time.monotonic() + patience
+        with self.arrived:
+            while True:
+                fresh = [at for at in self.came if at > since]
+                if len(fresh) >= count:
+                    return fresh[0]
+                left = deadline - time.monotonic()
+                if left <= 0 or not self.arrived.wait(left):
+                    raise TimeoutError(f"{len(fresh)} of {count} pictures arrived at {self.url} within {patience:.0f} s")
+
+    def gone(self, patience: float, since: float) -> float:
+        """Waits until a push has ended after `since`; when that was."""
+        with self.arrived:
+            if not self.arrived.wait_for(lambda: self.ended > since, patience):
+                raise TimeoutError(f"the push to {self.url} did not end within {patience:.0f} s")
+            return self.ended
+
+    def stop(self):
+        self.stopped = True
+        if self.listener:
+            self.listener.kill()
+
+
+class Encoder:
+    """Publishes a moving picture to a gateway again and again, as a camera does, until it is stopped."""
+
+    def __init__(self, url: str):
+        self.url, self.stopped = url, threading.Event()
+        self.thread = threading.Thread(target=self.publish)
+        self.thread.start()
+
+    def publish(self):
+        while not self.stopped.wait(0.5):
+            one = subprocess.Popen(
+                [*QUIET, "-re", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=10", "-c:v", "libx264", "-preset",
+                 "ultrafast", "-tune", "zerolatency", "-g", "10", "-f", "flv", self.url])
+            while one.poll() is None and not self.stopped.wait(0.5):
+                pass
+            one.kill()
+            one.wait()
+
+    def stop(self):
+        self.stopped.set()
+        self.thread.join()
