@@ -10,6 +10,7 @@
 pub mod aggregator;
 pub mod control;
 pub mod coordinator;
+pub mod encoder;
 pub mod env;
 pub mod key;
 pub mod kmp_control;

@@ -7,7 +7,7 @@ use crate::wiring::channels::{Asking, Channels};
 use crate::wiring::passing::Moment;
 use crate::wiring::talk::{Heard, talk};
 use crate::wiring::timing::{now, sleep_until};
-use fieldgate_compat::control::{Action, PublishId, Settings as CoreSettings, StreamServer, server_token};
+use fieldgate_compat::control::{Action, PublishId, Settings as CoreSettings, StreamServer, socket_token};
 use fieldgate_compat::coordinator::{Message, Refused};
 use fieldgate_compat::key::Key;
 use fieldgate_hub::{Registry, StreamState};
@@ -203,7 +203,7 @@ impl Driver {
 
     fn connect(&mut self) {
         let unix_now = self.control.context.clock.unix_micros() / 1_000_000;
-        let token = server_token(self.secret.as_ref(), self.tells_expiry.then_some(unix_now));
+        let token = socket_token(self.secret.as_ref(), "rtmp-control", self.tells_expiry.then_some(unix_now));
         let token = token.map(|token| ("x-control-auth-token", token.reveal().to_owned()));
         let headers = token.into_iter().chain(self.headers.iter().cloned()).collect();
         let call = self.address.call("ws/control/rtmp", headers);

@@ -13,7 +13,7 @@ const WAITS: [u64; 5] = [0, 1, 2, 5, 10];
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(crate) enum Due {
     /// Connect now.
     Connect,
     /// Send a heartbeat.
@@ -30,7 +30,7 @@ enum Stage {
 }
 
 #[derive(Debug)]
-pub(super) struct Link {
+pub(crate) struct Link {
     stage: Stage,
     failures: usize,
     random: u64,
@@ -42,15 +42,15 @@ fn after(now: Instant, span: Duration) -> Instant {
 
 impl Link {
     /// One that wants to connect now.
-    pub(super) fn new(seed: u64, now: Instant) -> Link {
+    pub(crate) fn new(seed: u64, now: Instant) -> Link {
         Link { stage: Stage::Waiting(now), failures: 0, random: seed | 1 }
     }
 
-    pub(super) fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         matches!(self.stage, Stage::Up { .. })
     }
 
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         match &self.stage {
             Stage::Waiting(at) => Some(*at),
             Stage::Connecting => None,
@@ -59,7 +59,7 @@ impl Link {
     }
 
     /// The next thing that is due, once.
-    pub(super) fn poll(&mut self, now: Instant) -> Option<Due> {
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<Due> {
         match &mut self.stage {
             Stage::Waiting(at) if *at <= now => {
                 self.stage = Stage::Connecting;
@@ -74,19 +74,19 @@ impl Link {
         }
     }
 
-    pub(super) fn connected(&mut self, now: Instant) {
+    pub(crate) fn connected(&mut self, now: Instant) {
         self.stage = Stage::Up { since: now, silent_at: after(now, SILENCE), beat_at: after(now, BEAT) };
     }
 
     /// A message has come, of whatever kind.
-    pub(super) fn heard(&mut self, now: Instant) {
+    pub(crate) fn heard(&mut self, now: Instant) {
         if let Stage::Up { silent_at, .. } = &mut self.stage {
             *silent_at = after(now, SILENCE);
         }
     }
 
     /// It is gone, or there was none to be had; until the next attempt.
-    pub(super) fn lost(&mut self, now: Instant) -> Duration {
+    pub(crate) fn lost(&mut self, now: Instant) -> Duration {
         match self.stage {
             Stage::Up { since, .. } if after(since, SETTLED) <= now => self.failures = 0,
             // One that is closed as soon as it is open is no better than none.

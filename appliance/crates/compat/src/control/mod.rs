@@ -13,7 +13,7 @@
 //! [`crate::coordinator`].
 
 pub mod fuzz;
-mod link;
+pub(crate) mod link;
 mod note;
 mod publish;
 #[cfg(test)]
@@ -43,11 +43,11 @@ fn after(now: Instant, span: Duration) -> Instant {
     now.checked_add(span).unwrap_or(now)
 }
 
-/// The token for a streaming server's socket; none without a secret. `unix_now`, in seconds since 1970: it shall say how
-/// long it is valid.
-pub fn server_token(secret: Option<&Key>, unix_now: Option<i64>) -> Option<Key> {
+/// The token for a socket of this subject, such as `rtmp-control`; none without a secret. `unix_now`, in seconds since
+/// 1970: it shall say how long it is valid.
+pub fn socket_token(secret: Option<&Key>, subject: &str, unix_now: Option<i64>) -> Option<Key> {
     let valid = unix_now.map(|now| (now, now.saturating_add(TOKEN_VALID)));
-    secret.map(|secret| Key::new(token::sign(secret, "rtmp-control", valid)))
+    secret.map(|secret| Key::new(token::sign(secret, subject, valid)))
 }
 
 /// What a streaming server goes by.

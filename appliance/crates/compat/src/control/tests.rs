@@ -402,11 +402,11 @@ fn a_camera_is_asked_for_again_when_the_coordinator_is_back() {
 #[test]
 fn check_24_tokens_are_for_this_kind_of_socket() {
     let secret = Key::new("s3cret");
-    assert_eq!(server_token(None, None), None);
-    let made = server_token(Some(&secret), None).unwrap();
+    assert_eq!(socket_token(None, "rtmp-control", None), None);
+    let made = socket_token(Some(&secret), "rtmp-control", None).unwrap();
     assert_eq!(token::check(made.reveal(), &secret, "rtmp-control", 9_000_000), Ok(()));
     assert!(token::check(made.reveal(), &secret, "hls-control", 0).is_err());
-    let made = server_token(Some(&secret), Some(1_000)).unwrap();
+    let made = socket_token(Some(&secret), "rtmp-control", Some(1_000)).unwrap();
     assert_eq!(token::check(made.reveal(), &secret, "rtmp-control", 4_600), Ok(()));
     assert!(token::check(made.reveal(), &secret, "rtmp-control", 4_700).is_err());
 }
