@@ -152,14 +152,16 @@ impl Gateway {
         std::fs::read_dir(format!("/proc/{}/fd", self.process.pid())).unwrap().count()
     }
 
-    /// Memory held now, in bytes.
-    pub(crate) fn resident_bytes(&self) -> u64 {
-        self.memory("VmRSS:")
+    /// Memory of its own that it holds now, in bytes: without the pages of program and libraries, which the kernel maps
+    /// as it likes.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.memory("RssAnon:")
     }
 
-    /// Most memory held so far, in bytes.
+    /// Most memory of its own that it held so far, in bytes. The kernel notes the peak of all that was mapped; what is
+    /// mapped of files only grows.
     pub(crate) fn peak_bytes(&self) -> u64 {
-        self.memory("VmHWM:")
+        self.memory("VmHWM:").saturating_sub(self.memory("RssFile:"))
     }
 
     fn memory(&self, field: &str) -> u64 {

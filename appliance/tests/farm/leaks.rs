@@ -22,7 +22,7 @@ impl Scene {
         let pid = self.gateway.pid();
         let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
         let files = self.gateway.open_files();
-        Held { memory: self.gateway.resident_bytes(), files, threads, workers: self.workers() }
+        Held { memory: self.gateway.held_bytes(), files, threads, workers: self.workers() }
     }
 
     fn workers(&self) -> usize {

@@ -17,6 +17,10 @@ use crate::transcode;
 use fieldgate_model::job::{EncoderTrial, RefusedPackets, Work};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Asked of the kernel for each UDP port, in bytes: the packets of a keyframe come at once. It gives no more than its
+/// `net.core.rmem_max`, which `systemd/fieldgate.sysctl.conf` raises to this.
+const UDP_BUFFER: u32 = 2 << 20;
+
 /// A pipeline that is ready to start, and what to tell about it.
 pub(crate) struct Camera {
     pub(crate) pipeline: gst::Pipeline,

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
             "rtsp_over_tcp_passes_every_picture_and_sound_unchanged",
             rtsp::tcp_passes_every_picture_and_sound_unchanged,
         ),
-        ("rtsp_over_udp_passes_every_picture_unchanged", rtsp::udp_passes_every_picture_unchanged),
+        ("rtsp_over_udp_passes_pictures_unchanged", rtsp::udp_passes_pictures_unchanged),
         ("rtsp_hevc_passes_unchanged", rtsp::hevc_passes_unchanged),
         ("rtsp_refusals_are_named", rtsp::refusals_are_named),
         ("rtsp_session_that_goes_silent_is_noticed", rtsp::session_that_goes_silent_is_noticed),

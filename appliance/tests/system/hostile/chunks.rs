@@ -144,7 +144,7 @@ fn header_inside_an_unfinished_message_is_survived() {
 #[test]
 fn sixteen_mebibyte_messages_do_not_fill_memory() {
     let arena = Arena::new();
-    let before = arena.gateway.resident_bytes();
+    let before = arena.gateway.held_bytes();
     let (mut clients, len) = (Vec::new(), 0xff_ffff);
     // Twenty strangers, each with a length near 16 MiB and eight mebibytes sent, before and after `connect`.
     for round in 0..20 {
@@ -163,7 +163,7 @@ fn sixteen_mebibyte_messages_do_not_fill_memory() {
         }
         clients.push(client);
     }
-    let grown = arena.gateway.resident_bytes().saturating_sub(before);
+    let grown = arena.gateway.held_bytes().saturating_sub(before);
     println!("grown by {} KiB", grown >> 10);
     assert!(grown < 24 << 20, "twenty strangers made it hold {} MiB more", grown >> 20);
     drop(clients);
@@ -174,7 +174,7 @@ fn sixteen_mebibyte_messages_do_not_fill_memory() {
 fn unfinished_messages_on_many_chunk_streams_are_bounded() {
     let arena = Arena::new();
     let (mut client, stream) = Client::publishing(arena.address(), "spare").unwrap();
-    let before = arena.gateway.resident_bytes();
+    let before = arena.gateway.held_bytes();
     let mut refused = false;
     for csid in 3..2_000 {
         let mut bytes = head(csid, 0, 4_000_000, VIDEO, stream);
@@ -186,7 +186,7 @@ fn unfinished_messages_on_many_chunk_streams_are_bounded() {
     }
     refused |= client.is_closed_within(secs(10));
     assert!(refused, "two thousand unfinished messages are taken");
-    let grown = arena.gateway.resident_bytes().saturating_sub(before);
+    let grown = arena.gateway.held_bytes().saturating_sub(before);
     assert!(grown < 40 << 20, "held {} MiB more", grown >> 20);
     arena.assert_unharmed();
 }

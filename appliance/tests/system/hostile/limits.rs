@@ -62,7 +62,7 @@ fn five_hundred_idle_connections_cost_little() {
         json!({ "max_connections": 1000, "max_connections_per_address": 600, "idle_timeout": "20s",
                                     "handshake_timeout": "60s" }),
     );
-    let before = arena.gateway.resident_bytes();
+    let before = arena.gateway.held_bytes();
     let idle: Vec<_> = (0..500)
         .map(|n| {
             if n % 2 == 0 {
@@ -71,7 +71,7 @@ fn five_hundred_idle_connections_cost_little() {
             (None, Some(Client::connected(arena.address(), "live")))
         })
         .collect();
-    let grown = arena.gateway.resident_bytes().saturating_sub(before);
+    let grown = arena.gateway.held_bytes().saturating_sub(before);
     println!("500 idle connections: {} bytes each", grown / 500);
     assert!(grown < 500 * 16 * 1_024, "{} KiB each", grown / 500 / 1_024);
     arena.healthy.wait_for_more(40);
@@ -154,7 +154,7 @@ fn short_connections_leave_nothing_behind() {
             drop(TcpStream::connect(arena.address()));
         }
         std::thread::sleep(secs(1));
-        (arena.gateway.open_files(), arena.gateway.resident_bytes())
+        (arena.gateway.open_files(), arena.gateway.held_bytes())
     };
     let (files, memory) = cycle(50);
     let (files_after, memory_after) = cycle(250);

@@ -78,6 +78,7 @@ fn hostile_upstreams_harm_neither_the_gateway_nor_other_pushes() {
     healthy.wait_for_more(400);
     gateway.assert_running();
     let peak = gateway.peak_bytes();
+    println!("peak {} MiB", peak >> 20);
     assert!(peak <= MEMORY_BOUND, "held {} MiB at its peak", peak >> 20);
     let sent = healthy.assert_unharmed();
     drop(gateway);

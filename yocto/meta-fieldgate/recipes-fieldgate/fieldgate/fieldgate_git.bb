@@ -82,6 +82,7 @@ do_install:append () {
     install -D -m 0644 ${S}/systemd/fieldgate-restart.path ${D}${systemd_system_unitdir}/fieldgate-restart.path
     install -D -m 0644 ${S}/systemd/fieldgate.sysusers.conf ${D}${nonarch_libdir}/sysusers.d/fieldgate.conf
     install -D -m 0644 ${S}/systemd/fieldgate.tmpfiles.conf ${D}${nonarch_libdir}/tmpfiles.d/fieldgate.conf
+    install -D -m 0644 ${S}/systemd/fieldgate.sysctl.conf ${D}${nonarch_libdir}/sysctl.d/50-fieldgate.conf
     install -D -m 0644 ${S}/README.md ${D}${docdir}/fieldgate/README.md
 }
 
@@ -90,4 +91,5 @@ FILES:${PN} += "\
     ${systemd_system_unitdir}/fieldgate-timesync.service \
     ${nonarch_libdir}/sysusers.d \
     ${nonarch_libdir}/tmpfiles.d \
+    ${nonarch_libdir}/sysctl.d \
 "

@@ -168,6 +168,26 @@ fn take_film(spec: WorkerSpec) -> Taken {
     }
 }
 
+/// The kernel drops what a busy machine reads too late: nine in ten come, as they were sent and in that order.
+fn assert_most_pictures(taken: &Taken, film: &Path, format: &str, codec: Codec) {
+    let sent = sent_pictures(film, format, codec);
+    let (mut next, mut whole) = (0, 0);
+    for (head, payload) in taken.of(TrackId::VIDEO) {
+        let received = received_nals(codec, payload);
+        if let Some(at) = sent.iter().position(|sent| *sent == received) {
+            assert!(at >= next, "picture {at} comes twice or too late: {head:?}");
+            (next, whole) = (at + 1, whole + 1);
+        }
+    }
+    assert!(whole * 10 >= sent.len() * 9, "{whole} of {} pictures came as they were sent", sent.len());
+    let heads: Vec<_> = taken.of(TrackId::VIDEO).map(|(head, _)| *head).collect();
+    assert!(heads[0].keyframe);
+    assert!(heads.windows(2).all(|pair| pair[0].dts < pair[1].dts));
+    let span = heads[heads.len() - 1].pts.as_millis() - heads[0].pts.as_millis();
+    let film = i64::try_from(PICTURES).unwrap() * 40;
+    assert!((film * 8 / 10..=film * 11 / 10).contains(&span), "{span} ms of a film of {film} ms");
+}
+
 fn assert_pictures(taken: &Taken, film: &Path, format: &str, codec: Codec) {
     let sent = sent_pictures(film, format, codec);
     assert_eq!(sent.len(), PICTURES);
@@ -254,12 +274,12 @@ pub(crate) fn tcp_passes_every_picture_and_sound_unchanged() {
     std::fs::remove_file(film).unwrap();
 }
 
-pub(crate) fn udp_passes_every_picture_unchanged() {
+pub(crate) fn udp_passes_pictures_unchanged() {
     let encoder = ["-c:v", "libx264", "-bf", "0", "-g", "25", "-preset", "veryfast"];
     let Some(film) = film("h264-udp", &encoder) else { return };
     let Some(server) = Server::start(&["--file", film.to_str().unwrap()]) else { return };
     let taken = take_film(server.spec(|camera| camera.transport = RtspTransport::Udp));
-    assert_pictures(&taken, &film, "h264", Codec::H264);
+    assert_most_pictures(&taken, &film, "h264", Codec::H264);
     assert!(taken.of(TrackId::VIDEO).all(|(head, _)| head.pts == head.dts));
     println!("  {:?}", taken.report.usage);
     std::fs::remove_file(film).unwrap();

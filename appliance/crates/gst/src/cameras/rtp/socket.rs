@@ -2,6 +2,7 @@
 
 use super::control;
 use super::gate::{Gate, Heard, Sender};
+use crate::cameras::UDP_BUFFER;
 use crate::error::WorkError;
 use crate::outlet::Outlet;
 use fieldgate_model::job::RtpCamera;
@@ -11,8 +12,6 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Kernel buffer per port: the packets of a keyframe come at once.
-const SOCKET_BUFFER: usize = 1 << 20;
 /// What may wait for the pipeline; more is left in the socket, and lost there.
 pub(super) const WAITING_BYTES: u64 = 1 << 20;
 /// How often a thread without packets looks whether it is still wanted.
@@ -48,7 +47,7 @@ pub(super) fn open(settings: &RtpCamera, port: u16) -> Result<UdpSocket, WorkErr
 
 fn bind(settings: &RtpCamera, to: SocketAddr) -> std::io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    socket.set_recv_buffer_size(UDP_BUFFER as usize)?;
     // Others may listen to a group as well, but nobody to a port of ours.
     socket.set_reuse_address(settings.group.is_some())?;
     // To the group itself: else packets of other groups that somebody here joined would come, too.

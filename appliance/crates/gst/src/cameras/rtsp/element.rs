@@ -3,6 +3,7 @@
 
 use super::notice::{Notice, Teller};
 use crate::audio_path::{self, CodedSound};
+use crate::cameras::UDP_BUFFER;
 use crate::elements;
 use crate::encoders::Pictures;
 use crate::error::WorkError;
@@ -195,6 +196,7 @@ fn source(settings: &RtspCamera) -> Result<gst::Element, WorkError> {
         // for drift and bends them by milliseconds. Over UDP it is needed: how long to wait for a packet depends on it.
         source.set_property_from_str("buffer-mode", "none");
     }
+    source.set_property("udp-buffer-size", UDP_BUFFER as i32);
     source.set_property("tcp-timeout", TCP_TIMEOUT_US);
     // The camera's own wall clock, where its sender reports tell it; from 1.22 on.
     if source.find_property("add-reference-timestamp-meta").is_some() {
