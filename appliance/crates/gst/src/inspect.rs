@@ -1,4 +1,5 @@
-//! Looks at single keyframes: decodes one, tells its figures, and makes a JPEG of it if one is wanted.
+//! Looks at single keyframes, or pictures that a camera has as JPEG: decodes one, tells its figures, and makes a JPEG of
+//! it if one is wanted.
 //!
 //! Each keyframe gets a pipeline of its own: what a hostile one does to a decoder's state ends with it.
 
@@ -7,13 +8,14 @@ use crate::elements;
 use crate::error::WorkError;
 use crate::pipeline::{appsink, chain, element_error, filter, make};
 use fieldgate_hub::truth::Look;
-use fieldgate_media::{Codec, Track, TrackId};
+use fieldgate_media::{Codec, Track, TrackId, jpeg};
 use fieldgate_model::job::{EncoderTrial, Figures, InspectAnswer, InspectAsk, Inspector};
 use gst::prelude::*;
 
 const TURN: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 const QUALITY: &str = "80";
 const JPEG_WIDTH_MAX: u32 = 4_096;
+const JPEG_DECODER: &str = "jpegdec";
 
 /// Decodes keyframes, one after another.
 pub(crate) struct Keyframes<'a> {
@@ -70,6 +72,11 @@ impl<'a> Keyframes<'a> {
         let (codec, picture) = match Codec::from_name(&head.codec) {
             Some(Codec::H264) => (Codec::H264, Picture::H264),
             Some(Codec::Hevc) => (Codec::Hevc, Picture::Hevc),
+            Some(Codec::Jpeg) => {
+                let decoded = self.decode_jpeg(keyframe, beat)?;
+                JPEG_DECODER.clone_into(&mut answer.decoder);
+                return self.seen(&decoded, head.jpeg_width, answer, beat);
+            }
             _ => return Err(WorkError::NoDecoder(format!("{} pictures are not looked at", head.codec))),
         };
         let header = bytes::Bytes::copy_from_slice(header);
@@ -78,10 +85,21 @@ impl<'a> Keyframes<'a> {
         let decoder = self.decoder(picture, tell)?;
         decoder.clone_into(&mut answer.decoder);
         let decoded = self.decode(picture, decoder, &header, keyframe, beat)?;
+        self.seen(&decoded, head.jpeg_width, answer, beat)
+    }
+
+    /// What there is to say of a decoded picture, and the JPEG of it that is wanted.
+    fn seen(
+        &self,
+        decoded: &Decoded,
+        jpeg_width: Option<u32>,
+        answer: &mut InspectAnswer,
+        beat: &mut dyn FnMut(),
+    ) -> Result<Vec<u8>, WorkError> {
         (answer.width, answer.height) = (decoded.width, decoded.height);
-        answer.figures = Some(figures(&decoded)?);
-        match head.jpeg_width {
-            Some(width) => self.jpeg(&decoded, width, beat),
+        answer.figures = Some(figures(decoded)?);
+        match jpeg_width {
+            Some(width) => self.jpeg(decoded, width, beat),
             None => Ok(Vec::new()),
         }
     }
@@ -131,10 +149,30 @@ impl<'a> Keyframes<'a> {
             .field("alignment", "au")
             .field("codec_data", gst::Buffer::from_slice(header.to_vec()))
             .build();
-        let mut all = decoders::decoder(picture, decoder)?;
+        self.decode_by(&caps, decoders::decoder(picture, decoder)?, keyframe, beat)
+    }
+
+    /// A camera's own JPEG: only its sizes are believed before it is decoded.
+    fn decode_jpeg(&self, picture: &[u8], beat: &mut dyn FnMut()) -> Result<Decoded, WorkError> {
+        elements::require(&["appsrc", "appsink", "videoconvert", "capsfilter", JPEG_DECODER])?;
+        let Some((width, height)) = jpeg::shape(picture) else {
+            return Err(WorkError::NoDecoder("the picture is no JPEG that is decoded here".to_owned()));
+        };
+        self.check_size(width, height)?;
+        let caps = gst::Caps::builder("image/jpeg").build();
+        self.decode_by(&caps, vec![make(JPEG_DECODER, &[])?], picture, beat)
+    }
+
+    fn decode_by(
+        &self,
+        caps: &gst::Caps,
+        mut all: Vec<gst::Element>,
+        coded: &[u8],
+        beat: &mut dyn FnMut(),
+    ) -> Result<Decoded, WorkError> {
         all.push(make("videoconvert", &[])?);
         all.push(filter(gst::Caps::builder("video/x-raw").field("format", "I420").build())?);
-        let sample = self.run(&caps, gst::Buffer::from_slice(keyframe.to_vec()), &all, beat)?;
+        let sample = self.run(caps, gst::Buffer::from_slice(coded.to_vec()), &all, beat)?;
         let (width, height) = size_of(&sample);
         self.check_size(width, height)?;
         Ok(Decoded { sample, width, height })

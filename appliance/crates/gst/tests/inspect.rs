@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     common::main(&[
         ("a_keyframe_is_measured_and_made_a_jpeg", a_keyframe_is_measured_and_made_a_jpeg),
         ("noise_black_and_blur_have_their_figures", noise_black_and_blur_have_their_figures),
+        ("a_cameras_own_jpeg_is_made_anew", a_cameras_own_jpeg_is_made_anew),
         ("hostile_keyframes_are_answered_with_a_cause", hostile_keyframes_are_answered_with_a_cause),
     ])
 }
@@ -101,6 +102,45 @@ fn keyframe(codec: &str, filter: &str) -> (Vec<u8>, Vec<u8>) {
     let slices = nals.iter().filter(|nal| if codec == "hevc" { kind(nal) < 32 } else { kind(nal) == 5 });
     let unit = slices.flat_map(|nal| [&u32::try_from(nal.len()).unwrap().to_be_bytes()[..], nal].concat());
     (header, unit.collect())
+}
+
+fn a_cameras_own_jpeg_is_made_anew() {
+    let made = Command::new("ffmpeg")
+        .args([
+            "-v",
+            "error",
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=size=640x360",
+            "-frames:v",
+            "1",
+            "-f",
+            "mjpeg",
+            "-",
+        ])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let picture = made.stdout;
+    let mut huge = picture.clone();
+    let frame = huge.windows(2).position(|two| two == [0xff, 0xc0]).unwrap();
+    huge[frame + 5..frame + 9].copy_from_slice(&[0xff, 0xff, 0xff, 0xff]);
+    let (cut, noise) = (picture[..40].to_vec(), vec![0x55; 4_096]);
+    let asks = [&picture, &huge, &cut, &noise, &picture];
+    let asks = asks.iter().zip(1..).map(|(jpeg, id)| wish(id, "jpeg", Some(320)).encode(&[], jpeg)).collect();
+    let (answers, _, ended) = ask(asks);
+    ended.unwrap();
+    assert_eq!(answers.len(), 5, "one worker answers all");
+    for at in [0, 4] {
+        let (head, jpeg) = &answers[at];
+        assert_eq!((head.width, head.height, head.error.clone()), (640, 360, None));
+        assert_eq!(fieldgate_media::jpeg::shape(jpeg), Some((320, 180)));
+    }
+    for (head, jpeg) in &answers[1..4] {
+        assert!(head.error.is_some() && jpeg.is_empty(), "{head:?}");
+    }
+    assert!(answers[1].0.error.as_ref().unwrap().contains("65535x65535"), "{:?}", answers[1].0);
 }
 
 fn nals(stream: &[u8]) -> Vec<Vec<u8>> {
