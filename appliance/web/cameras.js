@@ -2,6 +2,7 @@
 
 import { ask, get } from "./api.js";
 import { field, form, h, region } from "./dom.js";
+import { foundPictures } from "./found.js";
 import { livePicture } from "./picture.js";
 import { texts } from "./texts.js";
 import { cameraHealth, note, pushHealth, rate, statusOf } from "./words.js";
@@ -16,7 +17,7 @@ const LOOK_EVERY = 5000;
 export const nameOf = (camera) => camera.names[0] || [camera.make, camera.model].filter(Boolean).join(" ") || camera.address || camera.id;
 
 /** Where it is, for a person. @param {Camera} camera */
-const placeOf = (camera) => [camera.model && camera.names[0] ? camera.model : "", camera.address ?? (camera.device ? texts.cameras.local : "")].filter(Boolean).join(", ");
+const placeOf = (camera) => [camera.names[0] ? [camera.make, camera.model].filter(Boolean).join(" ") : "", camera.address ?? (camera.device ? texts.cameras.local : "")].filter(Boolean).join(", ");
 
 /**
  * Whether a mountpoint takes its stream from there.
@@ -121,7 +122,8 @@ function foundPart(place, mountpoints) {
   /** @type {Camera[]} */
   let cameras = [];
   let searching = true;
-  const list = region(h("ul", { class: "grid" }), (/** @type {Camera[]} */ shown) => shown.map((camera) => foundCard(camera, mayAdd)));
+  const pictures = foundPictures();
+  const list = region(h("ul", { class: "grid" }), (/** @type {Camera[]} */ shown) => shown.map((camera) => foundCard(camera, mayAdd, pictures.of(camera.id, nameOf(camera)))));
   const nothing = h("p", { class: "quiet" });
   const again = () => {
     const free = cameras.filter((camera) => !camera.gone && !isAdded(camera, mountpoints()));
@@ -146,6 +148,7 @@ function foundPart(place, mountpoints) {
   place.onLeave(() => {
     left = true;
     clearTimeout(timer);
+    pictures.leave();
   });
 
   const button = h("button", { type: "button", onclick: async () => {
@@ -154,6 +157,7 @@ function foundPart(place, mountpoints) {
     await ask("POST", "/api/v1/discovery/scan", { body: {} }).catch(() => {});
     await new Promise((resolve) => setTimeout(resolve, 2000));
     await look().catch(() => {});
+    pictures.again();
     button.disabled = false;
     button.textContent = texts.cameras.lookAgain;
   } }, texts.cameras.lookAgain);
@@ -187,15 +191,16 @@ function scanForm(look) {
 /**
  * @param {Camera} camera
  * @param {boolean} mayAdd
+ * @param {HTMLElement} picture
  */
-function foundCard(camera, mayAdd) {
+function foundCard(camera, mayAdd, picture) {
   return h(
     "li",
     null,
     h(
       "div",
       { class: "card" },
-      h("div", { class: "picture none" }, h("p", null, texts.cameras.noPictureYet)),
+      picture,
       h(
         "div",
         { class: "body" },

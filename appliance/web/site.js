@@ -1,9 +1,9 @@
 // The gateway itself: what somebody should look at, its version, clock and addresses.
 
-import { post, sentence } from "./api.js";
+import { get, post, sentence } from "./api.js";
 import { uplinkChart } from "./chart.js";
 import { fill, form, h, region } from "./dom.js";
-import { lastHeard } from "./store.js";
+import { lastHeard, lastStatus } from "./store.js";
 import { texts } from "./texts.js";
 import { noticesOf, since, span } from "./words.js";
 
@@ -12,6 +12,8 @@ import { noticesOf, since, span } from "./words.js";
 const words = texts.site;
 /** Differences of clocks that a person would notice, in seconds. */
 const CLOCKS_AGREE = 5;
+/** The name is another one when somebody else in the network has it. */
+const ASK_NAME_EVERY = 10_000;
 
 /** @type {import("./app.js").Screen} */
 export function siteScreen(place) {
@@ -25,16 +27,30 @@ export function siteScreen(place) {
   const facts = region(h("dl", { class: "facts" }), (/** @type {[string, string][]} */ all) => all.map(([term, value]) => h("div", { class: value.length > 18 ? "long" : false }, h("dt", null, term), h("dd", null, value))));
   const line = h("div", null);
   const clock = region(h("div", null), (/** @type {string} */ off) => (off ? h("div", { class: "note wait" }, h("p", null, words.clockOff(off))) : null));
-  place.onStatus((status) => {
-    const undone = status.config.rolled_back ?? null;
-    look.show({ notices: noticesOf(status), undone, ago: undone ? since(undone.at, status.at) : "" });
+  let announced = "";
+  const askName = async () => {
+    const network = /** @type {import("./types.js").Network} */ (await get("/api/v1/network"));
+    announced = network.announced.join(", ") || words.notAnnounced;
+    const status = lastStatus();
+    if (status) showFacts(status);
+  };
+  const showFacts = (/** @type {Status} */ status) => {
     const listens = Object.entries(status.listeners).flatMap(([kind, it]) => it.addresses.map((address) => `${kind} ${address}`));
     facts.show([
       [words.version, status.version],
       [words.runs, since(status.started, status.at)],
       [words.revision, words.revisionText(status.config.revision, status.config.changed_by || "-")],
+      ...(announced ? [/** @type {[string, string]} */ ([words.announced, announced])] : []),
       [words.listens, listens.join(", ")],
     ]);
+  };
+  void askName().catch(() => {});
+  const again = setInterval(() => void askName().catch(() => {}), ASK_NAME_EVERY);
+  place.onLeave(() => clearInterval(again));
+  place.onStatus((status) => {
+    const undone = status.config.rolled_back ?? null;
+    look.show({ notices: noticesOf(status), undone, ago: undone ? since(undone.at, status.at) : "" });
+    showFacts(status);
     fill(line, uplinkChart() ?? h("p", { class: "quiet" }, words.uplinkNone));
     const off = Math.abs(Date.parse(status.at) - lastHeard()) / 1000;
     clock.show(off > CLOCKS_AGREE ? span(off) : "");

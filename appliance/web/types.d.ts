@@ -65,6 +65,7 @@ export interface Network {
   links: Record<string, NetworkLink>;
   routes: { link: string; gateway?: string; metric: number }[];
   dns: string[];
+  announced: string[];
   config: { state: "untouched" | "applied" | "failed"; cause?: string };
 }
 export interface LinkSetting { dhcp: boolean; addresses: string[]; gateway?: string; dns: string[]; wifi?: { ssid: string; psk?: unknown; hidden: boolean } }

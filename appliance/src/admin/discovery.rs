@@ -13,6 +13,7 @@ use super::head::Method;
 use super::reply::Reply;
 use super::routes::{Request, Route};
 use crate::access::{Area, Need, Role};
+use bytes::Bytes;
 use fieldgate_model::config::{Path, Problem, Secret};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -38,8 +39,25 @@ pub trait CameraApi: Send + Sync + 'static {
     fn search(&self) -> SearchView;
     /// Searches now, these addresses included.
     fn scan(&self, addresses: &[IpAddr]) -> Result<(), CameraError>;
+    /// A picture of a camera, also of one that nobody has added; taken, with this login if one is given, if none is kept.
+    /// Never waits.
+    fn picture(&self, id: &str, login: Option<LoginWish>) -> Result<FoundPicture, CameraError>;
     /// Does it, and tells what the camera is like then. May wait, within [`super::api::PATIENCE`].
     fn act(&self, id: &str, wish: CameraWish) -> Result<CameraView, CameraError>;
+}
+
+/// How far the picture of a found camera is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FoundPicture {
+    /// It is being taken.
+    Looking,
+    /// It is there.
+    Ready {
+        /// The JPEG.
+        jpeg: Bytes,
+        /// How long it has been there.
+        age: Duration,
+    },
 }
 
 /// What a person wants of a camera.
@@ -140,6 +158,21 @@ pub enum CameraError {
     /// Only in clear text.
     #[error("the camera takes the password only in clear text")]
     BasicNeedsConsent,
+    /// No picture without a login.
+    #[error("the camera shows its picture only after a login")]
+    LoginWanted,
+    /// A mountpoint has it.
+    #[error("mountpoint {0} has this camera; its picture is at /api/v1/mountpoints/{0}/snapshot.jpg")]
+    InUse(String),
+    /// With a login while it is looked at without one.
+    #[error("a picture of {0} is being taken right now; try again when it is there")]
+    Looking(String),
+    /// Too many wait.
+    #[error("{0} pictures wait to be taken already; try again in a moment")]
+    ManyPictures(usize),
+    /// A gateway that looks at no pictures.
+    #[error("this gateway takes no pictures of cameras that are not added")]
+    NoPictures,
     /// A setting that the camera does not have.
     #[error("{0}")]
     Setting(String),
@@ -150,6 +183,11 @@ pub enum CameraError {
 
 static LIST: Route = Route::read_only(BASE, Need::Role(Role::Operator, Area::Cameras));
 static SCAN: Route = acting("/api/v1/discovery/scan", false);
+/// Pictures are taken in the background, so nobody waits here.
+static SNAPSHOT: Route = Route {
+    read: Some(Need::Role(Role::Operator, Area::Cameras)),
+    ..acting("/api/v1/discovery/{id}/snapshot", false)
+};
 /// What may be done with one camera.
 static ACTIONS: [Route; 4] = [
     acting("/api/v1/discovery/{id}/login", true),
@@ -175,6 +213,7 @@ pub(super) fn find_route(path: &str) -> Option<&'static Route> {
     match split(path)? {
         Target::List => Some(&LIST),
         Target::Scan => Some(&SCAN),
+        Target::Snapshot(_) => Some(&SNAPSHOT),
         Target::Action { verb, .. } => {
             ACTIONS.iter().find(|action| action.path.rsplit('/').next() == Some(verb))
         }
@@ -183,12 +222,13 @@ pub(super) fn find_route(path: &str) -> Option<&'static Route> {
 
 /// All routes of this module.
 pub(super) fn routes() -> impl Iterator<Item = &'static Route> {
-    [&LIST, &SCAN].into_iter().chain(&ACTIONS)
+    [&LIST, &SCAN, &SNAPSHOT].into_iter().chain(&ACTIONS)
 }
 
 enum Target<'a> {
     List,
     Scan,
+    Snapshot(&'a str),
     Action { id: &'a str, verb: &'a str },
 }
 
@@ -198,6 +238,9 @@ fn split(path: &str) -> Option<Target<'_>> {
         "/scan" => Some(Target::Scan),
         rest => {
             let (id, verb) = rest.strip_prefix('/')?.split_once('/')?;
+            if verb == "snapshot" && !id.is_empty() {
+                return Some(Target::Snapshot(id));
+            }
             let is_verb = matches!(verb, "login" | "encoder" | "reboot" | "clock");
             (is_verb && !id.is_empty()).then_some(Target::Action { id, verb })
         }
@@ -212,6 +255,7 @@ pub(super) fn respond(request: &Request, path: &str, api: Option<&dyn CameraApi>
     match split(path) {
         Some(Target::List) => list(&request.target, cameras),
         Some(Target::Scan) => scan(request, cameras),
+        Some(Target::Snapshot(id)) => snapshot(request, id, cameras),
         Some(Target::Action { id, verb }) => act(request, id, verb, cameras),
         None => Reply::problem(404, &format!("there is nothing at {path}"), &[]),
     }
@@ -279,6 +323,35 @@ fn act(request: &Request, id: &str, verb: &str, api: &dyn CameraApi) -> Reply {
     }
 }
 
+/// The picture; while it is being taken 202, and the same question again brings it.
+fn snapshot(request: &Request, id: &str, api: &dyn CameraApi) -> Reply {
+    let login = if request.method == Method::Post {
+        match read::<LoginWish>(request).and_then(check_login) {
+            Ok(login) => Some(login),
+            Err(reply) => return reply,
+        }
+    } else {
+        // Browsers show the picture before again unless its address differs.
+        let query = request.target.split_once('?').map_or("", |(_, query)| query);
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !query.is_empty() && !query.strip_prefix("at=").is_some_and(is_number) {
+            let detail = format!("the one parameter here is at, a number; not {query:?}");
+            return Reply::problem(400, &detail, &[]);
+        }
+        None
+    };
+    match api.picture(id, login) {
+        Ok(FoundPicture::Ready { jpeg, age }) => {
+            Reply::new(200, "image/jpeg", jpeg).with("age", age.as_secs().to_string())
+        }
+        Ok(FoundPicture::Looking) => {
+            let watch = format!("{BASE}/{id}/snapshot");
+            Reply::json(202, &json!({"state": "looking", "watch": watch})).with("retry-after", "1")
+        }
+        Err(error) => refused(&error),
+    }
+}
+
 /// The body as JSON of this shape, or the refusal. What stands in the body is not repeated: it may be a password.
 fn read<T: DeserializeOwned>(request: &Request) -> Result<T, Reply> {
     let content_type = request.headers.iter().find(|(name, _)| name == "content-type");
@@ -323,9 +396,14 @@ fn refused(error: &CameraError) -> Reply {
     let detail = error.to_string();
     let at = |field: &str| Problem::new(&Path::root().field(field), detail.clone());
     match error {
-        CameraError::Unknown(_) => Reply::problem(404, &detail, &[]),
+        CameraError::Unknown(_) | CameraError::NoPictures => Reply::problem(404, &detail, &[]),
         CameraError::Moved { .. } | CameraError::LoginFirst(_) => Reply::problem(409, &detail, &[]),
-        CameraError::Local(_) | CameraError::Unreachable(_) => Reply::problem(422, &detail, &[]),
+        CameraError::InUse(_) => Reply::problem(409, &detail, &[]),
+        CameraError::Looking(_) => Reply::problem(409, &detail, &[]).with("retry-after", "1"),
+        CameraError::ManyPictures(_) => Reply::problem(503, &detail, &[]).with("retry-after", "5"),
+        CameraError::Local(_) | CameraError::Unreachable(_) | CameraError::LoginWanted => {
+            Reply::problem(422, &detail, &[])
+        }
         CameraError::Address(_) => Reply::problem(422, &detail, &[at("addresses")]),
         CameraError::LoginRefused => {
             let remedy = "check user and password on the camera's own page";

@@ -10,7 +10,7 @@ use crate::logging::Tail;
 use crate::machine;
 use crate::store::DirFs;
 use crate::wiring::capacity::{Capacity, Sensors};
-use crate::wiring::discovery::Cameras;
+use crate::wiring::discovery::{Cameras, Eyes};
 use crate::wiring::encoders::Encoders;
 use crate::wiring::{
     Admission, Aggregator, Board, Control, Coordinator, Devices, Inspecting, KmpControl, KmpIn, MaskDesk,
@@ -98,7 +98,11 @@ pub(super) fn wire(
             options.state.join("mesh"),
             log.clone(),
         )),
-        cameras: Arc::new(Cameras::new(context.clock.clone())),
+        cameras: Arc::new(Cameras::new(context.clock.clone()).with_pictures(Eyes {
+            inspector: sight.inspector.clone(),
+            spawner: spawner.clone(),
+            encoders: encoders.clone(),
+        })),
         context,
         encoders,
         devices: Arc::new(Devices::start()),

@@ -4,12 +4,15 @@
 //! A camera's credentials are kept here, in memory, for as long as the camera is heard at the address that was
 //! confirmed; at another address it is another camera until somebody logs in again.
 
+mod pictures;
 mod show;
 #[cfg(test)]
 mod tests;
 
+pub use pictures::Eyes;
+
 use crate::admin::discovery::{
-    CameraApi, CameraError, CameraView, CameraWish, EncoderWish, LoginWish, SearchView,
+    CameraApi, CameraError, CameraView, CameraWish, EncoderWish, FoundPicture, LoginWish, SearchView,
 };
 use fieldgate_hub::{Clock, LoginWait, Logins};
 use fieldgate_model::Config;
@@ -52,6 +55,8 @@ pub struct Cameras {
     clock: Clock,
     runtime: Handle,
     known: Mutex<BTreeMap<String, Known>>,
+    /// None where no pictures can be taken.
+    album: Option<pictures::Album>,
 }
 
 impl Cameras {
@@ -65,7 +70,14 @@ impl Cameras {
             clock,
             runtime: Handle::current(),
             known: Mutex::default(),
+            album: None,
         }
+    }
+
+    /// With pictures of cameras that were found.
+    #[must_use]
+    pub fn with_pictures(self, eyes: Eyes) -> Self {
+        Cameras { album: Some(pictures::Album::new(eyes)), ..self }
     }
 
     /// Who may log in to which camera now; for every part of the gateway that does.
@@ -73,7 +85,7 @@ impl Cameras {
         &self.logins
     }
 
-    /// Searches until cancelled, as the config says.
+    /// Searches, and takes the pictures that are asked for, until cancelled, as the config says.
     pub async fn run(&self, mut config: watch::Receiver<Arc<Config>>, cancel: CancellationToken) {
         let settings = |config: &Config| FinderSettings {
             interfaces: config.discovery.interfaces.clone(),
@@ -84,6 +96,11 @@ impl Cameras {
         };
         let first = settings(&config.borrow_and_update());
         let (feed, follow) = watch::channel(first);
+        let watched = config.clone();
+        let taking = async move {
+            self.take_pictures(watched).await;
+            std::future::pending::<()>().await;
+        };
         let following = async {
             while config.changed().await.is_ok() {
                 let now = settings(&config.borrow_and_update());
@@ -98,6 +115,7 @@ impl Cameras {
         tokio::select! {
             () = self.finder.run(follow, cancel) => {}
             () = following => {}
+            () = taking => {}
         }
     }
 
@@ -301,6 +319,10 @@ impl CameraApi for Cameras {
 
     fn scan(&self, addresses: &[IpAddr]) -> Result<(), CameraError> {
         self.finder.scan(addresses).map_err(|error| CameraError::Address(error.to_string()))
+    }
+
+    fn picture(&self, id: &str, login: Option<LoginWish>) -> Result<FoundPicture, CameraError> {
+        self.found_picture(id, login)
     }
 
     fn act(&self, id: &str, wish: CameraWish) -> Result<CameraView, CameraError> {

@@ -163,6 +163,20 @@ impl Encoders {
         self.known().found.clone()
     }
 
+    /// The encoder that works; if that is not known a worker tries them itself, with the device files of all.
+    pub fn known_or_untried(&self) -> (EncoderWish, Vec<PathBuf>) {
+        match self.found() {
+            Some(found) => {
+                let devices = devices_of(&found.name, Path::new("/"));
+                (EncoderWish { name: found.name, ..EncoderWish::default() }, devices)
+            }
+            None => {
+                let skip = self.left_out();
+                (EncoderWish { skip, ..EncoderWish::default() }, encoder_devices(Path::new("/")))
+            }
+        }
+    }
+
     /// What a plan can rest on; nothing before they were measured.
     pub fn facts(&self) -> Facts {
         let left_out = self.left_out();

@@ -10,9 +10,9 @@ mod rtsp;
 mod test_picture;
 mod v4l2;
 
-pub(super) use rtsp::login_of;
+pub(super) use rtsp::{login_of, relayed};
 
-use super::encoders::{EncoderError, Encoders, devices_of, encoder_devices};
+use super::encoders::{EncoderError, Encoders, devices_of};
 use super::pushes::{client_tls, dial_options};
 use super::treatment::{self, Given, Treatments};
 use super::{Board, Wiring};
@@ -136,7 +136,7 @@ impl Wiring {
         let run = shard.run(move |local| feed_from_worker(worker, fed, info, notes, local));
         let mut feeding = pin!(async {
             match (relay, &mut fetch) {
-                (Some(relay), _) => (rtsp::relayed(relay, run).await, None),
+                (Some(relay), _) => (relayed(relay, run).await, None),
                 (None, Some(fetch)) => {
                     let (ended, error) = fetch.beside(run, &stop).await;
                     (ended, error.map(|error| self.note_mjpeg_end(fetch, &error)))
@@ -202,7 +202,7 @@ impl Wiring {
                     _ if must_encode => self.proven(name, cancel).await?,
                     V4l2Format::H264 | V4l2Format::Hevc => (EncoderWish::default(), Vec::new()),
                     // The device may encode by itself, so it does not wait for what it may not need.
-                    V4l2Format::Auto => self.known_or_untried(),
+                    V4l2Format::Auto => self.encoders.known_or_untried(),
                     V4l2Format::Mjpeg | V4l2Format::Raw => self.proven(name, cancel).await?,
                 };
                 let treat = self.treated(name, source, handling, asked, (encoder, false));
@@ -221,7 +221,7 @@ impl Wiring {
                 // What is in it shows when it is played.
                 let (encoder, devices) = match must_encode {
                     true => self.proven(name, cancel).await?,
-                    false => self.known_or_untried(),
+                    false => self.encoders.known_or_untried(),
                 };
                 let treat = self.treated(name, source, handling, asked, (encoder, false));
                 Ok(file::file_job(name, file, treat, devices))
@@ -309,20 +309,6 @@ impl Wiring {
         let name = planned.unwrap_or(found.name);
         let devices = devices_of(&name, Path::new("/"));
         Ok((EncoderWish { name, ..EncoderWish::default() }, devices))
-    }
-
-    /// The encoder that works; if that is not known the worker tries them itself, with the device files of all.
-    fn known_or_untried(&self) -> (EncoderWish, Vec<PathBuf>) {
-        match self.encoders.found() {
-            Some(found) => {
-                let devices = devices_of(&found.name, Path::new("/"));
-                (EncoderWish { name: found.name, ..EncoderWish::default() }, devices)
-            }
-            None => {
-                let skip = self.encoders.left_out();
-                (EncoderWish { skip, ..EncoderWish::default() }, encoder_devices(Path::new("/")))
-            }
-        }
     }
 
     async fn pull(&self, name: String, pull: &Pull, child: ChildContext) -> Result<(), ChildError> {

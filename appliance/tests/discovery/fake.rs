@@ -56,6 +56,10 @@ pub(crate) struct Settings {
     pub(crate) name: &'static str,
     /// Its address; by default one that no other camera has.
     pub(crate) address: Option<Ipv4Addr>,
+    /// Shows its profiles and its picture to whoever asks; else the picture wants the login, too.
+    pub(crate) open: bool,
+    /// Its newest picture, a JPEG, if it has one ready.
+    pub(crate) picture: Option<Arc<Vec<u8>>>,
     /// The port at its address where its streams really are; by default its own RTSP server, which only describes.
     pub(crate) streams_port: Option<u16>,
 }
@@ -82,6 +86,8 @@ impl Default for Settings {
             rtsp_path: "/main",
             name: "Gate%20cam",
             address: None,
+            open: false,
+            picture: None,
             streams_port: None,
         }
     }

@@ -51,6 +51,16 @@ fn login(gateway: &Gateway, id: &Value, password: &str) -> Response {
 
 const PASSWORD: &str = "c4n4ry-Pa55";
 
+/// What comes of asking for a picture until it is there, or is said not to be.
+#[cfg(feature = "gst")]
+fn picture(gateway: &Gateway, id: &Value) -> Response {
+    let path = format!("/api/v1/discovery/{}/snapshot", id.as_str().unwrap());
+    wait::until("the picture, or why there is none", secs(60), || {
+        let answer = gateway.get(&path);
+        (answer.status != 202).then_some(answer)
+    })
+}
+
 #[test]
 fn a_camera_is_found_logged_in_to_and_set() {
     let camera = FakeCamera::start(Settings { clock_offset: -9_800, ..Settings::default() });
@@ -249,4 +259,80 @@ fn credentials_go_only_where_they_were_meant_to_go() {
     );
     assert_eq!(post(&gateway, "/api/v1/discovery/scan", &json!({})).status, 202);
     assert_eq!(camera.requests(), [""; 0]);
+}
+
+/// A JPEG, 640 pixels wide.
+#[cfg(feature = "gst")]
+fn jpeg() -> std::sync::Arc<Vec<u8>> {
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("found-camera.jpg");
+    let make =
+        ["-nostdin", "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=size=640x360", "-frames:v", "1"];
+    common::process::Process::run("ffmpeg", &[&make[..], &[file.to_str().unwrap()]].concat(), secs(60));
+    std::fs::read(file).unwrap().into()
+}
+
+#[test]
+#[cfg(feature = "gst")]
+fn a_found_camera_shows_its_picture_before_it_is_added() {
+    let jpeg = jpeg();
+    let settings =
+        || Settings { picture: Some(jpeg.clone()), auth: Auth::DigestSha256, ..Settings::default() };
+    let open = FakeCamera::start(Settings { open: true, ..settings() });
+    let closed = FakeCamera::start(settings());
+    let none = FakeCamera::start(Settings { open: true, rtsp_path: "/no", ..Settings::default() });
+    // What it says of its picture's place leads nowhere else.
+    let victim = TcpListener::bind((fake::next_address(), 0)).unwrap();
+    victim.set_nonblocking(true).unwrap();
+    let told = victim.local_addr().unwrap().to_string();
+    let liar = FakeCamera::start(Settings { open: true, names_host: Some(told), ..settings() });
+    let mut gateway = gateway();
+
+    let id = found(&gateway, &open)["id"].clone();
+    let shown = picture(&gateway, &id);
+    assert_eq!((shown.status, shown.header("content-type")), (200, Some("image/jpeg")), "{}", shown.text());
+    assert!(shown.body.starts_with(&[0xff, 0xd8]) && shown.body != **jpeg, "made anew by the gateway");
+    assert_eq!(fieldgate_media::jpeg::shape(&shown.body), Some((480, 270)));
+    assert!(shown.header("age").is_some() && shown.header("cache-control") == Some("no-store"));
+    let asked = open.requests().len();
+    assert_eq!(picture(&gateway, &id).status, 200);
+    assert_eq!(open.requests().len(), asked, "it is kept for a while");
+    assert!(!open.requests().iter().any(|request| request.contains("SETUP")), "{:?}", open.requests());
+
+    // One that wants a login is told so, and shows its picture to whoever gives it; a wrong one is tried once.
+    let id = found(&gateway, &closed)["id"].clone();
+    let path = format!("/api/v1/discovery/{}/snapshot", id.as_str().unwrap());
+    let refused = picture(&gateway, &id);
+    assert_eq!((refused.status, closed.bad_logins()), (422, 0));
+    assert_eq!(refused.json()["detail"], "the camera shows its picture only after a login");
+    for (password, status) in [("wr0ng-c4n4ry", 422), ("wr0ng-c4n4ry", 429), (PASSWORD, 200)] {
+        let login = json!({"user": "admin", "password": password});
+        assert_eq!(post(&gateway, &path, &login).status, 202);
+        let shown = picture(&gateway, &id);
+        assert_eq!((shown.status, closed.bad_logins()), (status, 1), "{}", shown.text());
+    }
+
+    let id = found(&gateway, &none)["id"].clone();
+    let shown = picture(&gateway, &id);
+    assert_eq!(shown.status, 502, "{}", shown.text());
+    let id = found(&gateway, &liar)["id"].clone();
+    picture(&gateway, &id);
+    assert_eq!(victim.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nobody came");
+
+    // One that a mountpoint has is left alone.
+    let (mut config, tag) = gateway.config();
+    config["mountpoints"]["gate"] =
+        json!({"source": {"kind": "rtsp", "url": format!("rtsp://{}/main", none.rtsp)}});
+    assert!(matches!(gateway.put_config(&config, Some(&tag)).status, 200 | 202));
+    let id = found(&gateway, &none)["id"].clone();
+    let login = json!({"user": "admin", "password": PASSWORD});
+    assert_eq!(
+        post(&gateway, &format!("/api/v1/discovery/{}/snapshot", id.as_str().unwrap()), &login).status,
+        202
+    );
+    let shown = picture(&gateway, &id);
+    assert_eq!(shown.status, 409, "{}", shown.text());
+    assert!(shown.text().contains("/api/v1/mountpoints/gate/snapshot.jpg"), "{}", shown.text());
+    assert_eq!(gateway.get("/api/v1/discovery/onvif-none/snapshot").status, 404);
+    let log = gateway.process().log();
+    assert!(!log.contains(PASSWORD) && !log.contains("wr0ng-c4n4ry"), "{log}");
 }

@@ -1,4 +1,4 @@
-//! The installers' page in a real browser, against the real program: two fake cameras on loopback, an RTMP server as the
+//! The installers' page in a real browser, against the real program: three fake cameras on loopback, an RTMP server as the
 //! upstream. What is done there is in `web/tests/walk.js`.
 #![cfg(feature = "gst")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
@@ -59,6 +59,16 @@ fn camera(name: &'static str, film: Arc<Film>) -> (FakeCamera, Camera) {
     (FakeCamera::start(settings), stream)
 }
 
+/// A camera that shows its pictures to whoever asks.
+fn open_camera(name: &'static str, film: Arc<Film>) -> (FakeCamera, Camera) {
+    let address = next_address();
+    let stream = Camera::start_at(address, Script::of(film));
+    let streams_port = Some(stream.address().port());
+    let address = Some(address);
+    let settings = Settings { open: true, name, address, streams_port, ..Settings::default() };
+    (FakeCamera::start(settings), stream)
+}
+
 /// Stands for root's side of network and firmware: takes every wish. What it would do is tested with a real networkd and
 /// a real RAUC.
 fn willing_helper(socket: &Path) {
@@ -89,7 +99,7 @@ fn willing_helper(socket: &Path) {
 }
 
 /// The whole way of an installer, on a screen of this kind. Pictures of it are kept beside the program.
-fn walk(screen: &str, cameras: &[(FakeCamera, Camera); 2], upstream: &Nginx) {
+fn walk(screen: &str, cameras: &[(FakeCamera, Camera); 3], upstream: &Nginx) {
     let scratch = Arc::new(Scratch::new());
     let config = json!({
         "discovery": {"interfaces": ["lo"], "interval": "10s"},
@@ -133,7 +143,11 @@ fn walk(screen: &str, cameras: &[(FakeCamera, Camera); 2], upstream: &Nginx) {
 #[test]
 fn an_installer_sets_the_gateway_up_from_a_phone_and_from_a_desk() {
     // Both walks see the same network.
-    let cameras = [camera("Gate%20cam", Film::long("testsrc2")), camera("Yard%20cam", Film::long("testsrc"))];
+    let cameras = [
+        camera("Gate%20cam", Film::long("testsrc2")),
+        camera("Yard%20cam", Film::long("testsrc")),
+        open_camera("Open%20cam", Film::long("testsrc2")),
+    ];
     let upstream = Nginx::start();
     std::thread::scope(|scope| {
         for screen in ["phone", "desk"] {

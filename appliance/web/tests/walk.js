@@ -38,7 +38,9 @@ const faults = [];
 const files = new Set();
 page.on("console", (message) => {
   // A picture that is not there yet is a refusal like any other; the browser tells of each.
-  const isPicture = message.location().url.includes("/snapshot.jpg") && message.text().includes("503");
+  // So is a found camera that shows none without a login.
+  const { url } = message.location();
+  const isPicture = (url.includes("/snapshot.jpg") && message.text().includes("503")) || (/\/discovery\/[^/]+\/snapshot/.test(url) && /4(09|22)|50[23]/.test(message.text()));
   if ((message.type() === "error" || message.type() === "warning") && !isPicture && !expected(message.text())) faults.push(`console: ${message.text()} ${message.location().url}`);
 });
 page.on("pageerror", (error) => faults.push(`script: ${error.stack ?? error}`));
@@ -157,6 +159,12 @@ async function add(found, name) {
 
 async function discoverAndAdd() {
   for (const address of wish.cameras) await page.getByText(address).first().waitFor();
+  // One shows its picture to anybody; the others say what they want first.
+  const open = page.locator("li", { hasText: "Open cam" });
+  await open.locator(".picture[data-found]").waitFor();
+  assert.equal(await open.getByAltText("Picture of Open cam, which is not added yet").evaluate((image) => /** @type {HTMLImageElement} */ (image).naturalWidth), 320);
+  await page.locator("li", { hasText: "Gate cam" }).getByText("The camera shows its picture only after a login.").waitFor();
+  await page.locator("li", { hasText: "Yard cam" }).getByText("The camera shows its picture only after a login.").waitFor();
   await screen("found");
   await add("Gate cam", "gate-cam");
   // The picture renews itself, and it is one.
@@ -227,7 +235,17 @@ async function test() {
 async function status() {
   await link("Site").click();
   await title("Site");
+  await page.getByText("told to nobody").waitFor();
+  // A gateway of this test listens on loopback alone; one with TLS tells its name.
+  const facts = "**/api/v1/network";
+  await context.route(facts, async (route) => {
+    const answer = await route.fetch();
+    await route.fulfill({ response: answer, json: { ...(await answer.json()), announced: ["https://fieldgate-7f3a.local:8443/"] } });
+  });
+  await page.reload();
+  await page.getByText("https://fieldgate-7f3a.local:8443/").waitFor();
   await screen("site");
+  await context.unroute(facts);
   await link("Who did what").click();
   await title("Who did what");
   await page.getByText("claim").first().waitFor();

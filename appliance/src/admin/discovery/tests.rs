@@ -22,6 +22,16 @@ impl CameraApi for Cameras {
         self.asked.lock().unwrap().push(format!("scan {addresses:?}"));
         self.answer.clone().map_or(Ok(()), Err)
     }
+    fn picture(&self, id: &str, login: Option<LoginWish>) -> Result<FoundPicture, CameraError> {
+        self.asked.lock().unwrap().push(format!("{id} {login:?}"));
+        match (&self.answer, login) {
+            (Some(error), _) => Err(error.clone()),
+            (None, Some(_)) => Ok(FoundPicture::Looking),
+            (None, None) => {
+                Ok(FoundPicture::Ready { jpeg: Bytes::from_static(JPEG), age: Duration::from_secs(7) })
+            }
+        }
+    }
     fn act(&self, id: &str, wish: CameraWish) -> Result<CameraView, CameraError> {
         self.asked.lock().unwrap().push(format!("{id} {wish:?}"));
         let camera = CameraView { id: id.to_owned(), ..CameraView::default() };
@@ -62,6 +72,7 @@ fn with(cameras: Cameras) -> Fake {
     Fake(Some(cameras))
 }
 
+const JPEG: &[u8] = b"\xff\xd8...\xff\xd9";
 const LOGIN: &str = r#"{"user": "admin", "password": "c4n4ry-pass"}"#;
 
 #[test]
@@ -130,6 +141,37 @@ fn refusals_are_told_with_their_cause_and_remedy() {
 }
 
 #[test]
+fn a_picture_is_there_or_being_taken_or_not_to_be_had() {
+    let path = "/api/v1/discovery/onvif-1/snapshot";
+    let api = with(Cameras::default());
+    for target in [path.to_owned(), format!("{path}?at=12")] {
+        let (status, _, reply) = ask(&api, Method::Get, &target, "");
+        assert_eq!((status, reply.content_type, &reply.body[..]), (200, "image/jpeg", JPEG));
+        assert!(reply.headers.contains(&("age", "7".to_owned())));
+    }
+    for query in ["at=", "at=x", "width=9", "at=1&at=2"] {
+        assert_eq!(ask(&api, Method::Get, &format!("{path}?{query}"), "").0, 400, "{query}");
+    }
+    let (status, body, reply) = ask(&api, Method::Post, path, LOGIN);
+    assert_eq!((status, &body["watch"]), (202, &json!(path)));
+    assert!(reply.headers.contains(&("retry-after", "1".to_owned())));
+    assert_eq!(ask(&api, Method::Post, path, r#"{"user": "u"}"#).0, 400);
+    let asked = api.0.as_ref().unwrap().asked.lock().unwrap().join("\n");
+    assert!(!asked.contains("c4n4ry") && asked.contains("onvif-1 Some"), "{asked}");
+    for (error, status) in [
+        (CameraError::LoginWanted, 422),
+        (CameraError::InUse("gate".to_owned()), 409),
+        (CameraError::Looking("x".to_owned()), 409),
+        (CameraError::ManyPictures(16), 503),
+        (CameraError::NoPictures, 404),
+    ] {
+        let api = with(Cameras { answer: Some(error.clone()), ..Cameras::default() });
+        let (got, body, _) = ask(&api, Method::Get, path, "");
+        assert_eq!((got, body["detail"].as_str()), (status, Some(error.to_string().as_str())));
+    }
+}
+
+#[test]
 fn bodies_are_judged_without_being_repeated() {
     let api = with(Cameras::default());
     let long = format!(r#"{{"user": "u", "password": "{}"}}"#, "x".repeat(129));
@@ -162,9 +204,13 @@ fn bodies_are_judged_without_being_repeated() {
 #[test]
 fn only_these_paths_and_methods_exist() {
     let api = with(Cameras::default());
-    for path in
-        ["/api/v1/discovery/", "/api/v1/discovery/x", "/api/v1/discovery/x/format", "/api/v1/discoveryx"]
-    {
+    for path in [
+        "/api/v1/discovery/",
+        "/api/v1/discovery//snapshot",
+        "/api/v1/discovery/x",
+        "/api/v1/discovery/x/format",
+        "/api/v1/discoveryx",
+    ] {
         assert_eq!(ask(&api, Method::Get, path, "").0, 404, "{path}");
     }
     assert_eq!(ask(&api, Method::Get, "/api/v1/discovery/x/reboot", "").0, 405);

@@ -329,6 +329,8 @@ const LEAST: &str = "
     POST /api/v1/discovery/cam/encoder          installer cameras
     POST /api/v1/discovery/cam/reboot           installer cameras
     POST /api/v1/discovery/cam/clock            installer cameras
+    GET /api/v1/discovery/cam/snapshot          operator cameras
+    POST /api/v1/discovery/cam/snapshot         installer cameras
     POST /api/v1/claim                          nothing
     GET /api/v1/session                         known
     POST /api/v1/session                        login
@@ -400,5 +402,5 @@ fn a_role_gets_what_it_may_of_every_route_and_no_more() {
             counts[index] += usize::from(may);
         }
     }
-    assert_eq!(counts, [8, 28, 51, 64], "what each role can do");
+    assert_eq!(counts, [8, 29, 53, 66], "what each role can do");
 }

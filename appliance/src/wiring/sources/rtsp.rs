@@ -187,7 +187,7 @@ impl Wiring {
 }
 
 /// A camera's run beside its relay. The run's end is the end; that of the relay shows in the run.
-pub(super) async fn relayed<T>(relay: CameraRelay, run: impl Future<Output = T>) -> T {
+pub(in crate::wiring) async fn relayed<T>(relay: CameraRelay, run: impl Future<Output = T>) -> T {
     let mut run = pin!(run);
     tokio::select! {
         ended = &mut run => return ended,

@@ -34,7 +34,7 @@ fn answer(head: &str, shared: &Shared) -> String {
     }
     let sent = header("Authorization:");
     let verdict = sent.and_then(|sent| auth::header_is_right(shared, sent, method));
-    let may = verdict.is_some_and(|right| shared.state().judge(right));
+    let may = shared.settings.open || verdict.is_some_and(|right| shared.state().judge(right));
     if !may {
         let challenge = auth::challenge(shared, true).unwrap();
         return reply("401 Unauthorized", &format!("WWW-Authenticate: {challenge}\r\n"), "");
