@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 
 mod bundle;
+mod qr;
 
 /// What only `main` knows.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +66,12 @@ enum Command {
         /// Folder that keeps the gateway's state
         #[arg(long, value_name = "DIR", default_value = "/var/lib/fieldgate")]
         state: PathBuf,
+        /// Also as a QR code that opens the page with the code typed in
+        #[arg(long)]
+        qr: bool,
+        /// Where the page is, instead of where it is announced, such as https://192.168.1.5:8443/
+        #[arg(long, value_name = "URL", requires = "qr")]
+        at: Option<String>,
     },
     /// Show where the local networks are told that the page is, such as `https://fieldgate-7f3a.local:8443/`
     Announced {
@@ -187,7 +194,9 @@ pub fn main(surroundings: Surroundings) -> ExitCode {
         Command::Devices { json } => list_devices(surroundings.worker.is_some(), json, &mut io::stdout()),
         Command::ImportEnv(wish) => import::import(&wish, &mut io::stdout(), &mut io::stderr()),
         Command::Verify { file, key } => verify(&file, key.as_deref(), &mut io::stdout()),
-        Command::ClaimCode { state } => claim_code(&state, &mut io::stdout()),
+        Command::ClaimCode { state, qr, at } => {
+            claim_code(&state, qr.then_some(at.as_deref()), &mut io::stdout())
+        }
         Command::Announced { state } => announced(&state, &mut io::stdout()),
         Command::Bundle(wish) => bundle::run(&wish, timestamp(&wall_clock(None)), &mut io::stdout()),
         Command::Version => {
@@ -353,11 +362,24 @@ fn verify(file: &Path, key: Option<&str>, out: &mut dyn Write) -> io::Result<Exi
     }
 }
 
-fn claim_code(state: &Path, out: &mut dyn Write) -> io::Result<ExitCode> {
+/// `qr` holds the page's address, if one is given.
+fn claim_code(state: &Path, qr: Option<Option<&str>>, out: &mut dyn Write) -> io::Result<ExitCode> {
     match crate::access::read_claim_code(state) {
         Ok(Some(code)) => {
             writeln!(out, "{code}")?;
-            Ok(ExitCode::SUCCESS)
+            let Some(at) = qr else { return Ok(ExitCode::SUCCESS) };
+            let announced = crate::local_name::read_announced(state).unwrap_or_default();
+            let Some(at) = at.or(announced.lines().next()) else {
+                let text = "this gateway announces no address for a QR code: name the page's with --at URL";
+                return Ok(complain(text));
+            };
+            match qr::page(at).and_then(|page| qr::drawn(&format!("{page}#claim={code}"))) {
+                Ok(drawn) => {
+                    write!(out, "{drawn}")?;
+                    Ok(ExitCode::SUCCESS)
+                }
+                Err(error) => Ok(complain(&error.to_string())),
+            }
         }
         Ok(None) => Ok(complain("this gateway is claimed already")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

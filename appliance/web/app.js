@@ -2,6 +2,7 @@
 
 import { ask, get, useSession, whenLoggedOut } from "./api.js";
 import { addByHandScreen, addScreen } from "./add.js";
+import { bundleScreen } from "./bundle.js";
 import { cameraScreen } from "./camera.js";
 import { camerasScreen } from "./cameras.js";
 import { changeSheet, goOn, offer } from "./change.js";
@@ -10,6 +11,7 @@ import { fill, h, problem, region } from "./dom.js";
 import { certificateScreen, certificatesScreen } from "./certificate.js";
 import { forgetSamples, keepSample } from "./chart.js";
 import { eventsScreen } from "./events.js";
+import { takeHanded } from "./handed.js";
 import { helpScreen } from "./help.js";
 import { networkScreen } from "./network.js";
 import { peopleScreen } from "./people.js";
@@ -51,6 +53,7 @@ const SCREENS = [
   [/^site$/, siteScreen, "site", "operator"],
   [/^site\/network$/, networkScreen, "site", "operator"],
   [/^site\/updates$/, updatesScreen, "site", "operator"],
+  [/^site\/bundle$/, bundleScreen, "site", "installer"],
   [/^site\/events$/, eventsScreen, "site", "operator"],
   [/^site\/certificate$/, certificatesScreen, "site", "operator"],
   [/^site\/certificate\/([^/]+)$/, certificateScreen, "site", "operator"],
@@ -191,5 +194,11 @@ async function begin() {
 }
 
 whenLoggedOut(() => askToSignIn(true));
-window.addEventListener("hashchange", () => void show());
+window.addEventListener("hashchange", () => {
+  const handed = takeHanded();
+  // A page that waits to be claimed begins again, with the code.
+  if (handed && !session) void begin();
+  else void show();
+});
+takeHanded();
 void begin();

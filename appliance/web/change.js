@@ -36,6 +36,30 @@ export async function change(edit) {
   }
 }
 
+/**
+ * Sends a change that the gateway does not get as a config, and sees it through; what it answered.
+ *
+ * @param {() => Promise<{body: any}>} post
+ */
+export async function sendChange(post) {
+  sending = true;
+  try {
+    const { body } = await post();
+    await settle(body);
+    await refresh();
+    return body;
+  } finally {
+    sending = false;
+  }
+}
+
+/** Ends when a change is kept. @param {any} answer */
+async function settle(answer) {
+  if (answer?.state !== "awaiting_confirm") return;
+  const seconds = Number.parseInt(answer.confirm_within, 10) || 90;
+  await seeThrough({ revision: answer.revision, until: Date.now() + seconds * 1000 });
+}
+
 /** @param {(config: any) => void} edit */
 async function send(edit) {
   for (let tries = 0; ; tries += 1) {
@@ -43,10 +67,7 @@ async function send(edit) {
     edit(config);
     try {
       const answer = await ask("PUT", "/api/v1/config", { body: config, etag });
-      if (answer.body?.state === "awaiting_confirm") {
-        const seconds = Number.parseInt(answer.body.confirm_within, 10) || 90;
-        await seeThrough({ revision: answer.body.revision, until: Date.now() + seconds * 1000 });
-      }
+      await settle(answer.body);
       // What is shown next knows of it already.
       await refresh();
       return;

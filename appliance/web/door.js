@@ -2,6 +2,7 @@
 
 import { Refused, post } from "./api.js";
 import { check, field, form, h } from "./dom.js";
+import { handedClaim } from "./handed.js";
 import { texts } from "./texts.js";
 
 /** @typedef {import("./types.js").Session} Session */
@@ -60,7 +61,7 @@ const nameInput = () => h("input", { autocomplete: "username", autocapitalize: "
 export function claimScreen(enter) {
   const code = field(
     texts.claim.code,
-    h("input", { autocomplete: "off", autocapitalize: "characters", spellcheck: "false", required: true, maxlength: 32 }),
+    h("input", { autocomplete: "off", autocapitalize: "characters", spellcheck: "false", required: true, maxlength: 32, value: handedClaim() }),
     texts.claim.codeHint,
   );
   const user = field(texts.claim.user, nameInput(), texts.claim.userHint);

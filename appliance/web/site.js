@@ -72,6 +72,7 @@ export function siteScreen(place) {
       h("a", { class: "button", href: "#/site/network" }, words.network),
       h("a", { class: "button", href: "#/site/updates" }, words.updates),
       h("a", { class: "button", href: "#/site/events" }, words.events),
+      mayRestart ? h("a", { class: "button", href: "#/site/bundle" }, texts.bundle.open) : null,
       isAdmin ? h("a", { class: "button", href: "#/site/history" }, words.help) : null,
     ),
     h("h2", null, words.certificate),

@@ -29,14 +29,16 @@ macro_rules! file {
     };
 }
 
-static FILES: [File; 27] = [
+static FILES: [File; 29] = [
     File { path: "/", content_type: HTML, bytes: include_bytes!("../../web/index.html") },
     file!("style.css", CSS),
     file!("icon.svg", IMAGE),
     file!("app.js", SCRIPT),
     file!("api.js", SCRIPT),
     file!("dom.js", SCRIPT),
+    file!("bundle.js", SCRIPT),
     file!("found.js", SCRIPT),
+    file!("handed.js", SCRIPT),
     file!("texts.js", SCRIPT),
     file!("words.js", SCRIPT),
     file!("store.js", SCRIPT),

@@ -1,6 +1,6 @@
 //! `fieldgate bundle`: what a fleet manager needs to write to gateways.
 
-use super::{complain, read};
+use super::{complain, qr, read};
 use crate::fleet::built_in;
 use clap::{Args, Subcommand};
 use fieldgate_fleet::{Audience, Bundle as Opened, Draft, KeyRing, PublicKey, SigningKey, Target, judge};
@@ -30,6 +30,21 @@ pub(super) enum Bundle {
         /// The bundle, or - for standard input
         bundle: PathBuf,
     },
+    /// Show a bundle as a QR code, or as several: a phone that reads them opens the gateway's page, which hands it in
+    Qr(Codes),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Codes {
+    /// The bundle, or - for standard input
+    bundle: PathBuf,
+    /// Where the gateway's page is, such as https://fieldgate-7f3a.local:8443/; else the codes hold the bare text, to be
+    /// pasted into the page
+    #[arg(long, value_name = "URL")]
+    at: Option<String>,
+    /// What would be in the codes, one a line, for other programs that draw them
+    #[arg(long)]
+    text: bool,
 }
 
 #[derive(Args, Debug)]
@@ -91,6 +106,7 @@ pub(super) fn run(wish: &Bundle, now: Timestamp, out: &mut dyn Write) -> io::Res
         Bundle::Sign(wish) => sign(wish, now, out),
         Bundle::Verify(wish) => verify(wish, now, out),
         Bundle::Show { bundle } => show(bundle, out),
+        Bundle::Qr(wish) => codes(wish, out),
     }
 }
 
@@ -175,6 +191,34 @@ fn show(file: &Path, out: &mut dyn Write) -> io::Result<ExitCode> {
         }
         Err(refusal) => Ok(complain(&refusal.to_string())),
     }
+}
+
+fn codes(wish: &Codes, out: &mut dyn Write) -> io::Result<ExitCode> {
+    let text = read(&wish.bundle)?;
+    let text = text.trim();
+    let digest = match Opened::show(text) {
+        Ok(Opened { digest, .. }) => digest.to_string(),
+        Err(refusal) => return Ok(complain(&refusal.to_string())),
+    };
+    let page = match wish.at.as_deref().map(qr::page).transpose() {
+        Ok(page) => page,
+        Err(error) => return Ok(complain(&error.to_string())),
+    };
+    let parts = match qr::bundle(text, &digest, page.as_deref()) {
+        Ok(parts) => parts,
+        Err(error) => return Ok(complain(&error.to_string())),
+    };
+    for (part, number) in parts.iter().zip(1..) {
+        if wish.text {
+            writeln!(out, "{part}")?;
+            continue;
+        }
+        match qr::drawn(part) {
+            Ok(drawn) => write!(out, "{number} of {}\n{drawn}", parts.len())?,
+            Err(error) => return Ok(complain(&error.to_string())),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn named_key(text: &str) -> Result<(String, PublicKey), String> {

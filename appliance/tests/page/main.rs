@@ -98,6 +98,23 @@ fn willing_helper(socket: &Path) {
     });
 }
 
+/// A fleet manager's key, a change signed with it, and the links in its QR codes.
+fn signed_change(scratch: &Scratch, origin: &str) -> (String, String, Vec<String>) {
+    let (key, patch, file) =
+        (scratch.join("fleet.pem"), scratch.join("patch.json"), scratch.join("change.fgb"));
+    let [key, patch, file] = [&key, &patch, &file].map(|path| path.to_str().unwrap());
+    std::fs::write(patch, r#"{"discovery": {"interval": "11s"}}"#).unwrap();
+    let bundle = |args: &[&str]| Process::run(&program(), &[&["bundle"], args].concat(), secs(20));
+    let public = bundle(&["keygen", key]);
+    // Long enough for two codes.
+    let (note, group) = ("n".repeat(256), "g".repeat(64));
+    let who = ["--key", key, "--name", "fleet-1", "--number", "1", "--group", "all", "--group", &group];
+    let text = bundle(&[&["sign", "--patch", patch, "--note", &note], &who[..]].concat());
+    std::fs::write(file, &text).unwrap();
+    let codes = bundle(&["qr", file, "--at", origin, "--text"]);
+    (public.trim().to_owned(), text.trim().to_owned(), codes.lines().map(str::to_owned).collect())
+}
+
 /// The whole way of an installer, on a screen of this kind. Pictures of it are kept beside the program.
 fn walk(screen: &str, cameras: &[(FakeCamera, Camera); 3], upstream: &Nginx) {
     let scratch = Arc::new(Scratch::new());
@@ -112,11 +129,16 @@ fn walk(screen: &str, cameras: &[(FakeCamera, Camera); 3], upstream: &Nginx) {
     });
     let state = scratch.join("state");
     let code = Process::run(&program(), &["claim-code", "--state", state.to_str().unwrap()], secs(20));
+    let origin = format!("http://{}", gateway.admin);
+    let (fleet_key, bundle, codes) = signed_change(&scratch, &origin);
     let pictures = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page").join(screen);
     std::fs::create_dir_all(&pictures).unwrap();
     let wish = json!({
         "screen": screen,
-        "origin": format!("http://{}", gateway.admin),
+        "origin": origin,
+        "fleetKey": fleet_key,
+        "bundle": bundle,
+        "codes": codes,
         "code": code.trim(),
         "cameras": cameras.iter().map(|(found, _)| found.address.to_string()).collect::<Vec<_>>(),
         "user": "installer",

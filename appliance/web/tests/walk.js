@@ -116,7 +116,12 @@ async function claim() {
   await button("Claim").click();
   await page.getByText(/not the claim code/).waitFor();
   wanted.pop();
-  await label("Code").fill(wish.code);
+  // The label's QR code: the code is typed in, and stands in no address any more.
+  await page.goto(`${wish.origin}/#claim=${wish.code}`);
+  await page.waitForFunction((code) => document.querySelector("input")?.value === code, wish.code);
+  assert.ok(!page.url().includes(wish.code), page.url());
+  await label("Your name").fill(ADMIN.name);
+  await label("Choose a password").fill(ADMIN.password);
   await button("Claim").click();
   await title("Cameras");
 }
@@ -254,6 +259,7 @@ async function status() {
   await network();
   await certificate();
   await updates();
+  await signedChange();
   // A link opens the same thing again, and the session lasts over a reload.
   await page.goto(`${wish.origin}/#/cameras/yard-cam`);
   await page.reload();
@@ -330,6 +336,40 @@ async function network() {
   await page.getByText("The change works and is kept.").waitFor();
   wanted.pop();
   assert.equal(await page.locator("fieldset", { hasText: "port1" }).getByLabel("Fixed address").inputValue(), "192.168.1.7/24");
+}
+
+/** A fleet manager's change comes by two QR codes, of which each opens the page anew; then the same as text. */
+async function signedChange() {
+  const { session } = await (await context.request.get(`${wish.origin}/api/v1/start`)).json();
+  const headers = { "x-csrf-token": session.csrf, "if-match": "*", origin: wish.origin };
+  const keys = await context.request.put(`${wish.origin}/api/v1/fleet/keys`, { data: { "fleet-1": wish.fleetKey }, headers });
+  assert.ok(keys.ok(), await keys.text());
+  assert.equal(wish.codes.length, 2);
+  await page.goto(wish.codes[1]);
+  await page.getByText("1 of 2 codes are scanned. Still missing: 1.").waitFor();
+  await screen("bundle-half");
+  const tab = await context.newPage();
+  await tab.addInitScript(() => sessionStorage.clear());
+  await tab.goto(wish.codes[0]);
+  await tab.getByRole("heading", { name: "What it says" }).waitFor();
+  assert.ok(tab.url().endsWith("#/site/bundle"), tab.url());
+  assert.equal(await tab.evaluate(() => localStorage.length), 0, "nothing of it stays");
+  await tab.getByText("fleet-1").waitFor();
+  await tab.getByText("all gateways").waitFor();
+  await tab.screenshot({ path: join(wish.pictures, "bundle.png"), fullPage: true });
+  await tab.getByRole("button", { name: "Hand it to the gateway" }).click();
+  await tab.getByText("The gateway has taken the change.").waitFor();
+  await tab.close();
+  const config = await (await context.request.get(`${wish.origin}/api/v1/config`)).json();
+  assert.equal(config.discovery.interval, "11s");
+  await page.getByText("codes are scanned").waitFor({ state: "detached" });
+  await label("Text of the change").fill("not a change");
+  await label("Text of the change").blur();
+  await page.getByText("This is no signed change.").waitFor();
+  await label("Text of the change").fill(wish.bundle);
+  await label("Text of the change").blur();
+  await button("Hand it to the gateway").click();
+  await page.getByText("The gateway had this change already.").waitFor();
 }
 
 /** A file of two pieces is sent, and what becomes of it is told. */

@@ -112,3 +112,33 @@ fn the_commands_ask_for_what_they_need_and_explain_themselves() {
         }
     }
 }
+
+#[test]
+fn a_bundle_goes_through_qr_codes_unchanged() {
+    let folder = Folder::new("codes");
+    let key = folder.path("fleet.pem");
+    assert!(say(&["keygen", &key], NOW).0);
+    let at = "https://fieldgate-7f3a.local:8443/";
+    for (note, count) in [("short", 1), ("a longer remark, ", 2)] {
+        let patch = json!({"mountpoints": {"gate": {"label": note.repeat(if count == 1 { 1 } else { 20 })}}});
+        let patch = folder.write("patch.json", &patch.to_string());
+        let signed = [
+            "sign", "--key", &key, "--name", "fleet-1", "--number", "3", "--device", "fg-1", "--patch",
+            &patch,
+        ];
+        let text = say(&signed, NOW).1;
+        let file = folder.write("bundle", &text);
+        let (good, drawn) = say(&["qr", &file, "--at", at], NOW);
+        let read = qr::tests::seen(&drawn);
+        assert!(good && read.len() == count && drawn.contains(&format!("1 of {count}\n")), "{read:?}");
+        assert_eq!(say(&["qr", &file, "--at", at, "--text"], NOW).1.lines().collect::<Vec<_>>(), read);
+        let before = format!("{at}#bundle=");
+        let pieces = read.iter().map(|link| link.strip_prefix(&before).unwrap());
+        let pieces = pieces.map(|part| if count == 1 { part } else { part.splitn(4, '.').nth(3).unwrap() });
+        assert_eq!(pieces.collect::<String>(), text.trim());
+        assert!(say(&["qr", &file], NOW).0, "the bare text as well");
+        assert!(!say(&["qr", &file, "--at", "fieldgate-7f3a"], NOW).0);
+    }
+    let other = folder.write("other", "no bundle");
+    assert!(!say(&["qr", &other], NOW).0);
+}
