@@ -48,6 +48,14 @@ pub(crate) fn get(machine: &mut Machine, path: &str) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
 }
 
+/// `GET` on its API into a file; the answer's status code.
+pub(crate) fn fetch(machine: &mut Machine, path: &str, file: &str) -> u32 {
+    let get = format!(
+        "curl -sS {CREDENTIAL} --max-time 60 -o {file} -w %{{http_code}} http://127.0.0.1:8080{path}"
+    );
+    machine.must(&get).trim().parse().expect("a status code")
+}
+
 /// Changes the config by what `edit` does to it; the answer's status code.
 pub(crate) fn change(machine: &mut Machine, edit: impl FnOnce(&mut Value)) -> u32 {
     let head = machine.must(&format!(

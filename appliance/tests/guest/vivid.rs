@@ -35,6 +35,7 @@ fn controls_are_set_as_it_runs_and_what_the_device_has_not_is_refused() {
     let mut machine = boot(&Parts::prepare("kernel").expect("a guest"));
     let sink = plug_in(&mut machine);
     capture_and_push(&mut machine, &sink);
+    found_pictures(&mut machine);
     set_controls(&mut machine);
     wrong_wishes_are_refused(&mut machine);
     unplug_and_replug(&mut machine, &sink, 140);
@@ -151,6 +152,29 @@ fn capture_and_push(machine: &mut Machine, sink: &Gateway) {
     });
     assert_eq!((&listed[0]["used_by"], &listed[1]["used_by"]), (&json!(["cam"]), &json!([])));
     done(machine, "the API lists the devices and who uses them");
+}
+
+/// Of the camera that nobody has added; the other is left alone.
+fn found_pictures(machine: &mut Machine) {
+    let found = get(machine, "/api/v1/discovery")["cameras"].clone();
+    let [used, free] = [0, 1].map(|at| found[at]["id"].as_str().expect("two local cameras").to_owned());
+    let refused =
+        machine.until("who uses the first camera", PATIENCE, |machine| picture(machine, &used, "409"));
+    assert!(refused.contains("mountpoint cam has this camera"), "{refused}");
+    let shown =
+        machine.until("a picture of the other camera", PATIENCE, |machine| picture(machine, &free, "200"));
+    assert_eq!(shown.trim(), "ffd8ff", "a JPEG");
+    done(machine, "the camera that is not added shows a picture, the other says whose it is");
+}
+
+/// What comes of asking for the picture of a found camera: the cause, or how it begins.
+fn picture(machine: &mut Machine, id: &str, wanted: &str) -> Result<String, String> {
+    let path = format!("/api/v1/discovery/{id}/snapshot");
+    match gateway::fetch(machine, &path, "/run/picture") {
+        200 if wanted == "200" => Ok(machine.must("head -c 3 /run/picture | od -An -tx1 | tr -d ' '")),
+        code if code.to_string() == wanted => Ok(machine.must("cat /run/picture")),
+        code => Err(format!("{code}: {}", machine.run("head -c 400 /run/picture | tr -cd '[:print:]'").text)),
+    }
 }
 
 fn units(sink: &Gateway) -> u64 {

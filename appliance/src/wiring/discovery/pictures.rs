@@ -54,11 +54,11 @@ const KEPT_FOR: Duration = Duration::from_secs(60);
 /// How long it is kept that a camera wants a login: some count each question without one as a wrong password.
 const CLOSED_FOR: Duration = Duration::from_secs(600);
 /// How long one picture may take in all.
-const TAKE_WITHIN: Duration = Duration::from_secs(30);
+const TAKE_WITHIN: Duration = Duration::from_secs(45);
 /// How long a camera may take to send a JPEG that it has ready.
 const FETCH_WITHIN: Duration = Duration::from_secs(6);
 /// From a worker's start to its first picture; keyframes of some cameras are ten seconds apart.
-const FIRST_UNIT_WITHIN: Duration = Duration::from_secs(12);
+const FIRST_UNIT_WITHIN: Duration = Duration::from_secs(20);
 /// The first pictures of a local camera that was asleep are dark.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Pixels; smaller pictures stay as they are.
