@@ -69,7 +69,7 @@ enum Command {
         /// Also as a QR code that opens the page with the code typed in
         #[arg(long)]
         qr: bool,
-        /// Where the page is, instead of where it is announced, such as https://192.168.1.5:8443/
+        /// Where the page is, instead of where it is announced, such as `https://192.168.1.5:8443/`
         #[arg(long, value_name = "URL", requires = "qr")]
         at: Option<String>,
     },

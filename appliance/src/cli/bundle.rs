@@ -38,7 +38,7 @@ pub(super) enum Bundle {
 pub(super) struct Codes {
     /// The bundle, or - for standard input
     bundle: PathBuf,
-    /// Where the gateway's page is, such as https://fieldgate-7f3a.local:8443/; else the codes hold the bare text, to be
+    /// Where the gateway's page is, such as `https://fieldgate-7f3a.local:8443/`; else the codes hold the bare text, to be
     /// pasted into the page
     #[arg(long, value_name = "URL")]
     at: Option<String>,

@@ -203,3 +203,30 @@ fn an_old_deployment_is_shown_as_a_config_that_runs() {
     let error = import::import(&Import { file: torn.0.clone(), ..wish }, &mut Vec::new(), &mut Vec::new());
     assert!(error.unwrap_err().to_string().ends_with("line 1 is no NAME=VALUE"));
 }
+
+#[test]
+fn a_claim_code_is_shown_and_read_back_from_its_qr_code() {
+    let state = std::env::temp_dir().join(format!("fieldgate-claim-qr-{}", std::process::id()));
+    std::fs::create_dir_all(&state).unwrap();
+    drop(crate::access::Access::open(&state, Path::new("/nonexistent/reset"), wall_clock(None)).unwrap());
+    let show = |qr: Option<Option<&str>>| {
+        let mut out = Vec::new();
+        let shown = claim_code(&state, qr, &mut out).unwrap() == ExitCode::SUCCESS;
+        (shown, String::from_utf8(out).unwrap())
+    };
+    let (_, plain) = show(None);
+    let code = plain.trim();
+    assert!(code.len() == 11 && plain.lines().count() == 1, "{plain}");
+    assert!(!show(Some(None)).0, "nothing is announced, and no address named");
+    assert!(!show(Some(Some("fieldgate"))).0);
+    let read = |at: Option<&str>| {
+        let (shown, text) = show(Some(at));
+        let (first, drawn) = text.split_once('\n').unwrap();
+        assert!(shown && first == code);
+        qr::tests::seen(drawn)
+    };
+    assert_eq!(read(Some("https://10.0.0.7:8443")), [format!("https://10.0.0.7:8443/#claim={code}")]);
+    std::fs::write(state.join("announced"), "https://fieldgate-7f3a.local:8443/\n").unwrap();
+    assert_eq!(read(None), [format!("https://fieldgate-7f3a.local:8443/#claim={code}")]);
+    std::fs::remove_dir_all(&state).unwrap();
+}
