@@ -11,12 +11,14 @@ mod coordinator;
 mod devices;
 pub mod discovery;
 mod elsewhere;
+mod encoder;
 pub mod encoders;
 mod inspector;
 mod kmp_control;
 mod kmp_listen;
 mod kmp_pushes;
 mod ladder;
+mod line;
 mod listeners;
 mod listening;
 mod masks;
@@ -135,6 +137,8 @@ pub struct Wiring {
     pub machine: Arc<machine::Desk>,
     /// Where recordings are kept, in a folder for each mountpoint.
     pub recordings_folder: PathBuf,
+    /// Where an encoder of a coordinator elsewhere leaves its files, if the config does not say.
+    pub encoder_folder: PathBuf,
     /// A folder for the admin plane's private socket.
     pub socket_folder: PathBuf,
 }
@@ -185,6 +189,10 @@ impl Start for Wiring {
             (ChildKey::Control, ChildSettings::Control(settings, port, has_own)) => {
                 let (settings, port, has_own) = (settings.as_ref().clone(), *port, *has_own);
                 Box::pin(async move { wiring.control(settings, port, has_own, context).await })
+            }
+            (ChildKey::Encoder, ChildSettings::Encoder(settings)) => {
+                let settings = settings.as_ref().clone();
+                Box::pin(async move { wiring.encoder(settings, context).await })
             }
             (ChildKey::KmpListener { address, .. }, _) => {
                 let (address, key) = (*address, key.clone());

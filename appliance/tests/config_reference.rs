@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 const PLACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
 
 /// Parts in the order in which one meets them; parts of the schema that are not named here are one-line types.
-const PARTS: [(&str, &str); 47] = [
+const PARTS: [(&str, &str); 48] = [
     ("Rtmp", "`rtmp`"),
     ("RtmpTls", "`rtmp.tls`"),
     ("Kmp", "`kmp`"),
@@ -49,9 +49,13 @@ const PARTS: [(&str, &str); 47] = [
     ("MeshNode", "`compat.node`"),
     ("Coordinator", "`compat.coordinator`"),
     ("CoordinatorTls", "`compat.coordinator.tls`"),
-    ("CoordinatorCall", "`compat.coordinator.key_verification`, `compat.coordinator.events`"),
+    (
+        "CoordinatorCall",
+        "`compat.coordinator.key_verification`, `compat.coordinator.events`, `compat.encoder.http`",
+    ),
     ("Control", "`compat.control`"),
     ("ControlCamera", "`compat.control.cameras.CHANNEL`"),
+    ("Encoder", "`compat.encoder`"),
     ("CoordinatorCommands", "`compat.coordinator.commands`"),
     ("Fleet", "`fleet`"),
     ("FleetMqtt", "`fleet.mqtt`"),

@@ -122,6 +122,7 @@ pub(super) fn wire(
         certificates: Arc::new(certificates),
         machine: Arc::new(machine::Desk::new(options.system_helper.clone())),
         recordings_folder: options.state.join("recordings"),
+        encoder_folder: options.state.join("encoder"),
         socket_folder: options.state.clone(),
     };
     Ok(Wired { wiring, settings_feed, inspecting, cutting })

@@ -65,6 +65,7 @@ fn is_in(part: &Part, config: &Config) -> bool {
         Part::MeshNode => config.compat.node.enabled,
         Part::Coordinator => config.compat.coordinator.enabled,
         Part::Control => config.compat.control.enabled,
+        Part::Encoder => config.compat.encoder.enabled,
         Part::KmpApi => !config.compat.kmp.api.listen.is_empty(),
         Part::Aggregator => !config.compat.aggregator.listen.is_empty(),
         Part::Fleet

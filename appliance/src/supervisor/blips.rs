@@ -63,7 +63,7 @@ fn about(key: &ChildKey) -> Span {
         | ChildKey::KmpListener { .. }
         | ChildKey::KmpsListener { .. } => 5,
         ChildKey::Push { .. } | ChildKey::Recorder(_) => 3,
-        ChildKey::MeshNode | ChildKey::Coordinator | ChildKey::Control => 5,
+        ChildKey::MeshNode | ChildKey::Coordinator | ChildKey::Control | ChildKey::Encoder => 5,
         ChildKey::Mountpoint(_) | ChildKey::Source(_) | ChildKey::Rendition(_) => 5,
     })
 }

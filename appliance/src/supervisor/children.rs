@@ -4,8 +4,8 @@ use super::Backoff;
 use fieldgate_hub::origin_of;
 use fieldgate_model::Config;
 use fieldgate_model::config::{
-    Admin, AggregatorCms, Audio, Control, Coordinator, MeshNode, Mountpoint, Part, Path, Push, Record, Ring,
-    SecretUrl, Source, Span, Video,
+    Admin, AggregatorCms, Audio, Control, Coordinator, Encoder, MeshNode, Mountpoint, Part, Path, Push,
+    Record, Ring, SecretUrl, Source, Span, Video,
 };
 use fieldgate_model::job::{PictureCodec, SoundCodec};
 use std::collections::BTreeMap;
@@ -64,6 +64,8 @@ pub enum ChildKey {
     Coordinator,
     /// Belongs to a coordinator elsewhere.
     Control,
+    /// A coordinator elsewhere, which we are an encoder of.
+    Encoder,
     /// Accepts KMP on one address.
     KmpListener {
         /// As in the config.
@@ -173,6 +175,7 @@ impl ChildKey {
             | ChildKey::MeshNode
             | ChildKey::Coordinator
             | ChildKey::Control
+            | ChildKey::Encoder
             | ChildKey::KmpApi { .. }
             | ChildKey::AggregatorApi { .. }
             | ChildKey::AggregatorStat { .. }
@@ -218,6 +221,7 @@ impl ChildKey {
             | ChildKey::MeshNode
             | ChildKey::Coordinator
             | ChildKey::Control
+            | ChildKey::Encoder
             | ChildKey::KmpApi { .. }
             | ChildKey::AggregatorApi { .. }
             | ChildKey::AggregatorStat { .. }
@@ -242,6 +246,7 @@ impl ChildKey {
             ChildKey::MeshNode => Part::MeshNode,
             ChildKey::Coordinator => Part::Coordinator,
             ChildKey::Control => Part::Control,
+            ChildKey::Encoder => Part::Encoder,
             ChildKey::Mountpoint(name) => Part::Mountpoint { name: name.clone() },
             ChildKey::Source(name) => Part::Source { name: name.clone() },
             ChildKey::Recorder(name) => Part::Mountpoint { name: name.clone() },
@@ -264,6 +269,7 @@ impl ChildKey {
             ChildKey::MeshNode => Path::root().field("compat").field("node"),
             ChildKey::Coordinator => Path::root().field("compat").field("coordinator"),
             ChildKey::Control => Path::root().field("compat").field("control"),
+            ChildKey::Encoder => Path::root().field("compat").field("encoder"),
             ChildKey::KmpApi { .. } => Path::root().field("compat").field("kmp").field("api").field("listen"),
             ChildKey::AggregatorApi { .. } => aggregator().field("listen"),
             ChildKey::AggregatorStat { .. } => aggregator().field("stat_listen"),
@@ -290,6 +296,7 @@ impl fmt::Display for ChildKey {
             ChildKey::MeshNode => f.write_str("mesh node"),
             ChildKey::Coordinator => f.write_str("coordinator"),
             ChildKey::Control => f.write_str("streaming server of a coordinator"),
+            ChildKey::Encoder => f.write_str("encoder of a coordinator"),
             ChildKey::KmpApi { address, .. } => write!(f, "kmp api {address}"),
             ChildKey::AggregatorApi { address, .. } => write!(f, "aggregator {address}"),
             ChildKey::AggregatorStat { address, .. } => write!(f, "aggregator statistics {address}"),
@@ -377,6 +384,8 @@ pub enum ChildSettings {
     Coordinator(Box<Coordinator>, Option<u16>),
     /// A coordinator elsewhere, the port of the first RTMP listener, and whether the gateway is a coordinator, too.
     Control(Box<Control>, Option<u16>, bool),
+    /// All of `compat.encoder`.
+    Encoder(Box<Encoder>),
     /// A KMP listener; its address is in the key.
     KmpListener,
     /// A KMPS listener; its address is in the key.
@@ -487,6 +496,10 @@ pub fn children_of(config: &Config) -> BTreeMap<ChildKey, ChildSettings> {
         let port = config.rtmp.listen.first().map(|address| address.port());
         let settings = ChildSettings::Control(Box::new(control.clone()), port, coordinator.enabled);
         children.insert(ChildKey::Control, settings);
+    }
+    let encoder = &config.compat.encoder;
+    if encoder.enabled {
+        children.insert(ChildKey::Encoder, ChildSettings::Encoder(Box::new(encoder.clone())));
     }
     for (name, mountpoint) in config.mountpoints.iter().filter(|(name, _)| !name.ends_with('*')) {
         children.extend(stream_children_of(name, mountpoint));

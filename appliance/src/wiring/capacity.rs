@@ -19,7 +19,7 @@ use fieldgate_hub::{Clock, Registry, StreamState};
 use fieldgate_media::TrackKind;
 use fieldgate_model::config::{Config, Problem, Source};
 use fieldgate_model::plan::{
-    Known, Plan, Profile, Readings, Seen, SeenAudio, SeenVideo, Shed, Shedder, Turn, admit, plan,
+    Guest, Known, Plan, Profile, Readings, Seen, SeenAudio, SeenVideo, Shed, Shedder, Turn, admit, plan,
 };
 use fieldgate_model::status::{CapacityStatus, ShedStatus};
 use fieldgate_model::{Cause, Event, EventKind, Timestamp};
@@ -90,6 +90,8 @@ struct Notes {
     profiles: BTreeMap<String, Vec<Profile>>,
     events: VecDeque<Event>,
     last_event: u64,
+    guests: BTreeMap<u64, Guest>,
+    last_guest: u64,
 }
 
 impl Capacity {
@@ -187,6 +189,32 @@ impl Capacity {
     pub async fn shed(&self, mountpoint: &str, rendition: Option<&str>) {
         let mut standing = self.standing();
         standing.wait_for(|standing| standing.shed_reason(mountpoint, rendition).is_some()).await.ok();
+    }
+
+    /// Lets a guest in, beside what the config says, for as long as the pass is kept; or says why it does not fit.
+    pub(super) async fn let_in(
+        self: &Arc<Self>,
+        guest: Guest,
+        config: &Config,
+        cancel: &CancellationToken,
+    ) -> Result<GuestPass, String> {
+        let id = {
+            let mut notes = self.notes();
+            notes.last_guest += 1;
+            let id = notes.last_guest;
+            notes.guests.insert(id, guest);
+            id
+        };
+        let mut pass = GuestPass { capacity: self.clone(), id, encoder: String::new() };
+        let plan = self.measured_plan_of(config, cancel).await;
+        match plan.guests.get(&id) {
+            Some(Ok(encoder)) => {
+                pass.encoder.clone_from(encoder);
+                Ok(pass)
+            }
+            Some(Err(reason)) => Err(reason.clone()),
+            None => Err("it is gone".to_owned()),
+        }
     }
 
     /// As it is shown.
@@ -324,7 +352,8 @@ impl Capacity {
             let profiles = notes.profiles.get(name).cloned().unwrap_or_default();
             streams.insert(name.clone(), Seen { masks, profiles, ..seen });
         }
-        Known { streams, instances: instances.clone(), cores: self.cores, ..self.encoders.facts() }
+        let (instances, guests) = (instances.clone(), notes.guests.clone());
+        Known { streams, instances, guests, cores: self.cores, ..self.encoders.facts() }
     }
 
     /// What is there of a stream now; none while there is none.
@@ -351,6 +380,31 @@ impl Capacity {
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A guest that is let in; gone with this.
+pub(super) struct GuestPass {
+    capacity: Arc<Capacity>,
+    id: u64,
+    /// The encoder that the plan has for it; empty: none is known yet.
+    pub(super) encoder: String,
+}
+
+impl GuestPass {
+    /// Ends once the plan has no room for it any more, with the reason.
+    pub(super) async fn turned_out(&self) -> String {
+        let mut standing = self.capacity.standing();
+        let reason = |standing: &Standing| standing.plan.guests.get(&self.id).cloned().and_then(Result::err);
+        // The sender lives in the capacity, which this holds.
+        let found = standing.wait_for(|standing| reason(standing).is_some()).await;
+        found.ok().and_then(|standing| reason(&standing)).unwrap_or_default()
+    }
+}
+
+impl Drop for GuestPass {
+    fn drop(&mut self) {
+        self.capacity.notes().guests.remove(&self.id);
     }
 }
 

@@ -6,7 +6,7 @@
 //!                                                         +--> channels (mountpoints), cameras
 //! ```
 
-mod address;
+pub(super) mod address;
 mod driver;
 
 use super::channels::Asking;

@@ -8,7 +8,7 @@
 //! A channel that is published here has a mountpoint of its own, which comes and goes with its publisher. The driver is a
 //! child of the supervisor: changed settings make a new one, and what the old one had ends with it.
 
-mod applications;
+pub(super) mod applications;
 mod driver;
 mod files;
 mod shown;

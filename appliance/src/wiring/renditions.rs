@@ -8,7 +8,7 @@
 //! in no ring unmasked, so no rendition can show them. Times stay those of the mountpoint.
 
 mod in_step;
-mod making;
+pub(super) mod making;
 
 use super::Wiring;
 use super::capacity::Capacity;
@@ -36,7 +36,7 @@ use tracing::info;
 /// Commands that may wait for a worker.
 const COMMANDS: usize = 8;
 /// Decoded pictures of 4K, their references, and what an encoder holds.
-const MEMORY_BYTES: u64 = 512 << 20;
+pub(super) const MEMORY_BYTES: u64 = 512 << 20;
 /// Pause before a stream that changed is made anew: a source that changes all the time must not spin.
 const PAUSE: Duration = Duration::from_millis(500);
 

@@ -26,7 +26,7 @@ use fieldgate_model::job::{AudioTreatment, EncoderWish, Job, Sandbox, SoundCodec
 use fieldgate_model::masks::Masks;
 use fieldgate_model::plan::Action;
 use fieldgate_net::{RtmpEndpoint, RtmpPull};
-use fieldgate_proto::rtmp::{Limits, RtmpUrl};
+use fieldgate_proto::rtmp::{ClientMode, Limits, RtmpUrl};
 use fieldgate_worker::{Deliver, Program, Report, WorkerError, WorkerSource, WorkerSpec};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -317,7 +317,9 @@ impl Wiring {
         let mountpoint = self.existing(&name)?;
         let shard = self.shard_of(&mountpoint)?;
         let stall_timeout = pull.stall_timeout.get();
+        let from = url.redacted(ClientMode::Play).to_string();
         let run = RtmpPull {
+            from,
             endpoint: RtmpEndpoint { url, tls, chunk_len: 4096, dial: dial_options(stall_timeout) },
             mountpoint,
             stall_timeout,

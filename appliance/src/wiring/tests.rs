@@ -83,6 +83,7 @@ impl Bench {
             )),
             machine: Arc::new(machine::Desk::new("/none/such".into())),
             recordings_folder: std::env::temp_dir(),
+            encoder_folder: std::env::temp_dir(),
             socket_folder: std::env::temp_dir(),
         };
         let supervisor = Supervisor {

@@ -46,6 +46,7 @@ impl Treatments {
             max_width: video.max_width,
             max_height: video.max_height,
             max_frame_rate: video.max_frame_rate,
+            is_exact: false,
         };
         let must = given.is_raw || given.exceeds || video.mode == VideoMode::Encode;
         let video = match must {

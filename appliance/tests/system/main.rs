@@ -22,6 +22,8 @@ mod continuity;
 mod control;
 mod coordinator;
 mod disk;
+#[cfg(feature = "gst")]
+mod encoder;
 mod events;
 mod firmware;
 #[cfg(feature = "gst")]

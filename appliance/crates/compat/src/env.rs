@@ -91,6 +91,7 @@ pub fn import(mut variables: Variables, mut config: Config) -> Imported {
     crate::aggregator::take_variables(&mut variables, &mut config, &mut notes);
     crate::node::take_variables(&mut variables, &mut config, &mut notes);
     crate::control::take_variables(&mut variables, &mut config, &mut notes);
+    crate::encoder::take_variables(&mut variables, &mut config, &mut notes);
     crate::coordinator::take_variables(&mut variables, &mut config, &mut notes);
     notes.extend(variables.names().map(|name| format!("{name}: no setting is known for it; left out")));
     Imported { config, notes }

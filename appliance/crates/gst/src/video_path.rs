@@ -121,7 +121,9 @@ fn encode(
     }
     if encode.max_width.is_some() || encode.max_height.is_some() {
         elements::require(&["videoscale"])?;
-        all.push(make("videoscale", &[])?);
+        // Bars would stand where only a pixel was rounded.
+        let borders = if encode.is_exact { "false" } else { "true" };
+        all.push(make("videoscale", &[("add-borders", borders)])?);
         all.push(filter(size_caps(encode))?);
     }
     all.push(make("videoconvert", &[])?);
@@ -155,6 +157,14 @@ fn decode(
 
 /// Lets through what is small enough; `videoscale` keeps the shape of all else.
 fn size_caps(encode: &VideoEncode) -> gst::Caps {
+    if let (true, Some(width), Some(height)) = (encode.is_exact, encode.max_width, encode.max_height) {
+        let even = |side: u32| i32::try_from(side.clamp(16, 8192) / 2 * 2).unwrap_or(8192);
+        return gst::Caps::builder("video/x-raw")
+            .field("width", even(width))
+            .field("height", even(height))
+            .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
+            .build();
+    }
     let even = |limit: Option<u32>| {
         let limit = limit.unwrap_or(8192).clamp(16, 8192) / 2 * 2;
         gst::IntRange::with_step(2, i32::try_from(limit).unwrap_or(8192), 2)
@@ -170,9 +180,13 @@ fn size_caps(encode: &VideoEncode) -> gst::Caps {
 fn expected(encode: &VideoEncode, pictures: Pictures) -> Pictures {
     let known = |value: u32, assumed: u32| if value > 0 { value } else { assumed };
     let least = |value: u32, limit: Option<u32>| limit.map_or(value, |limit| value.min(limit));
+    let side = |value: u32, limit: Option<u32>| match limit {
+        Some(limit) if encode.is_exact => limit,
+        limit => least(value, limit),
+    };
     Pictures {
-        width: least(known(pictures.width, ASSUMED.width), encode.max_width),
-        height: least(known(pictures.height, ASSUMED.height), encode.max_height),
+        width: side(known(pictures.width, ASSUMED.width), encode.max_width),
+        height: side(known(pictures.height, ASSUMED.height), encode.max_height),
         frame_rate: least(known(pictures.frame_rate, ASSUMED.frame_rate), encode.max_frame_rate),
     }
 }

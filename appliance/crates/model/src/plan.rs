@@ -20,7 +20,7 @@ mod text;
 mod wishes;
 
 pub use fit::{admit, plan};
-pub use known::{Known, KnownDecoder, KnownEncoder, Profile, Seen, SeenAudio, SeenVideo};
+pub use known::{Guest, Known, KnownDecoder, KnownEncoder, Profile, Seen, SeenAudio, SeenVideo};
 pub use shedding::{Cause, Readings, Shed, Shedder, Turn};
 pub use text::Summary;
 
@@ -39,15 +39,19 @@ pub struct Plan {
     pub load: Load,
     /// What does not fit on this machine, the least important first; empty when all does.
     pub over: Vec<Overload>,
+    /// The encoder of each guest, or why there is none; what the config says goes first.
+    #[serde(skip)]
+    pub guests: BTreeMap<u64, Result<String, String>>,
 }
 
 impl Plan {
     /// Whether pictures are encoded anywhere.
     pub fn encodes(&self) -> bool {
-        self.mountpoints.values().any(|mountpoint| {
-            let renditions = mountpoint.renditions.iter().map(|rendition| &rendition.video);
-            std::iter::once(&mountpoint.source.video).chain(renditions).any(Step::encodes)
-        })
+        !self.guests.is_empty()
+            || self.mountpoints.values().any(|mountpoint| {
+                let renditions = mountpoint.renditions.iter().map(|rendition| &rendition.video);
+                std::iter::once(&mountpoint.source.video).chain(renditions).any(Step::encodes)
+            })
     }
 }
 

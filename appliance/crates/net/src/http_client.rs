@@ -24,7 +24,7 @@ const CHUNK_LINE_MAX: usize = 256;
 /// One call.
 #[derive(Clone, Debug)]
 pub struct HttpCall {
-    /// `POST` or `GET`.
+    /// `POST`, `GET`, `PUT` or `DELETE`.
     pub method: &'static str,
     /// Name or address, an IPv6 address without brackets.
     pub host: String,
@@ -34,9 +34,9 @@ pub struct HttpCall {
     pub tls: Option<ClientTls>,
     /// Path and query, beginning with `/`.
     pub target: String,
-    /// Added behind ours, in this order. Neither names nor values may hold line breaks.
+    /// Added behind ours, in this order. Neither names nor values may hold line breaks. A `Content-Type` replaces ours.
     pub headers: Vec<(String, String)>,
-    /// JSON.
+    /// JSON, if no header says otherwise.
     pub body: Vec<u8>,
     /// For name, connection, TLS and sending together.
     pub send_timeout: Duration,
@@ -113,9 +113,10 @@ impl HttpCall {
             return Err(HttpCallError::Malformed("host"));
         }
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let has_type = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        let ours = if has_type { "" } else { "Content-Type: application/json\r\n" };
         let mut head = format!(
-            "{} {} HTTP/1.0\r\nHost: {host}\r\nContent-Type: application/json\r\nConnection: Close\r\n\
-             Content-Length: {}\r\n",
+            "{} {} HTTP/1.0\r\nHost: {host}\r\n{ours}Connection: Close\r\nContent-Length: {}\r\n",
             self.method,
             self.target,
             self.body.len()

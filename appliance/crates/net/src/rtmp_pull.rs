@@ -19,6 +19,8 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct RtmpPull {
     /// Where from.
     pub endpoint: RtmpEndpoint,
+    /// The server's name in the status; holds no secret.
+    pub from: String,
     /// What to feed.
     pub mountpoint: Arc<Mountpoint>,
     /// A server that sends no media for so long is given up.
@@ -38,9 +40,8 @@ impl RtmpPull {
             () = self.cancel.cancelled() => return Ok(()),
             accepted = Accepted::connect(&self.endpoint, ClientMode::Play, true, self.limits.clone(), &local) => accepted?,
         };
-        let from = self.endpoint.url.redacted(ClientMode::Play).to_string();
-        let info =
-            PublisherInfo { kind: "pull", from, since_unix_micros: self.clock.unix_micros(), rtmp: None };
+        let (from, since_unix_micros) = (self.from.clone(), self.clock.unix_micros());
+        let info = PublisherInfo { kind: "pull", from, since_unix_micros, rtmp: None };
         let mut publisher = self.mountpoint.claim(&local, info)?;
         let outcome = self.feed(&mut accepted, &mut publisher, &local).await;
         drop(publisher);

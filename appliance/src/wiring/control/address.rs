@@ -9,7 +9,7 @@ const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// The coordinator's address.
 #[derive(Clone, Debug)]
-pub(super) struct Address {
+pub(in crate::wiring) struct Address {
     server: Target,
     /// Begins and ends with `/`.
     base: String,
@@ -17,7 +17,7 @@ pub(super) struct Address {
 
 impl Address {
     /// `None` for an address that no valid config has.
-    pub(super) fn new(url: &str, tls: Option<ClientTls>) -> Option<Address> {
+    pub(in crate::wiring) fn new(url: &str, tls: Option<ClientTls>) -> Option<Address> {
         let url = SecretUrl::new(url);
         let UrlParts { scheme, host, port, path, .. } = url.parts().ok()?;
         let is_tls = scheme.eq_ignore_ascii_case("wss");
@@ -29,7 +29,7 @@ impl Address {
     }
 
     /// How the socket at `path` is opened, such as `ws/control/rtmp`.
-    pub(super) fn call(&self, path: &str, headers: Vec<(&'static str, String)>) -> SocketCall {
+    pub(in crate::wiring) fn call(&self, path: &str, headers: Vec<(&'static str, String)>) -> SocketCall {
         let target = format!("{}{path}", self.base);
         SocketCall { server: self.server.clone(), target, headers, within: OPEN_WITHIN }
     }

@@ -2,10 +2,10 @@
 
 use super::Control;
 use super::address::Address;
-use crate::steward::chain;
 use crate::wiring::channels::{Asking, Channels};
+use crate::wiring::line::{Line, Said, hear};
 use crate::wiring::passing::Moment;
-use crate::wiring::talk::{Heard, talk};
+use crate::wiring::talk::Heard;
 use crate::wiring::timing::{now, sleep_until};
 use fieldgate_compat::control::{Action, PublishId, Settings as CoreSettings, StreamServer, socket_token};
 use fieldgate_compat::coordinator::{Message, Refused};
@@ -20,27 +20,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Messages that wait for the socket; a coordinator that takes none is closed.
-const OUTBOX: usize = 64;
-/// Messages that have come and wait for the driver.
-const HEARD: usize = 16;
 /// Changes of cameras that wait for the driver.
 const SIGHTS: usize = 64;
 /// Between two looks for a camera's mountpoint.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// What a socket's task tells.
-enum Said {
-    Open,
-    Heard(Heard),
-    Lost(String),
-}
-
-/// The socket, as long as it is wanted; dropped, it is closed.
-struct Line {
-    outbox: mpsc::Sender<String>,
-    said: mpsc::Receiver<Said>,
-}
 
 /// The streaming server's task.
 pub(super) struct Driver {
@@ -195,8 +178,7 @@ impl Driver {
     }
 
     fn send(&mut self, message: &Message) {
-        let Some(line) = &self.line else { return };
-        if line.outbox.try_send(message.text()).is_err() {
+        if self.line.as_ref().is_some_and(|line| !line.send(message)) {
             self.lose("it takes no messages");
         }
     }
@@ -207,35 +189,9 @@ impl Driver {
         let token = token.map(|token| ("x-control-auth-token", token.reveal().to_owned()));
         let headers = token.into_iter().chain(self.headers.iter().cloned()).collect();
         let call = self.address.call("ws/control/rtmp", headers);
-        let (outbox, mut to_send) = mpsc::channel(OUTBOX);
-        let (tell, said) = mpsc::channel(HEARD);
-        self.line = Some(Line { outbox, said });
-        self.work.spawn(async move {
-            let why = match call.open().await {
-                Err(error) => chain(&error),
-                Ok(socket) => {
-                    if tell.send(Said::Open).await.is_err() {
-                        return socket.close().await;
-                    }
-                    match talk(socket, &mut to_send, &tell, Said::Heard).await {
-                        Ok(()) => "it has closed the socket".to_owned(),
-                        Err(error) => chain(&error),
-                    }
-                }
-            };
-            tell.send(Said::Lost(why)).await.ok();
-        });
-    }
-}
-
-/// What the socket says; nothing while there is none. Dropping the future loses nothing.
-async fn hear(line: &mut Option<Line>) -> Said {
-    match line {
-        Some(line) => {
-            let said = line.said.recv().await;
-            said.unwrap_or_else(|| Said::Lost("its task has ended".to_owned()))
-        }
-        None => std::future::pending().await,
+        let (line, talking) = Line::open(call);
+        self.line = Some(line);
+        self.work.spawn(talking);
     }
 }
 
@@ -296,9 +252,8 @@ mod tests {
         let (_inbox, asks) = mpsc::channel(1);
         let own = (IpAddr::from([127, 0, 0, 1]), None);
         let mut driver = Driver::new(Arc::new(Control::new(&context)), settings, address, own, 1, asks);
-        let (outbox, mut to_send) = mpsc::channel(OUTBOX);
-        let (_tell, said) = mpsc::channel(HEARD);
-        driver.line = Some(Line { outbox, said });
+        let (line, mut to_send, _tell) = Line::detached();
+        driver.line = Some(line);
         driver.core.handle_connected(now());
         let publish = |driver: &mut Driver, number: u64| {
             driver.core.handle_publish(ExchangeId(number), &format!("c{number}"), "k", own.0, now());

@@ -60,7 +60,7 @@ impl Application {
 }
 
 /// How we show an application who we are.
-pub(super) fn auth_of(call: &CoordinatorCall) -> CallAuth {
+pub(in crate::wiring) fn auth_of(call: &CoordinatorCall) -> CallAuth {
     let key = |secret: &fieldgate_model::config::Secret| Key::new(secret.reveal());
     match (&call.user, &call.password, &call.token, &call.header) {
         (Some(user), Some(password), ..) => CallAuth::Basic { user: user.clone(), password: key(password) },

@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// How a run ended that nothing went wrong with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(in crate::wiring) enum Ended {
     /// It was told to.
     Stopped,
     /// Tracks came, went or changed their codec.
@@ -37,23 +37,23 @@ pub(super) enum Ended {
 }
 
 /// All that a run needs.
-pub(super) struct Making {
-    pub(super) from: Arc<Mountpoint>,
-    pub(super) to: Arc<Mountpoint>,
+pub(in crate::wiring) struct Making {
+    pub(in crate::wiring) from: Arc<Mountpoint>,
+    pub(in crate::wiring) to: Arc<Mountpoint>,
     /// Of `to`, before anything was read.
-    pub(super) epoch: u64,
-    pub(super) made: Made,
-    pub(super) spec: WorkerSpec,
-    pub(super) spawner: Spawner,
-    pub(super) inbox: mpsc::Receiver<WorkerCommand>,
-    pub(super) feeder: Feeder,
-    pub(super) board: Arc<Board>,
-    pub(super) info: PublisherInfo,
-    pub(super) stop: CancellationToken,
+    pub(in crate::wiring) epoch: u64,
+    pub(in crate::wiring) made: Made,
+    pub(in crate::wiring) spec: WorkerSpec,
+    pub(in crate::wiring) spawner: Spawner,
+    pub(in crate::wiring) inbox: mpsc::Receiver<WorkerCommand>,
+    pub(in crate::wiring) feeder: Feeder,
+    pub(in crate::wiring) board: Arc<Board>,
+    pub(in crate::wiring) info: PublisherInfo,
+    pub(in crate::wiring) stop: CancellationToken,
 }
 
 impl Making {
-    pub(super) async fn run(self, local: Rc<LocalShard>) -> Result<Ended, WorkerError> {
+    pub(in crate::wiring) async fn run(self, local: Rc<LocalShard>) -> Result<Ended, WorkerError> {
         let mut reader = Reader::new(&self.from, &self.to);
         let first = tokio::select! {
             tracks = reader.first_tracks() => tracks,

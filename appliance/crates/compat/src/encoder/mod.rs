@@ -19,11 +19,13 @@ mod note;
 mod renditions;
 #[cfg(test)]
 mod tests;
+mod variables;
 
 pub use assignment::{Assignment, Previews, Unfit};
 pub use files::{Files, ListSettings, Listed, Lists, Vod, preview_index};
 pub use note::Note;
 pub use renditions::{Rendition, Resolutions, Shape};
+pub use variables::take_variables;
 
 use crate::control::link::{Due, Link};
 use crate::coordinator::{Message, MessageError};

@@ -61,6 +61,8 @@ pub enum Part {
     Coordinator,
     /// A coordinator elsewhere (`compat.control`).
     Control,
+    /// A coordinator elsewhere, as its encoder (`compat.encoder`).
+    Encoder,
     /// A mountpoint: as a whole when added or removed, else its bounds.
     Mountpoint {
         /// Its name.
@@ -112,6 +114,7 @@ impl fmt::Display for Part {
             Part::MeshNode => f.write_str("compat.node"),
             Part::Coordinator => f.write_str("compat.coordinator"),
             Part::Control => f.write_str("compat.control"),
+            Part::Encoder => f.write_str("compat.encoder"),
             Part::Mountpoint { name } => write!(f, "mountpoint {name}"),
             Part::Source { name } => write!(f, "source of {name}"),
             Part::Play { name } => write!(f, "play of {name}"),
@@ -199,7 +202,8 @@ fn is_provisional(change: &Change) -> bool {
         Part::Fleet | Part::Source { .. } | Part::Push { .. } => change.action == Action::Changed,
         // What a controller is asked shows only with the next stream: nothing to confirm by.
         Part::KmpApplication { .. } | Part::KmpApi | Part::Aggregator | Part::MeshNode | Part::Coordinator
-        | Part::Control => {
+        | Part::Control
+        | Part::Encoder => {
             false
         }
         Part::RtmpLimits
@@ -268,10 +272,12 @@ pub fn diff(from: &Config, to: &Config) -> Changes {
     let has_way = fleet.mqtt.is_some() || fleet.pull.is_some() || fleet.folder.is_some();
     changed(has_way && *fleet != to.fleet, Part::Fleet);
     changed(*use_limits != to.limits, Part::Limits);
-    let Compat { kmp: KmpControl { applications, api }, aggregator, node, coordinator, control } = compat;
+    let Compat { kmp: KmpControl { applications, api }, aggregator, node, coordinator, control, encoder } =
+        compat;
     changed(*node != to.compat.node, Part::MeshNode);
     changed(*coordinator != to.compat.coordinator, Part::Coordinator);
     changed(*control != to.compat.control, Part::Control);
+    changed(*encoder != to.compat.encoder, Part::Encoder);
     changed(*api != to.compat.kmp.api, Part::KmpApi);
     changed(*aggregator != to.compat.aggregator, Part::Aggregator);
     if !has_way && *fleet != to.fleet {

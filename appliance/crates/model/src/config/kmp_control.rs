@@ -1,7 +1,7 @@
 //! Controllers that choose KMP upstreams for published streams, called as Kaltura's RTMP-to-KMP connector calls them.
 
 use super::source::yes;
-use super::{Aggregator, Control, Coordinator, MeshNode, Network, Secret, SecretUrl, Span, listen};
+use super::{Aggregator, Control, Coordinator, Encoder, MeshNode, Network, Secret, SecretUrl, Span, listen};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -22,6 +22,8 @@ pub struct Compat {
     pub coordinator: Coordinator,
     /// A coordinator elsewhere, which this gateway is a streaming server of.
     pub control: Control,
+    /// A coordinator elsewhere, which this gateway is an encoder of.
+    pub encoder: Encoder,
 }
 
 /// Published streams whose KMP upstreams a controller chooses, and the API that shows them.

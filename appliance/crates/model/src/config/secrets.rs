@@ -1,7 +1,8 @@
 //! The config's secrets: where they are, how they are stored, how they survive being read back and sent again.
 
 use super::{
-    Config, Control, Coordinator, KmpApplication, Path, Problem, Push, Secret, SecretUrl, Source, UrlParts,
+    Config, Control, Coordinator, CoordinatorCall, Encoder, KmpApplication, Path, Problem, Push, Secret,
+    SecretUrl, Source, UrlParts,
 };
 use serde_json::Value;
 
@@ -140,6 +141,15 @@ enum Owner<'a> {
     ControlCamera {
         channel: &'a str,
     },
+    /// `compat.encoder`: what tokens for this coordinator are signed with.
+    Encoder {
+        url: Option<String>,
+    },
+    /// `compat.encoder.http`: what the server of the files is shown, and its own address.
+    EncoderFiles {
+        field: &'static str,
+        url: SecretUrl,
+    },
     /// `compat.coordinator`: what opens its sockets or commands, by the setting's name.
     Coordinator {
         setting: &'static str,
@@ -222,6 +232,15 @@ impl Owner<'_> {
             Owner::ControlCamera { channel } => {
                 config.compat.control.cameras.get(*channel).map(|camera| &camera.key)
             }
+            Owner::Encoder { url } => {
+                let before = &config.compat.encoder;
+                before.secret.as_ref().filter(|_| before.url.is_none() || before.url == *url)
+            }
+            // It may not go to a server that did not have it before.
+            Owner::EncoderFiles { field, url } => {
+                let before = config.compat.encoder.http.as_ref()?;
+                of_call(before, field).filter(|_| is_same_peer(url, &before.url))
+            }
             Owner::Coordinator { setting } => {
                 let before = &config.compat.coordinator;
                 match *setting {
@@ -235,11 +254,7 @@ impl Owner<'_> {
                 let mut before = config.compat.coordinator.calls();
                 let (_, before) =
                     before.find(|(name, call)| name == setting && is_same_peer(url, &call.url))?;
-                match *field {
-                    "password" => before.password.as_ref(),
-                    "token" => before.token.as_ref(),
-                    _ => before.header.as_ref(),
-                }
+                of_call(before, field)
             }
             Owner::Broker { url } => {
                 let before = config.fleet.mqtt.as_ref()?;
@@ -292,7 +307,9 @@ impl Owner<'_> {
             | Owner::Coordinator { .. }
             | Owner::Control { .. }
             | Owner::ControlCamera { .. }
+            | Owner::Encoder { .. }
             | Owner::Master { .. } => Vec::new(),
+            Owner::EncoderFiles { .. } => config.compat.encoder.http.iter().map(|http| &http.url).collect(),
             Owner::CoordinatorCall { setting, .. } => {
                 let calls = config.compat.coordinator.calls();
                 calls.filter(|(name, _)| name == setting).map(|(_, call)| &call.url).collect()
@@ -377,6 +394,7 @@ fn visit(config: &mut Config, visitor: &mut dyn FnMut(&Path, &Owner<'_>, Held<'_
     }
     visit_coordinator(&mut config.compat.coordinator, visitor);
     visit_control(&mut config.compat.control, visitor);
+    visit_encoder(&mut config.compat.encoder, visitor);
     let fleet = Path::root().field("fleet");
     if let Some(mqtt) = &mut config.fleet.mqtt
         && let Some(password) = &mut mqtt.password
@@ -431,18 +449,44 @@ fn visit_coordinator(settings: &mut Coordinator, visitor: &mut dyn FnMut(&Path, 
     let calls = [("key_verification", &mut settings.key_verification), ("events", &mut settings.events)];
     for (setting, call) in calls {
         let Some(call) = call else { continue };
-        let owner = |field| Owner::CoordinatorCall { setting, field, url: call.url.clone() };
-        let owners = ["url", "password", "token", "header"].map(owner);
-        let [of_url, of_secrets @ ..] = &owners;
-        visitor(&at.field(setting).field("url"), of_url, Held::Url(&mut call.url));
-        let secrets = [&mut call.password, &mut call.token, &mut call.header];
-        for (owner, (secret, field)) in
-            of_secrets.iter().zip(secrets.into_iter().zip(["password", "token", "header"]))
-        {
-            if let Some(secret) = secret {
-                visitor(&at.field(setting).field(field), owner, Held::Text(secret));
-            }
+        let (url, path) = (call.url.clone(), at.field(setting));
+        visit_call(call, &path, |field| Owner::CoordinatorCall { setting, field, url: url.clone() }, visitor);
+    }
+}
+
+/// What an application is shown, by its setting's name.
+fn of_call<'a>(call: &'a CoordinatorCall, field: &str) -> Option<&'a Secret> {
+    match field {
+        "password" => call.password.as_ref(),
+        "token" => call.token.as_ref(),
+        _ => call.header.as_ref(),
+    }
+}
+
+fn visit_call(
+    call: &mut CoordinatorCall,
+    at: &Path,
+    owner: impl Fn(&'static str) -> Owner<'static>,
+    visitor: &mut dyn FnMut(&Path, &Owner<'_>, Held<'_>),
+) {
+    visitor(&at.field("url"), &owner("url"), Held::Url(&mut call.url));
+    let secrets = [&mut call.password, &mut call.token, &mut call.header];
+    for (secret, field) in secrets.into_iter().zip(["password", "token", "header"]) {
+        if let Some(secret) = secret {
+            visitor(&at.field(field), &owner(field), Held::Text(secret));
         }
+    }
+}
+
+fn visit_encoder(settings: &mut Encoder, visitor: &mut dyn FnMut(&Path, &Owner<'_>, Held<'_>)) {
+    let at = Path::root().field("compat").field("encoder");
+    if let Some(secret) = &mut settings.secret {
+        let owner = Owner::Encoder { url: settings.url.clone() };
+        visitor(&at.field("secret"), &owner, Held::Text(secret));
+    }
+    if let Some(http) = &mut settings.http {
+        let url = http.url.clone();
+        visit_call(http, &at.field("http"), |field| Owner::EncoderFiles { field, url: url.clone() }, visitor);
     }
 }
 

@@ -6,6 +6,7 @@ mod aggregator;
 mod compat;
 mod control;
 mod coordinator;
+mod encoder;
 mod kmp_listen;
 mod listeners;
 mod loops;
@@ -41,6 +42,7 @@ pub fn validate_on(config: &Config, machine_memory_bytes: Option<u64>) -> Vec<Pr
     aggregator::check(config, &mut problems);
     mesh_node::check(config, &mut problems);
     coordinator::check(config, &mut problems);
+    encoder::check(config, &mut problems);
     control::check(config, &mut problems);
     kmp_listen::check(config, &mut problems);
     super::discovery::check(config, &mut problems);

@@ -66,12 +66,15 @@ pub struct VideoEncode {
     pub max_height: Option<u32>,
     /// Of more pictures per second some are left out.
     pub max_frame_rate: Option<u32>,
+    /// They become exactly that wide and high, whatever their shape; for those who have rounded both already.
+    pub is_exact: bool,
 }
 
 impl VideoEncode {
     /// Pictures with these masks, otherwise as they come.
     pub fn new(encoder: EncoderWish, masks: Masks) -> Self {
-        VideoEncode { encoder, masks, overlay: None, max_width: None, max_height: None, max_frame_rate: None }
+        let (max_width, max_height, max_frame_rate) = (None, None, None);
+        VideoEncode { encoder, masks, overlay: None, max_width, max_height, max_frame_rate, is_exact: false }
     }
 }
 

@@ -1,9 +1,11 @@
 //! Which encoder does what, and whether all of it fits: the most important mountpoint chooses first.
 
 use super::{
-    Action, Cost, Form, Known, KnownEncoder, Load, MountpointPlan, Output, Overload, Plan, Step, Work, decide,
+    Action, Cost, Form, Guest, Known, KnownEncoder, Load, MountpointPlan, Output, Overload, Plan, Step, Work,
+    decide,
 };
 use crate::config::{Config, Path, Problem};
+use fieldgate_media::Codec;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
@@ -51,7 +53,8 @@ pub fn plan(config: &Config, known: &Known) -> Plan {
         share(mountpoint);
     }
     over.reverse();
-    Plan { mountpoints, load: room.load(), over }
+    let guests = known.guests.iter().map(|(id, guest)| (*id, room.admit(guest))).collect();
+    Plan { mountpoints, load: room.load(), over, guests }
 }
 
 /// Why a change from `before` to `after` is not admitted: what it would overload the machine with. A load that was
@@ -166,6 +169,28 @@ impl<'a> Room<'a> {
                 video.reason = format!("{}; {reason}", video.reason);
                 None
             }
+        }
+    }
+
+    /// A guest's encoder, or why it has none. Without measurements whoever comes is let in: the name is empty then.
+    fn admit(&mut self, guest: &Guest) -> Result<String, String> {
+        if !self.known.is_measured {
+            return Ok(String::new());
+        }
+        let work = Work {
+            from: Form::Coded(guest.from),
+            to: Codec::H264,
+            width: guest.width,
+            height: guest.height,
+            frame_rate: guest.frame_rate,
+            paints: true,
+        };
+        match self.choose(&work) {
+            Choice::Fits(encoder, cost) => {
+                self.take(encoder, &work, cost);
+                Ok(encoder.name.clone())
+            }
+            Choice::TooMuch(_, _, reason) | Choice::None(reason) => Err(reason),
         }
     }
 

@@ -18,6 +18,21 @@ pub struct Known {
     pub is_measured: bool,
     /// Processor cores.
     pub cores: u32,
+    /// Pictures that are encoded for others, who come and go without the config.
+    pub guests: BTreeMap<u64, Guest>,
+}
+
+/// Pictures that are decoded and encoded as H.264 for somebody whom the config does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guest {
+    /// How they come.
+    pub from: Codec,
+    /// Pixels, as they are encoded.
+    pub width: u32,
+    /// Pixels, as they are encoded.
+    pub height: u32,
+    /// Pictures per second, as they are encoded.
+    pub frame_rate: u32,
 }
 
 /// What was seen of one stream.

@@ -294,3 +294,47 @@ fn the_most_important_has_an_encoder_even_if_it_is_too_much() {
     assert_eq!(plan.over.len(), 1);
     assert_eq!(plan.over[0].mountpoint, "a");
 }
+
+#[test]
+fn guests_take_what_the_config_leaves_and_are_told_why_there_is_no_more() {
+    let encoder = KnownEncoder {
+        name: "soft".to_owned(),
+        codec: Codec::H264,
+        hardware: false,
+        sessions: None,
+        cpu_us_per_megapixel: 10_000,
+        kilopixels_per_second: None,
+    };
+    let decoder = KnownDecoder {
+        name: "dec".to_owned(),
+        codec: Some(Codec::H264),
+        hardware: false,
+        cpu_us_per_megapixel: 1_000,
+    };
+    let guest = Guest { from: Codec::H264, width: 1280, height: 720, frame_rate: 30 };
+    let known = Known {
+        encoders: vec![encoder],
+        decoders: vec![decoder],
+        is_measured: true,
+        cores: 1,
+        guests: (1..=3).map(|id| (id, guest)).chain([(4, Guest { from: Codec::Hevc, ..guest })]).collect(),
+        ..Known::default()
+    };
+    let guests = |config: &str, known: &Known| {
+        let plan = plan(&Config::parse(config).unwrap(), known);
+        assert!(plan.encodes(), "so that encoders are measured");
+        let reasons = plan.guests.values().map(|found| found.clone().unwrap_or_else(|why| why));
+        reasons.collect::<Vec<String>>()
+    };
+    // Each needs 35 % of a core.
+    let alone = guests(r#"{"limits": {"cpu_percent": 75}}"#, &known);
+    assert_eq!(alone[..2], ["soft", "soft"]);
+    assert!(alone[2].contains("5 % of 75 % are left"), "{alone:?}");
+    assert_eq!(alone[3], "nothing here decodes hevc");
+    let camera = r#"{"limits": {"cpu_percent": 75}, "mountpoints": {"a": {"source": {"kind": "test", "frame_rate": 30,
+        "width": 1280, "height": 720}}}}"#;
+    let beside = guests(camera, &known);
+    assert!(beside[0] == "soft" && beside[1].contains("are left"), "{beside:?}");
+    let unmeasured = Known { is_measured: false, ..known };
+    assert_eq!(guests("{}", &unmeasured), [""; 4]);
+}

@@ -21,7 +21,8 @@ fn whole() -> Config {
         "far": {"source": {"kind": "pull", "url": "rtmp://u:PULL-PASS@far/live/a"}},
     }, "events": {"webhooks": {"fleet": {
         "url": "https://hooks/a?token=HOOK-TOKEN", "secret": "HOOK-SECRET-01234",
-    }}}, "compat": {"control": {"url": "wss://up", "secret": "UPSTREAM-SECRET", "cameras": {"c1": {"mountpoint": "gate",
+    }}}, "compat": {"encoder": {"url": "wss://up", "secret": "ENCODER-SECRET", "http": {"url": "https://files/a?token=FILES-URL",
+        "user": "u", "password": "FILES-PASS"}}, "control": {"url": "wss://up", "secret": "UPSTREAM-SECRET", "cameras": {"c1": {"mountpoint": "gate",
         "key": "CHANNEL-KEY"}}}, "coordinator": {
         "control_secret": "CONTROL-SECRET",
         "key_verification": {"url": "https://app/key?token=VERIFY-URL", "user": "u", "password": "VERIFY-PASS",
@@ -40,7 +41,10 @@ fn whole() -> Config {
     }}))
 }
 
-const SECRETS: [&str; 34] = [
+const SECRETS: [&str; 37] = [
+    "ENCODER-SECRET",
+    "FILES-URL",
+    "FILES-PASS",
     "UPSTREAM-SECRET",
     "CHANNEL-KEY",
     "WIFI-PASS",
@@ -193,5 +197,7 @@ fn every_secret_of_the_schema_is_visited() {
     // Of a kind that was seen before.
     visited.remove("compat.coordinator.events.url");
     visited.remove("compat.coordinator.events.token");
+    visited.remove("compat.encoder.http.url");
+    visited.remove("compat.encoder.http.password");
     assert_eq!(visited.len(), in_schema, "{visited:?}");
 }

@@ -55,7 +55,7 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
 }
 
 /// Whether it is over TLS, or what is wrong with it.
-fn check_address(path: &Path, url: &str) -> Result<bool, Problem> {
+pub(super) fn check_address(path: &Path, url: &str) -> Result<bool, Problem> {
     let url = SecretUrl::new(url);
     let parts = url.parts().map_err(|error| Problem::new(path, error.to_string()).got(url.redacted()))?;
     let is_tls = parts.scheme.eq_ignore_ascii_case("wss");

@@ -39,7 +39,7 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     }
 }
 
-fn check_call(at: &Path, call: &CoordinatorCall, problems: &mut Vec<Problem>) {
+pub(super) fn check_call(at: &Path, call: &CoordinatorCall, problems: &mut Vec<Problem>) {
     if let Err(problem) = check_url(&at.field("url"), &call.url, "use user and password here") {
         problems.push(problem);
     }

@@ -1,0 +1,309 @@
+//! One rendition of a stream: what passes is cut as it came, anything else is made by a worker first.
+
+use super::cutter::Cutter;
+use super::keeper::{Keeper, Kept};
+use super::task::{Place, Task};
+use crate::supervisor::{Made as MadeOf, MadeSound};
+use crate::wiring::capacity::GuestPass;
+use crate::wiring::encoders::devices_of;
+use crate::wiring::inspector::decoder_devices;
+use crate::wiring::renditions::MEMORY_BYTES;
+use crate::wiring::renditions::making::{Ended, Making};
+use fieldgate_compat::encoder::{Files, ListSettings, Rendition};
+use fieldgate_hub::link::{Feeder, Limits};
+use fieldgate_hub::{Mountpoint, PublisherInfo};
+use fieldgate_media::{Codec, Ticks, TrackKind, Tracks};
+use fieldgate_model::job::{
+    AudioEncode, EncoderWish, Job, PictureCodec, Sandbox, SoundCodec, Transcode, VideoEncode, Work,
+};
+use fieldgate_model::masks::Masks;
+use fieldgate_model::plan::Guest;
+use fieldgate_worker::{Deadlines, Program, WorkerSpec};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// Segments that wait to be stored.
+const CUTS: usize = 8;
+/// Workers that may fail one after the other.
+const FAILED_MAX: u32 = 5;
+/// Before the next worker.
+const PAUSE: Duration = Duration::from_secs(1);
+/// What a worker holds when its stream is over has so long to come out.
+const DRAIN: Duration = Duration::from_millis(1_500);
+
+/// What became of a rendition.
+pub(super) struct Made {
+    /// Segments that are stored.
+    pub(super) segments: u64,
+    /// No stream may have more.
+    pub(super) is_full: bool,
+}
+
+/// What a worker does for a rendition.
+struct Wanted {
+    made: MadeOf,
+    rendition: Rendition,
+    pass: Option<GuestPass>,
+}
+
+impl Task {
+    /// Until the stream is `over` and all of the rendition is stored.
+    pub(super) async fn make(
+        &self,
+        nth: usize,
+        rendition: Rendition,
+        source: &Arc<Mountpoint>,
+        tracks: &Tracks,
+        over: CancellationToken,
+    ) -> Result<Made, String> {
+        let wiring = &self.shop.wiring;
+        let wanted = self.wanted(rendition, tracks).await?;
+        let (place, to) = match &wanted {
+            None => (None, source.clone()),
+            Some(_) => {
+                let place = Place::new(&wiring.context.registry, &format!("{}~{nth}", source.name()))?;
+                let to = place.mountpoint.clone();
+                (Some(place), to)
+            }
+        };
+        let (out, cuts) = mpsc::channel(CUTS);
+        let ended = CancellationToken::new();
+        let settings = &self.shop.settings;
+        let cutter = Cutter {
+            mountpoint: to.clone(),
+            segment: Ticks::from_duration(settings.segment.get()).get(),
+            clock: wiring.context.clock.clone(),
+            out,
+            ended: ended.clone(),
+        };
+        let number = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let keeper = Keeper {
+            id: self.id,
+            store: self.shop.store.clone(),
+            files: Files::of(&self.assignment, &rendition),
+            resolution: rendition.to_string(),
+            settings: ListSettings {
+                live: number(settings.live_segments),
+                vod: self.assignment.record.then(|| number(settings.vod_segments)),
+                most: settings.max_segments.into(),
+            },
+            cuts,
+            tell: self.tell.clone(),
+        };
+        let shard = wiring.shard_of(&to).map_err(|error| error.to_string())?;
+        let cutting = shard.run(move |_| cutter.run());
+        let feeding = async {
+            let fed = match &wanted {
+                None => {
+                    over.cancelled().await;
+                    Ok(())
+                }
+                Some(wanted) => self.feed(wanted, source, &to, &over).await,
+            };
+            // What is there is still cut and stored.
+            ended.cancel();
+            fed
+        };
+        let working = async {
+            let (fed, cut) = tokio::join!(feeding, cutting);
+            cut.map_err(|error| error.to_string())?;
+            fed
+        };
+        tokio::pin!(working);
+        let keeping = keeper.run();
+        tokio::pin!(keeping);
+        let keeping_grace = to.clone();
+        let (kept, fed) = tokio::select! {
+            kept = &mut keeping => (kept, Ok(())),
+            fed = &mut working => (keeping.await, fed),
+            () = async { if place.is_some() { keeping_grace.keep().await; } std::future::pending().await } => {
+                (Ok(Kept::All(0)), Ok(()))
+            }
+        };
+        match (kept.map_err(|error| error.to_string())?, fed) {
+            (Kept::Full, _) => Ok(Made { segments: 1, is_full: true }),
+            (Kept::All(0), Err(why)) => Err(why),
+            (Kept::All(segments), fed) => {
+                if let Err(why) = fed {
+                    warn!(rendition = to.name(), why, "encoder: it ended before its stream");
+                }
+                Ok(Made { segments, is_full: false })
+            }
+        }
+    }
+
+    /// What is to be made, if the stream cannot pass as it is; or why it cannot be.
+    async fn wanted(&self, rendition: Rendition, tracks: &Tracks) -> Result<Option<Wanted>, String> {
+        let codec = |kind| tracks.first(kind).map(|track| track.codec);
+        let from = codec(TrackKind::Video).ok_or("there are no pictures")?;
+        let passes = rendition.is_original && from == Codec::H264;
+        let sound_passes = codec(TrackKind::Audio).is_none_or(|codec| codec == Codec::Aac);
+        if passes && sound_passes {
+            return Ok(None);
+        }
+        let sound = if sound_passes { MadeSound::Pass } else { MadeSound::Encode(SoundCodec::Aac) };
+        let made = MadeOf { video: (!passes).then_some(PictureCodec::H264), audio: sound };
+        let source_rate = tracks.first(TrackKind::Video).map_or(0.0, |track| track.video.frame_rate);
+        if source_rate >= 1.0 && f64::from(rendition.frame_rate) < source_rate.trunc() {
+            return Err("fewer pictures a second than the source has are not made here".to_owned());
+        }
+        if passes {
+            return Ok(Some(Wanted { made, rendition, pass: None }));
+        }
+        let wiring = &self.shop.wiring;
+        let config = wiring.admission.supervisor().map(|supervisor| supervisor.config().borrow().clone());
+        let config = config.ok_or("the gateway is starting")?;
+        let guest = Guest {
+            from,
+            width: rendition.width,
+            height: rendition.height,
+            frame_rate: rendition.frame_rate,
+        };
+        let entered = wiring.capacity.let_in(guest, &config, &self.stop).await;
+        let pass = entered.map_err(|why| format!("there is no room for it on this machine: {why}"))?;
+        Ok(Some(Wanted { made, rendition, pass: Some(pass) }))
+    }
+
+    /// Workers, one after the other as far as need be, until the stream is over.
+    async fn feed(
+        &self,
+        wanted: &Wanted,
+        source: &Arc<Mountpoint>,
+        to: &Arc<Mountpoint>,
+        over: &CancellationToken,
+    ) -> Result<(), String> {
+        let mut failed = 0;
+        loop {
+            let stop = CancellationToken::new();
+            let _stops = stop.clone().drop_guard();
+            let run = self.run_worker(wanted, source, to, &stop);
+            tokio::pin!(run);
+            let turned_out = async {
+                match &wanted.pass {
+                    Some(pass) => pass.turned_out().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let why = tokio::select! {
+                ended = &mut run => ended.err(),
+                why = turned_out => {
+                    stop.cancel();
+                    run.await.ok();
+                    return Err(format!("there is no room for it on this machine any more: {why}"));
+                }
+                () = over.cancelled() => {
+                    timeout(DRAIN, &mut run).await.ok();
+                    stop.cancel();
+                    return Ok(());
+                }
+            };
+            if let Some(why) = why {
+                failed += 1;
+                warn!(rendition = to.name(), why, failed, "encoder: a worker ended");
+                if failed >= FAILED_MAX {
+                    return Err(why);
+                }
+            }
+            tokio::select! {
+                () = sleep(PAUSE) => {}
+                () = over.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    async fn run_worker(
+        &self,
+        wanted: &Wanted,
+        source: &Arc<Mountpoint>,
+        to: &Arc<Mountpoint>,
+        stop: &CancellationToken,
+    ) -> Result<Ended, String> {
+        let wiring = &self.shop.wiring;
+        let spec = self.spec(wanted, to, stop).await?;
+        let feeder = Feeder::default();
+        // Nobody tells it anything: rates stay as they were asked for.
+        let (_commands, inbox) = mpsc::channel(1);
+        let making = Making {
+            from: source.clone(),
+            to: to.clone(),
+            epoch: to.epoch(),
+            made: wanted.made,
+            spec,
+            spawner: wiring.spawner.clone(),
+            inbox,
+            feeder: feeder.clone(),
+            board: wiring.board.clone(),
+            info: PublisherInfo {
+                kind: "rendition",
+                from: format!("{} of {}", wanted.rendition, source.name()),
+                since_unix_micros: wiring.context.clock.unix_micros(),
+                rtmp: None,
+            },
+            stop: stop.clone(),
+        };
+        wiring.board.set_feeder(to.name(), feeder);
+        let shard = wiring.shard_of(to).map_err(|error| error.to_string())?;
+        let ended = shard.run(move |local| making.run(local)).await;
+        let last = wiring.board.remove_worker(to.name()).map(|worker| worker.report).unwrap_or_default();
+        match ended {
+            Ok(Ok(ended)) => Ok(ended),
+            Ok(Err(error)) => {
+                wiring.encoders.note_end(&last.status.encoders, &error);
+                Err(crate::steward::chain(&error))
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// What its worker is told.
+    async fn spec(
+        &self,
+        wanted: &Wanted,
+        to: &Mountpoint,
+        stop: &CancellationToken,
+    ) -> Result<WorkerSpec, String> {
+        let (wiring, rendition) = (&self.shop.wiring, wanted.rendition);
+        let mut devices = Vec::new();
+        let video = match &wanted.pass {
+            None => None,
+            Some(pass) => {
+                let name = match wiring.encoders.is_usable(&pass.encoder) {
+                    true => pass.encoder.clone(),
+                    false => wiring.encoders.find(stop).await.map_err(|error| error.to_string())?.name,
+                };
+                devices = devices_of(&name, Path::new("/"));
+                devices.extend(decoder_devices(Path::new("/")));
+                devices.sort();
+                devices.dedup();
+                let millis = self.shop.settings.segment.get().as_millis();
+                let encoder = EncoderWish {
+                    name,
+                    bitrate: rendition.bitrate(),
+                    // Segments begin with keyframes.
+                    gop_ms: u32::try_from(millis).unwrap_or(u32::MAX),
+                    ..EncoderWish::default()
+                };
+                Some(VideoEncode {
+                    max_width: Some(rendition.width),
+                    max_height: Some(rendition.height),
+                    is_exact: true,
+                    ..VideoEncode::new(encoder, Masks::none())
+                })
+            }
+        };
+        let audio = matches!(wanted.made.audio, MadeSound::Encode(_)).then(AudioEncode::default);
+        let job = Job {
+            name: to.name().to_owned(),
+            sandbox: Sandbox { devices, memory_bytes: MEMORY_BYTES, ..Sandbox::default() },
+            work: Work::Transcode(Box::new(Transcode { video, audio })),
+        };
+        // Whether it is silent is judged by what it is fed with.
+        let deadlines = Deadlines { first_unit: None, ..Deadlines::default() };
+        Ok(WorkerSpec { program: Program::this_binary(), job, limits: Limits::CAMERA, deadlines })
+    }
+}

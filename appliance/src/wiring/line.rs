@@ -1,0 +1,74 @@
+//! Our own socket to a coordinator elsewhere, as a driver holds it.
+
+use super::talk::{Heard, talk};
+use crate::steward::chain;
+use fieldgate_compat::coordinator::Message;
+use fieldgate_net::SocketCall;
+use std::future::Future;
+use tokio::sync::mpsc;
+
+/// Messages that wait for the socket; a coordinator that takes none is closed.
+const OUTBOX: usize = 64;
+/// Messages that have come and wait for the driver.
+const HEARD: usize = 16;
+
+/// What a socket's task tells.
+pub(super) enum Said {
+    Open,
+    Heard(Heard),
+    Lost(String),
+}
+
+/// The socket, as long as it is wanted; dropped, it is closed.
+pub(super) struct Line {
+    outbox: mpsc::Sender<String>,
+    said: mpsc::Receiver<Said>,
+}
+
+impl Line {
+    /// One that is opened by the task that comes with it.
+    pub(super) fn open(call: SocketCall) -> (Line, impl Future<Output = ()> + Send + 'static) {
+        let (outbox, mut to_send) = mpsc::channel(OUTBOX);
+        let (tell, said) = mpsc::channel(HEARD);
+        let talking = async move {
+            let why = match call.open().await {
+                Err(error) => chain(&error),
+                Ok(socket) => {
+                    if tell.send(Said::Open).await.is_err() {
+                        return socket.close().await;
+                    }
+                    match talk(socket, &mut to_send, &tell, Said::Heard).await {
+                        Ok(()) => "it has closed the socket".to_owned(),
+                        Err(error) => chain(&error),
+                    }
+                }
+            };
+            tell.send(Said::Lost(why)).await.ok();
+        };
+        (Line { outbox, said }, talking)
+    }
+
+    /// Whether it takes one more message.
+    pub(super) fn send(&self, message: &Message) -> bool {
+        self.outbox.try_send(message.text()).is_ok()
+    }
+
+    /// One whose other end is the test.
+    #[cfg(test)]
+    pub(super) fn detached() -> (Line, mpsc::Receiver<String>, mpsc::Sender<Said>) {
+        let (outbox, to_send) = mpsc::channel(OUTBOX);
+        let (tell, said) = mpsc::channel(HEARD);
+        (Line { outbox, said }, to_send, tell)
+    }
+}
+
+/// What the socket says; nothing while there is none. Dropping the future loses nothing.
+pub(super) async fn hear(line: &mut Option<Line>) -> Said {
+    match line {
+        Some(line) => {
+            let said = line.said.recv().await;
+            said.unwrap_or_else(|| Said::Lost("its task has ended".to_owned()))
+        }
+        None => std::future::pending().await,
+    }
+}
