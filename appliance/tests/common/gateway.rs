@@ -1,6 +1,7 @@
 //! The program under test.
 
 use super::http::{self, Response};
+use super::memory;
 use super::process::Process;
 use super::scratch::Scratch;
 use super::wait::{self, secs};
@@ -155,19 +156,7 @@ impl Gateway {
     /// Memory of its own that it holds now, in bytes: without the pages of program and libraries, which the kernel maps
     /// as it likes.
     pub(crate) fn held_bytes(&self) -> u64 {
-        self.memory("RssAnon:")
-    }
-
-    /// Most memory of its own that it held so far, in bytes. The kernel notes the peak of all that was mapped; what is
-    /// mapped of files only grows.
-    pub(crate) fn peak_bytes(&self) -> u64 {
-        self.memory("VmHWM:").saturating_sub(self.memory("RssFile:"))
-    }
-
-    fn memory(&self, field: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with(field)).expect("the kernel tells memory");
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1_024
+        memory::held_bytes(self.process.pid()).expect("it runs")
     }
 
     /// Waits until `count` subscribers (players, pushes) hold `name`.

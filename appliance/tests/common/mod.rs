@@ -13,6 +13,7 @@ pub(crate) mod gateway;
 pub(crate) mod healthy;
 pub(crate) mod hevc;
 pub(crate) mod http;
+pub(crate) mod memory;
 pub(crate) mod mosquitto;
 pub(crate) mod nginx;
 pub(crate) mod process;

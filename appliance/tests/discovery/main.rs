@@ -8,6 +8,7 @@
 mod common {
     pub(crate) mod gateway;
     pub(crate) mod http;
+    pub(crate) mod memory;
     pub(crate) mod process;
     pub(crate) mod scratch;
     pub(crate) mod wait;

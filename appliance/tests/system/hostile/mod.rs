@@ -9,6 +9,7 @@ mod upstreams;
 use crate::common::chunks::Message;
 use crate::common::gateway::Gateway;
 use crate::common::healthy::Healthy;
+use crate::common::memory::Peak;
 use crate::common::rtmp::Client;
 use crate::common::scratch::Scratch;
 use crate::common::wait::secs;
@@ -25,6 +26,7 @@ const MEMORY_BOUND: u64 = 16 << 20;
 struct Arena {
     gateway: Gateway,
     healthy: Healthy,
+    peak: Peak,
 }
 
 impl Arena {
@@ -43,8 +45,9 @@ impl Arena {
         let gateway = Gateway::start_in(Arc::new(Scratch::new()), config, |command| {
             command.env("RUST_BACKTRACE", "0");
         });
+        let peak = Peak::watch(gateway.pid());
         let healthy = Healthy::start(gateway.rtmp, "yard");
-        Arena { gateway, healthy }
+        Arena { gateway, healthy, peak }
     }
 
     fn address(&self) -> SocketAddr {
@@ -61,9 +64,7 @@ impl Arena {
         }
         self.healthy.assert_unharmed();
         self.gateway.assert_running();
-        let peak = self.gateway.peak_bytes();
-        println!("peak {} MiB", peak >> 20);
-        assert!(peak <= MEMORY_BOUND, "held {} MiB at its peak", peak >> 20);
+        self.peak.assert_below(MEMORY_BOUND);
     }
 }
 

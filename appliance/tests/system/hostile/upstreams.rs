@@ -5,6 +5,7 @@ use crate::common::amf::{self, Amf};
 use crate::common::chunks::{cut, head};
 use crate::common::gateway::Gateway;
 use crate::common::healthy::Healthy;
+use crate::common::memory::Peak;
 use crate::common::nginx::Nginx;
 use crate::common::wait::secs;
 use serde_json::json;
@@ -74,12 +75,11 @@ fn hostile_upstreams_harm_neither_the_gateway_nor_other_pushes() {
             json!({ "source": { "kind": "pull", "url": url, "backoff_cap": "1s" } });
     }
     let mut gateway = Gateway::with_mountpoints(mountpoints);
+    let peak = Peak::watch(gateway.pid());
     let healthy = Healthy::start(gateway.rtmp, "yard");
     healthy.wait_for_more(400);
     gateway.assert_running();
-    let peak = gateway.peak_bytes();
-    println!("peak {} MiB", peak >> 20);
-    assert!(peak <= MEMORY_BOUND, "held {} MiB at its peak", peak >> 20);
+    peak.assert_below(MEMORY_BOUND);
     let sent = healthy.assert_unharmed();
     drop(gateway);
     // The push may have found its server only after some pictures; from there on nothing is missing.
