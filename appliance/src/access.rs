@@ -200,8 +200,6 @@ impl Access {
         notices.extend(access.reset_if_wanted(reset).map_err(failed)?);
         if !access.is_claimed() {
             warn!("this gateway is not claimed: `fieldgate claim-code` shows the code that claims it");
-            let text = "nobody has claimed this gateway yet; `fieldgate claim-code` on it shows the code";
-            notices.push(Notice { code: "unclaimed".to_owned(), text: text.to_owned() });
         }
         Ok((access, notices))
     }
@@ -302,6 +300,15 @@ impl Access {
     /// Whether somebody has claimed it.
     pub fn is_claimed(&self) -> bool {
         self.lock_state().book.is_claimed()
+    }
+
+    /// What whoever reads the status shall know of it now.
+    pub fn notice(&self) -> Option<Notice> {
+        if self.is_claimed() {
+            return None;
+        }
+        let text = "nobody has claimed this gateway yet; `fieldgate claim-code` on it shows the code";
+        Some(Notice { code: "unclaimed".to_owned(), text: text.to_owned() })
     }
 
     /// Makes whoever has the code the first admin, and opens his session.

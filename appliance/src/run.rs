@@ -104,7 +104,6 @@ async fn serve(options: RunOptions, log: Tail) -> Result<(), RunError> {
     recorder.show_hooks(hooks.board());
     if claim == Claim::Closed {
         access.close_claim()?;
-        notices.retain(|notice| notice.code != "unclaimed");
     }
     for notice in &notices {
         warn!(code = notice.code, "{}", notice.text);

@@ -56,6 +56,7 @@ impl StatusBoard {
                 worker.pid, worker.name
             ),
         }));
+        notices.extend(self.wiring.access.notice());
         let encoders = &self.wiring.encoders;
         notices.extend(encoders.notices());
         notices.extend(self.visits());

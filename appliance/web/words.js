@@ -147,7 +147,7 @@ export function wholeLevel(mountpoint, now) {
 }
 
 /** Notices that tell what the page shows anyhow. */
-const SHOWN_ELSEWHERE = new Set(["picture", "unclaimed"]);
+const SHOWN_ELSEWHERE = new Set(["picture"]);
 
 /** @param {Status} status */
 export const noticesOf = (status) => (status.notices ?? []).filter((notice) => !SHOWN_ELSEWHERE.has(notice.code));

@@ -38,7 +38,6 @@ impl Peak {
     /// Panics if it was more than `bound` bytes at a time.
     pub(crate) fn assert_below(&self, bound: u64) {
         let peak = self.seen.load(Ordering::Relaxed);
-        println!("peak {} KiB", peak >> 10);
         assert!(peak > 0, "nothing was seen of the process");
         assert!(peak <= bound, "held {} MiB at its peak", peak >> 20);
     }

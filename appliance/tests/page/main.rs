@@ -153,6 +153,8 @@ fn walk(screen: &str, cameras: &[(FakeCamera, Camera); 3], upstream: &Nginx) {
     assert!(status.success(), "the walk ended with {status}; its pictures are in {}", pictures.display());
     gateway.assert_running();
     assert!(upstream.is_publishing(&format!("gate-{screen}")), "the camera is sent on");
+    let notices = gateway.status()["notices"].to_string();
+    assert!(!notices.contains("\"unclaimed\""), "it was claimed on the page: {notices}");
     let certificate = pictures.join("certificate.json");
     let key = gateway.get("/api/v1/device-key").json()["public_key"].as_str().unwrap().to_owned();
     let checked =
