@@ -67,7 +67,7 @@ fn check_25_a_good_source_becomes_files_and_a_dead_one_an_end() {
     let publisher = Publisher::start(gateway.rtmp, "gate", &Fixture::h264_aac(6), 0, End::Polite);
     coordinator.say(&format!(
         "ENCODE-START\nStream-Channel:c1\nStream-ID:id-1\nStream-Source-Type:RTMP\n\
-         Stream-Source-URI:rtmp://{}/live/gate?key=channel-key-0001\nResolutions:ORIGINAL,161x91~300,160x90-15\nRecord:True\n\
+         Stream-Source-URI:rtmp://{}/live/gate?key=channel-key-0001\nResolutions:ORIGINAL,161x91-15~300\nRecord:True\n\
          Previews:64x64,1",
         gateway.rtmp
     ));
@@ -80,12 +80,12 @@ fn check_25_a_good_source_becomes_files_and_a_dead_one_an_end() {
         told.insert(index, (field(&message, "Stream-Type"), field(&message, "Resolution")));
     }
     let some = |kind: &str, resolution: &str| (kind.to_owned(), resolution.to_owned());
-    let (original, made) = ("hls/c1/id-1/320x180-30", "hls/c1/id-1/162x92-30~300");
+    let (original, made) = ("hls/c1/id-1/320x180-30", "hls/c1/id-1/162x92-15~300");
     for (index, what) in [
         (format!("{original}/live.m3u8"), some("HLS-LIVE", "320x180-30")),
         (format!("{original}/vod-0.m3u8"), some("HLS-VOD", "320x180-30")),
-        (format!("{made}/live.m3u8"), some("HLS-LIVE", "162x92-30~300")),
-        (format!("{made}/vod-0.m3u8"), some("HLS-VOD", "162x92-30~300")),
+        (format!("{made}/live.m3u8"), some("HLS-LIVE", "162x92-15~300")),
+        (format!("{made}/vod-0.m3u8"), some("HLS-VOD", "162x92-15~300")),
         ("img-preview/c1/id-1/64x64-1/index.json".to_owned(), some("IMG-PREVIEW", "64x64-1")),
     ] {
         assert_eq!(told.get(&index), Some(&what), "{told:#?}");
@@ -102,7 +102,7 @@ fn check_25_a_good_source_becomes_files_and_a_dead_one_an_end() {
     coordinator.expect("REGISTER\nCapacity:2");
     assert_eq!((coordinator.count("STREAM-CLOSED"), coordinator.count("STREAM-AVAILABLE")), (0, 0), "once");
     // All of it is there, and players take it.
-    for (folder, width, height, rate) in [(original, 320, 180, 30.0), (made, 162, 92, 30.0)] {
+    for (folder, width, height, rate) in [(original, 320, 180, 30.0), (made, 162, 92, 15.0)] {
         let live = read(&scratch.join(&format!("{folder}/live.m3u8")));
         assert!(live.ends_with("#EXT-X-ENDLIST\n"), "{live}");
         let list = scratch.join(&format!("{folder}/vod-0.m3u8"));

@@ -46,7 +46,6 @@ plugins! {
     gst_plugin_video4linux2_register
     gst_plugin_videoconvertscale_register
     gst_plugin_videoparsersbad_register
-    gst_plugin_videorate_register
     gst_plugin_videotestsrc_register
     gst_plugin_voaacenc_register
     gst_plugin_volume_register

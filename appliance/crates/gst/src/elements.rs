@@ -95,7 +95,6 @@ const ALL: &[Element] = &[
     element("fakesink", "coreelements", CORE),
     element("appsrc", "app", BASE),
     element("videoscale", "videoconvertscale", BASE),
-    element("videorate", "videorate", BASE),
     element("volume", "volume", BASE),
     element("alawdec", "alaw", GOOD),
     element("mulawdec", "mulaw", GOOD),

@@ -17,6 +17,7 @@ mod decoders;
 mod elements;
 mod encoders;
 mod error;
+mod frame_limit;
 mod glyphs;
 mod inspect;
 mod intake;

@@ -11,9 +11,9 @@ use crate::decoders::{self, Picture};
 use crate::elements;
 use crate::encoders::{self, Pictures};
 use crate::error::WorkError;
+use crate::frame_limit::FrameLimit;
 use crate::pipeline::{filter, h264_caps, make};
 use fieldgate_model::job::{EncoderTrial, VideoEncode, VideoTreatment};
-use gst::prelude::*;
 
 /// In what form pictures come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,14 +111,11 @@ fn encode(
     let leaky = if when_slow == WhenSlow::DropOldest { "downstream" } else { "no" };
     let short =
         [("max-size-buffers", "4"), ("max-size-bytes", "0"), ("max-size-time", "0"), ("leaky", leaky)];
-    all.push(make("queue", &short)?);
+    let queue = make("queue", &short)?;
     if let Some(rate) = encode.max_frame_rate {
-        elements::require(&["videorate"])?;
-        let rate = i32::try_from(rate).unwrap_or(i32::MAX).max(1);
-        let limit = make("videorate", &[])?;
-        limit.set_property("max-rate", rate);
-        all.push(limit);
+        FrameLimit::new(rate).attach(&queue)?;
     }
+    all.push(queue);
     if encode.max_width.is_some() || encode.max_height.is_some() {
         elements::require(&["videoscale"])?;
         // Bars would stand where only a pixel was rounded.

@@ -66,6 +66,9 @@ pub enum RtmpClientError {
     /// The network failed.
     #[error("network: {0}")]
     Io(#[from] io::Error),
+    /// It reads no answers.
+    #[error("the server asks without reading the answers")]
+    AnswersUnread,
     /// It takes nothing.
     #[error("the server took nothing for {0:?}; the uplink is down or too slow")]
     TooSlow(Duration),
@@ -168,12 +171,12 @@ impl Accepted {
     /// The commands, after the handshake, until the server accepts.
     pub(crate) async fn reach_acceptance(&mut self, local: &LocalShard) -> Result<(), RtmpClientError> {
         loop {
-            self.send_answers();
+            self.send_answers()?;
             while let Some(event) = self.next_event()? {
                 match event {
                     ClientEvent::Ready { stream_id } => {
                         self.stream_id = stream_id;
-                        self.send_answers();
+                        self.send_answers()?;
                         return Ok(());
                     }
                     ClientEvent::Rejected { code, description } => {
@@ -183,7 +186,7 @@ impl Accepted {
                     _ => {}
                 }
             }
-            self.send_answers();
+            self.send_answers()?;
             self.read_more(local).await?;
         }
     }
@@ -202,11 +205,14 @@ impl Accepted {
     }
 
     /// Hands the session's answers to the socket.
-    pub(crate) fn send_answers(&mut self) {
+    pub(crate) fn send_answers(&mut self) -> Result<(), RtmpClientError> {
         if self.session.has_output() {
-            self.outbox.answer(|out| self.session.poll_output(out));
+            if !self.outbox.answer(|out| self.session.poll_output(out)) {
+                return Err(RtmpClientError::AnswersUnread);
+            }
             self.outbox.write_now();
         }
+        Ok(())
     }
 
     /// Ends the stream politely.

@@ -96,7 +96,7 @@ impl RtmpPull {
                 }
             };
             publisher.flush();
-            accepted.send_answers();
+            accepted.send_answers()?;
             if media {
                 last_media = Instant::now();
             }

@@ -251,7 +251,7 @@ impl RtmpPush {
                     _ => {}
                 }
             }
-            accepted.send_answers();
+            accepted.send_answers()?;
             let unread = &mut accepted.unread;
             let turn = poll_fn(|cx| {
                 // Ready(Ok) means that the time to write what is gathered has changed: the timer is made anew.

@@ -48,6 +48,8 @@ pub(super) struct Made {
 struct Wanted {
     made: MadeOf,
     rendition: Rendition,
+    /// In pictures a second, where the source has more.
+    max_frame_rate: Option<u32>,
     pass: Option<GuestPass>,
 }
 
@@ -148,13 +150,12 @@ impl Task {
         }
         let sound = if sound_passes { MadeSound::Pass } else { MadeSound::Encode(SoundCodec::Aac) };
         let made = MadeOf { video: (!passes).then_some(PictureCodec::H264), audio: sound };
-        let source_rate = tracks.first(TrackKind::Video).map_or(0.0, |track| track.video.frame_rate);
-        if source_rate >= 1.0 && f64::from(rendition.frame_rate) < source_rate.trunc() {
-            return Err("fewer pictures a second than the source has are not made here".to_owned());
-        }
         if passes {
-            return Ok(Some(Wanted { made, rendition, pass: None }));
+            return Ok(Some(Wanted { made, rendition, max_frame_rate: None, pass: None }));
         }
+        let source_rate = tracks.first(TrackKind::Video).map_or(0.0, |track| track.video.frame_rate);
+        let is_thinned = source_rate >= 1.0 && f64::from(rendition.frame_rate) < source_rate.trunc();
+        let max_frame_rate = is_thinned.then_some(rendition.frame_rate);
         let wiring = &self.shop.wiring;
         let config = wiring.admission.supervisor().map(|supervisor| supervisor.config().borrow().clone());
         let config = config.ok_or("the gateway is starting")?;
@@ -166,7 +167,7 @@ impl Task {
         };
         let entered = wiring.capacity.let_in(guest, &config, &self.stop).await;
         let pass = entered.map_err(|why| format!("there is no room for it on this machine: {why}"))?;
-        Ok(Some(Wanted { made, rendition, pass: Some(pass) }))
+        Ok(Some(Wanted { made, rendition, max_frame_rate, pass: Some(pass) }))
     }
 
     /// Workers, one after the other as far as need be, until the stream is over.
@@ -291,6 +292,7 @@ impl Task {
                 Some(VideoEncode {
                     max_width: Some(rendition.width),
                     max_height: Some(rendition.height),
+                    max_frame_rate: wanted.max_frame_rate,
                     is_exact: true,
                     ..VideoEncode::new(encoder, Masks::none())
                 })

@@ -49,7 +49,6 @@ FIELDGATE_GST = "\
     gstreamer1.0-plugins-base-audiotestsrc \
     gstreamer1.0-plugins-base-opus \
     gstreamer1.0-plugins-base-videoconvertscale \
-    gstreamer1.0-plugins-base-videorate \
     gstreamer1.0-plugins-base-videotestsrc \
     gstreamer1.0-plugins-base-volume \
     gstreamer1.0-plugins-good-alaw \
