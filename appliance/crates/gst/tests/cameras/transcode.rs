@@ -300,10 +300,11 @@ pub(crate) fn no_picture_leaves_without_its_masks() {
             let open = picture[height / 8 * width + width / 10];
             assert!(open > 60, "what is not masked is seen: {open}");
         }
-        let gap = taken.of(TrackId::VIDEO).map(|(head, _)| head.pts).collect::<Vec<_>>();
-        assert!(
-            gap.windows(2).all(|pair| (pair[1] - pair[0]).get() >= 90_00 - 10),
-            "10 pictures a second: {gap:?}"
-        );
+        // Each has its own time, and may be early by a quarter of what is between two.
+        let times: Vec<i64> = taken.of(TrackId::VIDEO).map(|(head, _)| head.pts.get()).collect();
+        let span = times[times.len() - 1] - times[0];
+        let least = i64::try_from(times.len() - 1).unwrap() * 9_000 - 9_000 / 4;
+        assert!(span >= least - 10, "10 pictures a second: {times:?}");
+        assert!(span <= least + 2 * 9_000, "and no fewer: {times:?}");
     }
 }
