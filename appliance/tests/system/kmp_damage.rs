@@ -168,11 +168,12 @@ fn goes_on_with_a_disk_that(prepare: &str, trouble: &str) {
     let mut left = left_by_one_that_was_killed();
     let folder = left.spool();
     let gateway = left.go_on(|command| in_a_namespace(command, &folder, prepare));
-    // Nobody is there yet.
-    let live = publish(&gateway);
+    // Before anything is published: a disk that is full may later find room for a small packet, and is well again then.
     wait::until_true("the status to say so", secs(30), || {
         spool_of(&gateway, |spool| spool["trouble"] == trouble)
     });
+    // Nobody is there yet.
+    let live = publish(&gateway);
     let receiver = Receiver::at(left.receiver, &[]);
     settled(&gateway);
     left.sent.video.frames.extend(live.video.frames);
