@@ -116,7 +116,7 @@ async fn serve(options: RunOptions, log: Tail) -> Result<(), RunError> {
     let local_name = LocalName::new(opened.device());
     local_name.follow(&first);
     let identity = Identity { access, local_name: local_name.clone() };
-    let Wired { wiring, settings_feed, inspecting, cutting } =
+    let Wired { wiring, settings_feed, inspecting, cutting, making_sizes } =
         wire(&options, &first, &pulses, &media_cancel, clock.clone(), identity, &log)?;
     let (notifier, notify_thread) = Notifier::start()?;
 
@@ -134,6 +134,7 @@ async fn serve(options: RunOptions, log: Tail) -> Result<(), RunError> {
     wiring.admission.ask_coordinators(wiring.coordinator.clone(), wiring.control.clone());
     let (mesh, coordinator) = (wiring.mesh.clone(), wiring.coordinator.clone());
     wiring.viewers.look_elsewhere(Arc::new(Others { mesh, coordinator }));
+    wiring.viewers.have_made_by(Arc::new(wiring.sizes.clone()));
     wiring.kmp_control.decide_by(supervisor.config());
     wiring.devices.follow(supervisor.config());
     let steward = Steward {
@@ -246,6 +247,8 @@ async fn serve(options: RunOptions, log: Tail) -> Result<(), RunError> {
     let pictures = PictureWatch::new(wiring.clone(), supervisor.clone(), pulse).run(cancel.clone());
     critical.spawn(named("the watch over pictures", Box::new(Box::pin(pictures))));
     critical.spawn(named("the segmenters", Box::new(Box::pin(cutting.run(cancel.clone())))));
+    let making_sizes = making_sizes.run(wiring.clone(), cancel.clone());
+    critical.spawn(named("the sizes", Box::new(Box::pin(making_sizes))));
     critical.spawn(named("the inspector", Box::new(Box::pin(inspecting.run(cancel.clone())))));
     let (kmp_control, controlling) = (wiring.kmp_control.clone(), cancel.clone());
     let controlled = async move { kmp_control.run(controlling).await };

@@ -185,10 +185,12 @@ impl StatusBoard {
             None => u64::from(push.activity.state == State::Running),
         };
         let watched = self.wiring.viewers.report(name);
+        let sizes = self.wiring.sizes.of(name);
         let own = pushes.values().filter(|push| push.rendition.is_none());
         let pushed = own.map(reads).sum::<u64>()
             + renditions.values().filter(|rendition| rendition.stream.is_some()).count() as u64
             + u64::from(watched.is_some_and(|watched| watched.is_cut))
+            + sizes.len() as u64
             + u64::from(self.wiring.viewers.recordings().of(name).is_some());
         MountpointStatus {
             template,
@@ -196,7 +198,7 @@ impl StatusBoard {
             stream: mountpoint.as_deref().and_then(|mountpoint| stream_status(mountpoint, &pace)),
             picture: self.wiring.sight.pictures.picture(name),
             players: u32::try_from(ring.subscribers.saturating_sub(pushed)).unwrap_or(u32::MAX),
-            watching: watched.map(watching_status),
+            watching: watched.map(|watched| watching_status(watched, sizes)),
             recording: self.recording(name, settings, snapshot),
             pushes,
             renditions,
@@ -341,8 +343,9 @@ fn stream_status(mountpoint: &Mountpoint, pace: &Pace) -> Option<StreamStatus> {
     })
 }
 
-fn watching_status(report: WatchedReport) -> WatchingStatus {
+fn watching_status(report: WatchedReport, sizes: Vec<String>) -> WatchingStatus {
     WatchingStatus {
+        sizes,
         viewers: report.viewers,
         is_cut: report.is_cut,
         segments: report.segments,

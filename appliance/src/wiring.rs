@@ -30,6 +30,7 @@ mod pushes;
 mod recorder;
 mod renditions;
 mod sight;
+mod sizes;
 mod snapshots;
 mod sources;
 mod spools;
@@ -56,6 +57,7 @@ pub use kmp_listen::KmpIn;
 pub use masks::{BODY_MAX, MaskDesk, MaskError, MaskView};
 pub use mesh::Mesh;
 pub use sight::Sight;
+pub use sizes::{MakingSizes, Sizes};
 pub use snapshots::{DEFAULT_WIDTH, Snapshot, SnapshotError, Snapshots, WIDTHS};
 pub use spools::keep_configured;
 pub use transports::Transports;
@@ -111,6 +113,8 @@ pub struct Wiring {
     pub kmp_in: KmpIn,
     /// Those who watch by HTTP.
     pub viewers: Viewers,
+    /// Sizes that are made for them.
+    pub sizes: Sizes,
     /// Where children leave what the status shows.
     pub board: Arc<Board>,
     /// What is kept on disk for upstreams, and the ledger.

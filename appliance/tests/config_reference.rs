@@ -8,13 +8,15 @@ use std::fmt::Write as _;
 const PLACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
 
 /// Parts in the order in which one meets them; parts of the schema that are not named here are one-line types.
-const PARTS: [(&str, &str); 48] = [
+const PARTS: [(&str, &str); 52] = [
     ("Rtmp", "`rtmp`"),
     ("RtmpTls", "`rtmp.tls`"),
     ("Kmp", "`kmp`"),
     ("KmpTls", "`kmp.tls`"),
     ("KmpChannel", "`kmp.channels.CHANNEL_ID`"),
     ("Admin", "`admin`"),
+    ("Http", "`http`"),
+    ("HttpTls", "`http.tls`"),
     ("MachineNetwork", "`network`"),
     ("Link", "`network.links.NAME`"),
     ("Wifi", "`network.links.NAME.wifi`"),
@@ -34,6 +36,8 @@ const PARTS: [(&str, &str); 48] = [
     ("Truth", "`mountpoints.NAME.truth`"),
     ("Mend", "`mountpoints.NAME.truth.mend`"),
     ("Play", "`mountpoints.NAME.play`"),
+    ("Hls", "`mountpoints.NAME.hls`"),
+    ("Size", "`mountpoints.NAME.hls.sizes[]`"),
     ("Record", "`mountpoints.NAME.record`"),
     ("Push", "`mountpoints.NAME.push[]`"),
     ("Accepts", "`mountpoints.NAME.push[].accepts`"),

@@ -203,8 +203,10 @@ fn mountpoints(page: &mut Page, status: &Status) {
 /// Viewers by HTTP.
 fn watching(page: &mut Page, status: &Status) {
     let all = status.mountpoints.iter();
-    let each =
-        || all.clone().filter_map(|(name, it)| Some((vec![("mountpoint", name.as_str())], it.watching?)));
+    let each = || {
+        all.clone()
+            .filter_map(|(name, it)| Some((vec![("mountpoint", name.as_str())], it.watching.as_ref()?)))
+    };
     page.family("viewers", "gauge", "Viewers by HTTP now.", each().map(|(l, it)| (l, it.viewers)));
     page.family("segments", "gauge", "Segments kept for viewers.", each().map(|(l, it)| (l, it.segments)));
     let held = each().map(|(l, it)| (l, it.held_bytes));

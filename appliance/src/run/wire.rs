@@ -13,8 +13,8 @@ use crate::wiring::capacity::{Capacity, Sensors};
 use crate::wiring::discovery::{Cameras, Eyes};
 use crate::wiring::encoders::Encoders;
 use crate::wiring::{
-    Admission, Aggregator, Board, Control, Coordinator, Devices, Inspecting, KmpControl, KmpIn, MaskDesk,
-    Mesh, Sight, Wiring,
+    Admission, Aggregator, Board, Control, Coordinator, Devices, Inspecting, KmpControl, KmpIn, MakingSizes,
+    MaskDesk, Mesh, Sight, Sizes, Wiring,
 };
 use fieldgate_hub::{Context, Pulses, Registry, Shard, ShardError};
 use fieldgate_model::Config;
@@ -31,6 +31,7 @@ pub(super) struct Wired {
     pub(super) settings_feed: watch::Sender<Arc<RtmpServerSettings>>,
     pub(super) inspecting: Inspecting,
     pub(super) cutting: Cutting,
+    pub(super) making_sizes: MakingSizes,
 }
 
 /// What the gateway is called, and who may use it.
@@ -64,6 +65,7 @@ pub(super) fn wire(
         cancel: CancellationToken::new(),
     };
     let (viewers, cutting) = Viewers::new(context.clone(), Arc::new(config.clone()));
+    let (sizes, making_sizes) = Sizes::new();
     let (total, per_address) = connection_limits_of(config);
     let spawner = Spawner::start()?;
     let spool = Arc::new(Spool::start(options.state.join("spool"), context.clock.clone())?);
@@ -114,6 +116,7 @@ pub(super) fn wire(
         rtmp_settings,
         kmp_in: KmpIn::new(config),
         viewers,
+        sizes,
         board,
         spool,
         admission,
@@ -125,7 +128,7 @@ pub(super) fn wire(
         encoder_folder: options.state.join("encoder"),
         socket_folder: options.state.clone(),
     };
-    Ok(Wired { wiring, settings_feed, inspecting, cutting })
+    Ok(Wired { wiring, settings_feed, inspecting, cutting, making_sizes })
 }
 
 /// One media thread for every two cores: the other half is the kernel's, the cameras' and the control side's.

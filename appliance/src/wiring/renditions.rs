@@ -7,8 +7,9 @@
 //! All that a rendition ever sees is what the mountpoint's ring gives to any subscriber: a masked camera's pictures are
 //! in no ring unmasked, so no rendition can show them. Times stay those of the mountpoint.
 
+pub(super) mod guest;
 mod in_step;
-pub(super) mod making;
+mod making;
 
 use super::Wiring;
 use super::capacity::Capacity;
@@ -36,7 +37,7 @@ use tracing::info;
 /// Commands that may wait for a worker.
 const COMMANDS: usize = 8;
 /// Decoded pictures of 4K, their references, and what an encoder holds.
-pub(super) const MEMORY_BYTES: u64 = 512 << 20;
+const MEMORY_BYTES: u64 = 512 << 20;
 /// Pause before a stream that changed is made anew: a source that changes all the time must not spin.
 const PAUSE: Duration = Duration::from_millis(500);
 

@@ -71,6 +71,7 @@ impl Bench {
             rtmp_settings,
             kmp_in: KmpIn::new(&Config::default()),
             viewers: Viewers::new(context.clone(), Arc::default()).0,
+            sizes: Sizes::new().0,
             context,
             board,
             spool: Arc::new(Spool::start(spool_folder(), clock.clone()).unwrap()),

@@ -13,4 +13,5 @@ mod latency;
 mod playing;
 mod recorded;
 mod rules;
+mod sizes;
 mod viewer;

@@ -49,7 +49,7 @@ pub use discovery::Discovery;
 pub use encoder::Encoder;
 pub use events::{Events, Webhook};
 pub use fleet::{Fleet, FleetMqtt, FleetPull};
-pub use http::{Hls, Http, HttpTls};
+pub use http::{Hls, Http, HttpTls, Size};
 pub use json::parse_strict;
 pub use kmp_control::{Compat, KmpApplication, KmpControl, KmpControlApi, KmpHeader};
 pub use kmp_listen::{Kmp, KmpChannel, KmpTls};

@@ -236,13 +236,16 @@ pub struct MountpointStatus {
 }
 
 /// Viewers by HTTP, and the segments that are made for them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct WatchingStatus {
     /// Viewers now.
     pub viewers: u64,
     /// Whether the stream is being cut into segments now: from the first viewer until a while after the last.
     pub is_cut: bool,
+    /// Sizes that are made for viewers now, such as `360p`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sizes: Vec<String>,
     /// Whole segments kept now, of each track.
     pub segments: u64,
     /// Bytes of segments kept now.

@@ -61,5 +61,5 @@ pub use rtmp_server::{
 };
 pub use rtmp_trial::{RtmpTrialStage, TRIAL_SEND_BUFFER, Throughput, rtmp_trial};
 pub use tls::{CertificateState, ClientTls, ServerCertificates, TlsError};
-pub use viewers::{Absent, Cutting, Elsewhere, ViewerListener, Viewers, WatchedReport};
+pub use viewers::{Absent, Cutting, Elsewhere, Maker, ViewerListener, Viewers, WatchedReport};
 pub use wire::RtmpForm;

@@ -18,6 +18,6 @@ mod server;
 mod sessions;
 mod watched;
 
-pub use elsewhere::{Absent, Elsewhere};
+pub use elsewhere::{Absent, Elsewhere, Maker};
 pub use plane::{Cutting, Viewers, WatchedReport};
 pub use server::ViewerListener;

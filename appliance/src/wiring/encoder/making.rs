@@ -4,22 +4,12 @@ use super::cutter::Cutter;
 use super::keeper::{Keeper, Kept};
 use super::task::{Place, Task};
 use crate::supervisor::{Made as MadeOf, MadeSound};
-use crate::wiring::capacity::GuestPass;
-use crate::wiring::encoders::devices_of;
-use crate::wiring::inspector::decoder_devices;
-use crate::wiring::renditions::MEMORY_BYTES;
-use crate::wiring::renditions::making::{Ended, Making};
+use crate::wiring::renditions::guest::GuestWork;
 use fieldgate_compat::encoder::{Files, ListSettings, Rendition};
-use fieldgate_hub::link::{Feeder, Limits};
-use fieldgate_hub::{Mountpoint, PublisherInfo};
+use fieldgate_hub::Mountpoint;
 use fieldgate_media::{Codec, Ticks, TrackKind, Tracks};
-use fieldgate_model::job::{
-    AudioEncode, EncoderWish, Job, PictureCodec, Sandbox, SoundCodec, Transcode, VideoEncode, Work,
-};
-use fieldgate_model::masks::Masks;
+use fieldgate_model::job::{PictureCodec, SoundCodec};
 use fieldgate_model::plan::Guest;
-use fieldgate_worker::{Deadlines, Program, WorkerSpec};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -42,15 +32,6 @@ pub(super) struct Made {
     pub(super) segments: u64,
     /// No stream may have more.
     pub(super) is_full: bool,
-}
-
-/// What a worker does for a rendition.
-struct Wanted {
-    made: MadeOf,
-    rendition: Rendition,
-    /// In pictures a second, where the source has more.
-    max_frame_rate: Option<u32>,
-    pass: Option<GuestPass>,
 }
 
 impl Task {
@@ -140,7 +121,7 @@ impl Task {
     }
 
     /// What is to be made, if the stream cannot pass as it is; or why it cannot be.
-    async fn wanted(&self, rendition: Rendition, tracks: &Tracks) -> Result<Option<Wanted>, String> {
+    async fn wanted(&self, rendition: Rendition, tracks: &Tracks) -> Result<Option<GuestWork>, String> {
         let codec = |kind| tracks.first(kind).map(|track| track.codec);
         let from = codec(TrackKind::Video).ok_or("there are no pictures")?;
         let passes = rendition.is_original && from == Codec::H264;
@@ -150,8 +131,19 @@ impl Task {
         }
         let sound = if sound_passes { MadeSound::Pass } else { MadeSound::Encode(SoundCodec::Aac) };
         let made = MadeOf { video: (!passes).then_some(PictureCodec::H264), audio: sound };
+        let millis = self.shop.settings.segment.get().as_millis();
+        let work = GuestWork {
+            made,
+            title: rendition.to_string(),
+            size: (rendition.width, rendition.height),
+            bitrate: rendition.bitrate(),
+            // Segments begin with keyframes.
+            gop_ms: u32::try_from(millis).unwrap_or(u32::MAX),
+            max_frame_rate: None,
+            pass: None,
+        };
         if passes {
-            return Ok(Some(Wanted { made, rendition, max_frame_rate: None, pass: None }));
+            return Ok(Some(work));
         }
         let source_rate = tracks.first(TrackKind::Video).map_or(0.0, |track| track.video.frame_rate);
         let is_thinned = source_rate >= 1.0 && f64::from(rendition.frame_rate) < source_rate.trunc();
@@ -167,22 +159,22 @@ impl Task {
         };
         let entered = wiring.capacity.let_in(guest, &config, &self.stop).await;
         let pass = entered.map_err(|why| format!("there is no room for it on this machine: {why}"))?;
-        Ok(Some(Wanted { made, rendition, max_frame_rate, pass: Some(pass) }))
+        Ok(Some(GuestWork { max_frame_rate, pass: Some(pass), ..work }))
     }
 
     /// Workers, one after the other as far as need be, until the stream is over.
     async fn feed(
         &self,
-        wanted: &Wanted,
+        wanted: &GuestWork,
         source: &Arc<Mountpoint>,
         to: &Arc<Mountpoint>,
         over: &CancellationToken,
     ) -> Result<(), String> {
-        let mut failed = 0;
+        let (wiring, mut failed) = (&self.shop.wiring, 0);
         loop {
             let stop = CancellationToken::new();
             let _stops = stop.clone().drop_guard();
-            let run = self.run_worker(wanted, source, to, &stop);
+            let run = wanted.run(wiring, source, to, &stop);
             tokio::pin!(run);
             let turned_out = async {
                 match &wanted.pass {
@@ -215,97 +207,5 @@ impl Task {
                 () = over.cancelled() => return Ok(()),
             }
         }
-    }
-
-    async fn run_worker(
-        &self,
-        wanted: &Wanted,
-        source: &Arc<Mountpoint>,
-        to: &Arc<Mountpoint>,
-        stop: &CancellationToken,
-    ) -> Result<Ended, String> {
-        let wiring = &self.shop.wiring;
-        let spec = self.spec(wanted, to, stop).await?;
-        let feeder = Feeder::default();
-        // Nobody tells it anything: rates stay as they were asked for.
-        let (_commands, inbox) = mpsc::channel(1);
-        let making = Making {
-            from: source.clone(),
-            to: to.clone(),
-            epoch: to.epoch(),
-            made: wanted.made,
-            spec,
-            spawner: wiring.spawner.clone(),
-            inbox,
-            feeder: feeder.clone(),
-            board: wiring.board.clone(),
-            info: PublisherInfo {
-                kind: "rendition",
-                from: format!("{} of {}", wanted.rendition, source.name()),
-                since_unix_micros: wiring.context.clock.unix_micros(),
-                rtmp: None,
-            },
-            stop: stop.clone(),
-        };
-        wiring.board.set_feeder(to.name(), feeder);
-        let shard = wiring.shard_of(to).map_err(|error| error.to_string())?;
-        let ended = shard.run(move |local| making.run(local)).await;
-        let last = wiring.board.remove_worker(to.name()).map(|worker| worker.report).unwrap_or_default();
-        match ended {
-            Ok(Ok(ended)) => Ok(ended),
-            Ok(Err(error)) => {
-                wiring.encoders.note_end(&last.status.encoders, &error);
-                Err(crate::steward::chain(&error))
-            }
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    /// What its worker is told.
-    async fn spec(
-        &self,
-        wanted: &Wanted,
-        to: &Mountpoint,
-        stop: &CancellationToken,
-    ) -> Result<WorkerSpec, String> {
-        let (wiring, rendition) = (&self.shop.wiring, wanted.rendition);
-        let mut devices = Vec::new();
-        let video = match &wanted.pass {
-            None => None,
-            Some(pass) => {
-                let name = match wiring.encoders.is_usable(&pass.encoder) {
-                    true => pass.encoder.clone(),
-                    false => wiring.encoders.find(stop).await.map_err(|error| error.to_string())?.name,
-                };
-                devices = devices_of(&name, Path::new("/"));
-                devices.extend(decoder_devices(Path::new("/")));
-                devices.sort();
-                devices.dedup();
-                let millis = self.shop.settings.segment.get().as_millis();
-                let encoder = EncoderWish {
-                    name,
-                    bitrate: rendition.bitrate(),
-                    // Segments begin with keyframes.
-                    gop_ms: u32::try_from(millis).unwrap_or(u32::MAX),
-                    ..EncoderWish::default()
-                };
-                Some(VideoEncode {
-                    max_width: Some(rendition.width),
-                    max_height: Some(rendition.height),
-                    max_frame_rate: wanted.max_frame_rate,
-                    is_exact: true,
-                    ..VideoEncode::new(encoder, Masks::none())
-                })
-            }
-        };
-        let audio = matches!(wanted.made.audio, MadeSound::Encode(_)).then(AudioEncode::default);
-        let job = Job {
-            name: to.name().to_owned(),
-            sandbox: Sandbox { devices, memory_bytes: MEMORY_BYTES, ..Sandbox::default() },
-            work: Work::Transcode(Box::new(Transcode { video, audio })),
-        };
-        // Whether it is silent is judged by what it is fed with.
-        let deadlines = Deadlines { first_unit: None, ..Deadlines::default() };
-        Ok(WorkerSpec { program: Program::this_binary(), job, limits: Limits::CAMERA, deadlines })
     }
 }

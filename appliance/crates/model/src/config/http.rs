@@ -99,6 +99,47 @@ pub struct Hls {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub renditions: Vec<String>,
+    /// Smaller sizes that the gateway makes itself, each from its first viewer on until a while after its last, as far as the
+    /// machine has room beside what the config says elsewhere. At most 4. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub sizes: Vec<Size>,
+}
+
+/// A size that is made for viewers: H.264 pictures, and the sound as it is. Streams that are not larger do not have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Size {
+    /// Lines of its pictures, even; the width follows from the stream's shape. 64 to 2,160.
+    #[schemars(range(min = 64, max = 2160))]
+    pub height: u32,
+    /// Bits per second of its pictures. 10,000 to 50,000,000. Default 600,000.
+    #[serde(default = "size_bitrate")]
+    #[schemars(range(min = 10000, max = 50000000))]
+    pub bitrate: u32,
+    /// Of more pictures a second some are left out. 1 to 60. Default: none are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 60))]
+    pub max_frame_rate: Option<u32>,
+}
+
+impl Size {
+    /// What it is called among its stream's.
+    pub fn name(&self) -> String {
+        format!("{}p", self.height)
+    }
+
+    /// Pixels across and down that pictures of this size have; none where the stream's own are not larger.
+    pub fn of(&self, width: u32, height: u32) -> Option<(u32, u32)> {
+        let across = u64::from(width) * u64::from(self.height);
+        let across = across.checked_div(2 * u64::from(height)).unwrap_or(0) * 2;
+        let across = u32::try_from(across).ok().filter(|across| *across > 0);
+        across.filter(|_| height > self.height).map(|across| (across, self.height))
+    }
+}
+
+fn size_bitrate() -> u32 {
+    600_000
 }
 
 impl Default for Hls {
@@ -110,6 +151,7 @@ impl Default for Hls {
             idle: Span::from_secs(30),
             memory_bytes: 32 << 20,
             renditions: Vec::new(),
+            sizes: Vec::new(),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Streams that the config does not name: somebody else says who may watch them, and brings them here.
+//! What others do for viewers: streams that the config does not name, and sizes that are made for them.
 
 use fieldgate_hub::Request;
-use fieldgate_model::config::Hls;
+use fieldgate_model::config::{Hls, Size};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -27,4 +27,16 @@ pub trait Elsewhere: Send + Sync {
 
     /// The mountpoint of a stream, for a viewer who was let in; or why it is not shown any more.
     fn mountpoint(&self, stream: &str) -> Result<String, Absent>;
+}
+
+/// Whoever makes sizes of streams.
+pub trait Maker: Send + Sync {
+    /// Has it made, unless it is already, and waits until it is there: the name of its mountpoint. `of` is the stream's name.
+    /// It is made until a while after nobody watches that mountpoint any more. Must end by itself.
+    fn make(
+        &self,
+        of: &str,
+        hls: &Hls,
+        size: &Size,
+    ) -> Pin<Box<dyn Future<Output = Result<String, Absent>> + Send + '_>>;
 }

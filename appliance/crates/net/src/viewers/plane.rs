@@ -2,7 +2,7 @@
 
 use super::answer::{self, Asked, Content};
 use super::body::{File, FileBody, Owner, Sending, Source};
-use super::elsewhere::{Absent, Elsewhere};
+use super::elsewhere::{Absent, Elsewhere, Maker};
 use super::files::READY_WITHIN;
 use super::packager::Packager;
 use super::sessions::{Session, SessionLimits, Sessions};
@@ -13,8 +13,8 @@ use bytes::Bytes;
 use fieldgate_hub::{Action, Context, Mountpoint, Request, StreamState, Verdict};
 use fieldgate_media::Ticks;
 use fieldgate_model::Config;
-use fieldgate_model::config::Hls;
-use fieldgate_proto::segment::names::Name;
+use fieldgate_model::config::{Hls, Size};
+use fieldgate_proto::segment::names::{self, Name};
 use fieldgate_proto::segment::recorded::RecordedTarget;
 use fieldgate_proto::segment::target::{Target, TargetError, Token};
 use fieldgate_proto::segment::{Package, Settings, dash, hls};
@@ -83,6 +83,7 @@ struct Inner {
     /// Who may read recordings from disk.
     disk_turns: Arc<Semaphore>,
     elsewhere: OnceLock<Arc<dyn Elsewhere>>,
+    maker: OnceLock<Arc<dyn Maker>>,
 }
 
 /// Cuts the streams that are watched: must run as long as the plane is to serve.
@@ -126,6 +127,7 @@ impl Viewers {
             recordings: Recordings::default(),
             disk_turns: Arc::new(Semaphore::new(DISK_TURNS)),
             elsewhere: OnceLock::new(),
+            maker: OnceLock::new(),
         }));
         (viewers.clone(), Cutting { viewers, starts: inbox })
     }
@@ -141,6 +143,17 @@ impl Viewers {
     pub fn look_elsewhere(&self, elsewhere: Arc<dyn Elsewhere>) {
         // Set once, when the gateway starts.
         self.0.elsewhere.set(elsewhere).ok();
+    }
+
+    /// From now on sizes can be made.
+    pub fn have_made_by(&self, maker: Arc<dyn Maker>) {
+        // Set once, when the gateway starts.
+        self.0.maker.set(maker).ok();
+    }
+
+    /// Whether this mountpoint is cut into segments now.
+    pub fn is_cut(&self, name: &str) -> bool {
+        self.watched().get(name).is_some_and(|watched| watched.is_valid())
     }
 
     /// Connections over all listeners.
@@ -243,24 +256,39 @@ impl Viewers {
             Some(elsewhere) => elsewhere.mountpoint(&target.stream)?,
             None => target.stream.clone(),
         };
-        let (name, hls) = match &target.rendition {
-            None => (name, hls),
-            // Whoever may watch a stream may watch what is listed with it.
-            Some(other) => {
-                let listed = hls.renditions.contains(other).then(|| config.mountpoints.get(other)).flatten();
-                let found = listed.and_then(|mountpoint| mountpoint.hls.clone());
-                (other.clone(), found.ok_or_else(|| Refused::missing("no such rendition is listed"))?)
-            }
-        };
         let session = self.0.sessions.get(token, &target.stream, timeout, Instant::now()).ok_or_else(gone)?;
         if session.request.peer != peer && elsewhere.is_none() {
             // The token alone is not enough where an address list counts.
             let again = Request { peer, revoked: Arc::default(), ..session.request.clone() };
             self.admit(again).await?;
         }
-        let watched = self.watch(&name, &hls)?;
+        let watched = match &target.rendition {
+            None => self.watch(&name, &hls)?,
+            Some(other) => self.rendition(&target, other, &hls).await?,
+        };
         watched.touch();
         self.serve(asked, &target, session, watched).await
+    }
+
+    /// What is listed with a stream: whoever may watch the one may watch the other.
+    async fn rendition(&self, target: &Target, other: &str, hls: &Hls) -> Result<Arc<Watched>, Refused> {
+        let unknown = || Refused::missing("no such rendition is listed");
+        let Some(size) = other.strip_prefix(names::SIZE) else {
+            let config = self.config();
+            let listed = hls.renditions.iter().any(|name| name == other);
+            let found = config.mountpoints.get(other).filter(|_| listed);
+            return self.watch(other, found.and_then(|found| found.hls.as_ref()).ok_or_else(unknown)?);
+        };
+        let size = hls.sizes.iter().find(|known| known.name() == size).ok_or_else(unknown)?;
+        let name = size_of(&target.stream, size);
+        if let Some(known) = self.watched().get(&name).filter(|known| known.is_valid()) {
+            return Ok(known.clone());
+        }
+        // Files of one that is not made any more are gone; its list brings it back.
+        let maker = self.0.maker.get().filter(|_| matches!(target.name, Name::Media(_)));
+        let maker = maker.ok_or_else(|| Refused::missing("this file is not there any more, or never was"))?;
+        let made = maker.make(&target.stream, hls, size).await?;
+        self.watch(&made, hls).map_err(|Refused(_, text)| Refused::later(text))
     }
 
     /// Lets a viewer in and tells him where the playlists are.
@@ -310,6 +338,7 @@ impl Viewers {
             _ => {
                 let mut text = watched.read(|package| hls::master(package, &prefix));
                 text.push_str(&self.list(&others, &prefix).await);
+                text.push_str(&self.list_sizes((&target.stream, hls), &watched, &prefix));
                 (PLAYLIST, Some(text))
             }
         };
@@ -340,6 +369,30 @@ impl Viewers {
                 let prefix = format!("{prefix}{name}/");
                 text.push_str(&watched.read(|package| hls::rendition(package, &prefix, at + 1)));
             }
+        }
+        text
+    }
+
+    /// The lines of the sizes that can be had, whether they are made now or not.
+    fn list_sizes(&self, (stream, hls): (&str, &Hls), watched: &Watched, prefix: &str) -> String {
+        let mut text = String::new();
+        for (at, size) in hls.sizes.iter().enumerate().filter(|_| self.0.maker.get().is_some()) {
+            let prefix = format!("{prefix}{}{}/", names::SIZE, size.name());
+            let number = hls.renditions.len() + at + 1;
+            let made = self.watched().get(&size_of(stream, size)).filter(|made| made.is_valid()).cloned();
+            let made = made.filter(|made| made.read(Package::is_ready));
+            let lines = match made {
+                Some(made) => Some(made.read(|package| hls::rendition(package, &prefix, number))),
+                None => watched.read(|package| {
+                    let (width, height) = package.shape()?;
+                    let (width, height) = size.of(width, height)?;
+                    let frame_rate = size.max_frame_rate.map(f64::from);
+                    let planned =
+                        hls::Planned { width, height, frame_rate, bits_per_second: size.bitrate.into() };
+                    Some(hls::planned(package, &prefix, number, planned))
+                }),
+            };
+            text.push_str(&lines.unwrap_or_default());
         }
         text
     }
@@ -468,6 +521,11 @@ impl Cutting {
             viewers.forget(&watched);
         }
     }
+}
+
+/// The mountpoint of a size that is made.
+fn size_of(stream: &str, size: &Size) -> String {
+    format!("{stream}{}{}", names::SIZE, size.name())
 }
 
 pub(super) fn changing(media_type: &'static str, tag: String, text: String) -> Content {

@@ -26,6 +26,25 @@ pub fn codec_string(track: &Track) -> Option<String> {
     }
 }
 
+/// The string of H.264's main profile at the lowest of the common levels that covers such pictures: 30 a second where their rate
+/// is not known. Source: H.264 table A-1.
+pub(super) fn main_profile(width: u32, height: u32, frame_rate: f64) -> String {
+    // Macroblocks of a picture, macroblocks a second, level.
+    const LEVELS: [(u64, f64, u8); 7] = [
+        (1_620, 40_500.0, 30),
+        (3_600, 108_000.0, 31),
+        (8_192, 245_760.0, 40),
+        (8_704, 522_240.0, 42),
+        (22_080, 589_824.0, 50),
+        (36_864, 983_040.0, 51),
+        (36_864, 2_073_600.0, 52),
+    ];
+    let blocks = u64::from(width.div_ceil(16)).saturating_mul(u64::from(height.div_ceil(16)));
+    let rate = blocks as f64 * if frame_rate > 0.0 { frame_rate } else { 30.0 };
+    let level = LEVELS.iter().find(|(size, speed, _)| blocks <= *size && rate <= *speed);
+    format!("avc1.4D40{:02X}", level.map_or(52, |(.., level)| *level))
+}
+
 /// Source: ISO/IEC 14496-15, Annex E.
 fn hevc_string(bytes: &[u8; 12]) -> String {
     let &[first, c0, c1, c2, c3, ref constraints @ .., level] = bytes;

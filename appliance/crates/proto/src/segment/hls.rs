@@ -1,6 +1,6 @@
 //! HLS playlists. Sources: RFC 8216, and its second edition (draft-pantos-hls-rfc8216bis) for parts and delta updates.
 
-use super::{Found, Lane, Package, SECOND, Segment, names, ts};
+use super::{Found, Lane, Package, SECOND, Segment, codec, names, ts};
 use fieldgate_media::TrackKind;
 use fieldgate_media::civil;
 use std::fmt::Write;
@@ -33,6 +33,45 @@ pub fn rendition(package: &Package, prefix: &str, number: usize) -> String {
     let mut text = String::with_capacity(1024);
     // Writing to a String cannot fail.
     let _ = write_rendition(&mut text, package, prefix, number);
+    text
+}
+
+/// What is known of pictures before they are made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Planned {
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// Pictures per second that are not exceeded; none: as many as `of` has.
+    pub frame_rate: Option<f64>,
+    /// The rate that the encoder is told.
+    pub bits_per_second: u64,
+}
+
+/// The lines of a master playlist for a size that will be made of this stream, H.264 pictures and its own sound, once somebody
+/// asks for it.
+pub fn planned(of: &Package, prefix: &str, number: usize, planned: Planned) -> String {
+    let mut text = String::with_capacity(512);
+    let shape = of.lane(TrackKind::Video).map(|lane| lane.init().track.video).unwrap_or_default();
+    let frame_rate = planned.frame_rate.map_or(shape.frame_rate, |most| most.min(shape.frame_rate));
+    let audio = of.lane(TrackKind::Audio);
+    let (sound_peak, sound) = audio.map_or((0, 0), bitrates);
+    let mut codecs = codec::main_profile(planned.width, planned.height, frame_rate);
+    if let Some(audio) = audio {
+        codecs = format!("{codecs},{}", audio.init().codecs);
+    }
+    let stream = Stream {
+        // Encoders keep their rate over some pictures, not over each.
+        peak: planned.bits_per_second.saturating_mul(2).saturating_add(sound_peak),
+        average: planned.bits_per_second.saturating_add(sound),
+        codecs,
+        size: Some((planned.width, planned.height)),
+        frame_rate,
+        channels: audio.map(|audio| audio.init().track.audio.channels.max(1)),
+    };
+    // Writing to a String cannot fail.
+    let _ = write_stream(&mut text, &stream, TrackKind::Video, prefix, number);
     text
 }
 
@@ -225,37 +264,63 @@ fn write_growing(
 }
 
 fn write_rendition(out: &mut String, package: &Package, prefix: &str, number: usize) -> std::fmt::Result {
-    // Players take groups with the same codec and name for the same sound.
-    let group = if number == 0 { "audio".to_owned() } else { format!("audio-{number}") };
     let lanes: Vec<&Lane> = package.lanes().collect();
-    let codecs = lanes.iter().map(|lane| lane.init().codecs.as_str()).collect::<Vec<_>>().join(",");
     let (peak, average) = lanes.iter().fold((0_u64, 0_u64), |(peak, average), lane| {
         let (p, a) = bitrates(lane);
         (peak.saturating_add(p), average.saturating_add(a))
     });
     let (video, audio) = (package.lane(TrackKind::Video), package.lane(TrackKind::Audio));
-    if let (Some(_), Some(audio)) = (video, audio) {
-        let channels = audio.init().track.audio.channels.max(1);
+    let stream = Stream {
+        peak,
+        average,
+        codecs: lanes.iter().map(|lane| lane.init().codecs.as_str()).collect::<Vec<_>>().join(","),
+        size: package.shape(),
+        frame_rate: video.map_or(0.0, |video| video.init().track.video.frame_rate),
+        channels: video.and(audio).map(|audio| audio.init().track.audio.channels.max(1)),
+    };
+    let kind = if video.is_some() { TrackKind::Video } else { TrackKind::Audio };
+    write_stream(out, &stream, kind, prefix, number)
+}
+
+/// What a master playlist says of one stream.
+struct Stream {
+    peak: u64,
+    average: u64,
+    codecs: String,
+    size: Option<(u32, u32)>,
+    /// 0: not known.
+    frame_rate: f64,
+    /// Of sound beside pictures.
+    channels: Option<u8>,
+}
+
+fn write_stream(
+    out: &mut String,
+    stream: &Stream,
+    kind: TrackKind,
+    prefix: &str,
+    number: usize,
+) -> std::fmt::Result {
+    // Players take groups with the same codec and name for the same sound.
+    let group = if number == 0 { "audio".to_owned() } else { format!("audio-{number}") };
+    if let Some(channels) = stream.channels {
         writeln!(
             out,
             "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"{group}\",NAME=\"audio\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"{channels}\",URI=\"{prefix}{}\"",
             names::media(TrackKind::Audio)
         )?;
     }
+    let Stream { peak, average, codecs, .. } = stream;
     write!(out, "#EXT-X-STREAM-INF:BANDWIDTH={peak},AVERAGE-BANDWIDTH={average},CODECS=\"{codecs}\"")?;
-    if let Some(video) = video {
-        let shape = video.init().track.video;
-        if shape.width > 0 && shape.height > 0 {
-            write!(out, ",RESOLUTION={}x{}", shape.width, shape.height)?;
-        }
-        if shape.frame_rate > 0.0 {
-            write!(out, ",FRAME-RATE={:.3}", shape.frame_rate)?;
-        }
-        if audio.is_some() {
-            write!(out, ",AUDIO=\"{group}\"")?;
-        }
+    if let Some((width, height)) = stream.size {
+        write!(out, ",RESOLUTION={width}x{height}")?;
     }
-    let kind = if video.is_some() { TrackKind::Video } else { TrackKind::Audio };
+    if stream.frame_rate > 0.0 {
+        write!(out, ",FRAME-RATE={:.3}", stream.frame_rate)?;
+    }
+    if stream.channels.is_some() {
+        write!(out, ",AUDIO=\"{group}\"")?;
+    }
     writeln!(out, "\n{prefix}{}", names::media(kind))
 }
 

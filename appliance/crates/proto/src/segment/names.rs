@@ -73,6 +73,9 @@ pub fn part(kind: TrackKind, number: u64, part: usize) -> String {
     format!("{}{number}.{part}.m4s", letter(kind))
 }
 
+/// Stands before the name of a size that is made of a stream; no stream has a name with it.
+pub const SIZE: char = '~';
+
 /// All tracks together.
 pub const TOGETHER: &str = "ts.m3u8";
 

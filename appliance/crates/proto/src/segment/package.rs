@@ -255,6 +255,12 @@ impl Package {
         listed.fold(0, |sum, segment| sum.saturating_add(segment.duration))
     }
 
+    /// Pixels across and down of its pictures, where they are known.
+    pub fn shape(&self) -> Option<(u32, u32)> {
+        let shape = self.video.as_ref().map(|video| video.init().track.video)?;
+        (shape.width > 0 && shape.height > 0).then_some((shape.width, shape.height))
+    }
+
     /// Playlists do not name the first segments any more.
     pub fn has_evicted(&self) -> bool {
         self.listed_from > self.settings.first_number

@@ -152,6 +152,14 @@ impl Checker<'_> {
             let problem = format!("must be at least three times hls.segment, which is {}", hls.segment);
             self.problems.push(Problem::new(&path.field("window"), problem).got(hls.window.to_string()));
         }
+        for (index, size) in hls.sizes.iter().enumerate() {
+            let at = path.field("sizes").item(index).field("height");
+            self.even(&at, Some(size.height));
+            if hls.sizes.iter().take(index).any(|other| other.height == size.height) {
+                let problem = Problem::new(&at, "is the height of another size already");
+                self.problems.push(problem.got(size.height).remedy("one size of each height"));
+            }
+        }
     }
 
     fn source(&mut self, source: &Source) {

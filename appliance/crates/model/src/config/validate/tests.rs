@@ -51,6 +51,20 @@ fn renditions_are_other_mountpoints_that_can_be_watched() {
 }
 
 #[test]
+fn sizes_are_even_and_differ() {
+    let with =
+        |sizes: Value| mountpoints(json!({"yard": {"source": {"kind": "publish"}, "hls": {"sizes": sizes}}}));
+    assert_eq!(with(json!([{"height": 360}, {"height": 240, "max_frame_rate": 5}])), Vec::<String>::new());
+    let found = with(json!([{"height": 360}, {"height": 241}, {"height": 360}]));
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(found[0].contains("mountpoints.yard.hls.sizes[1].height"), "{found:#?}");
+    assert!(found[1].contains("mountpoints.yard.hls.sizes[2].height"), "{found:#?}");
+    for wrong in [json!({"height": 62}), json!({"height": 2162}), json!({"height": 360, "bitrate": 9999})] {
+        assert_eq!(with(json!([wrong])).len(), 1, "{wrong}");
+    }
+}
+
+#[test]
 fn templates_are_published_to_and_only_they_have_a_max() {
     let found = mountpoints(json!({
         "a": {"source": {"kind": "publish"}, "max": 3},
