@@ -250,7 +250,9 @@ impl Capacity {
             let limit = self.cores.saturating_mul(u32::from(now.limits.cpu_percent));
             let readings = meter.readings(start.elapsed(), look, limit);
             let plan = plan(&now, &self.known(&now, &instances));
-            let wants = plan.encodes() && !plan.load.measured;
+            // Viewers' sizes are not planned before somebody watches, who would wait for it then.
+            let may_encode = now.mountpoints.values().flat_map(|it| &it.hls).any(|hls| !hls.sizes.is_empty());
+            let wants = (plan.encodes() || may_encode) && !plan.load.measured;
             if wants && measuring.is_none() && measured_at.is_none_or(|at| at.elapsed() >= MEASURE_AGAIN) {
                 measuring = Some(Box::pin(self.encoders.measure(&cancel)));
             }

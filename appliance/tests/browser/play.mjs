@@ -1,5 +1,5 @@
-// A page with one player in a real browser: `node play.mjs hls|levels|near|dash URL`; `levels` is hls.js that goes on with another
-// rendition every few seconds; `near` is hls.js as pages use it that want to be
+// A page with one player in a real browser: `node play.mjs hls|levels|near|dash|sizes URL`; `levels` is hls.js that goes on with
+// another rendition every few seconds, `sizes` dash.js that does; `near` is hls.js as pages use it that want to be
 // close to what is live: what is more than 1.8 s behind is skipped. Says twice a second, as a line of JSON, how far it is. Runs
 // until it is told to end.
 import { createServer } from "node:http";
@@ -7,7 +7,7 @@ import { readFileSync } from "node:fs";
 import { chromium } from "playwright-core";
 
 const [, , player, url] = process.argv;
-const kind = player === "dash" ? "dash" : "hls";
+const kind = ["dash", "sizes"].includes(player) ? "dash" : "hls";
 const live = player === "near" ? { liveSyncDuration: 1, liveMaxLatencyDuration: 1.8 } : {};
 const files = {
   "/hls.js": new URL("node_modules/hls.js/dist/hls.min.js", import.meta.url),
@@ -30,8 +30,9 @@ view.on("pageerror", (error) => console.error(`page: ${error}`));
 await view.goto(`http://127.0.0.1:${server.address().port}/`);
 await view.evaluate(({ kind, url, live, switches }) => {
   const video = document.getElementById("video");
-  const said = { stalls: 0, errors: [], has_played: false, latency: null };
+  const said = { stalls: 0, errors: [], has_played: false, latency: null, heights: [] };
   window.said = said;
+  video.addEventListener("resize", () => said.heights.push(video.videoHeight));
   video.addEventListener("playing", () => (said.has_played = true));
   video.addEventListener("waiting", () => (said.stalls += said.has_played ? 1 : 0));
   if (kind === "hls") {
@@ -39,8 +40,6 @@ await view.evaluate(({ kind, url, live, switches }) => {
     player.on(Hls.Events.ERROR, (_, error) => said.errors.push({ what: error.details, fatal: error.fatal }));
     player.loadSource(url);
     player.attachMedia(video);
-    said.heights = [];
-    video.addEventListener("resize", () => said.heights.push(video.videoHeight));
     if (switches) setInterval(() => (player.nextLevel = (player.currentLevel + 1) % player.levels.length), 4000);
     // By the capture time of the picture on show, as the playlist tells it.
     window.latency = () => player.playingDate && (Date.now() - player.playingDate.getTime()) / 1000;
@@ -49,8 +48,16 @@ await view.evaluate(({ kind, url, live, switches }) => {
     player.on(dashjs.MediaPlayer.events.ERROR, ({ error }) => said.errors.push({ what: error.message, fatal: true }));
     player.initialize(video, url, true);
     window.latency = () => player.getCurrentLiveLatency();
+    if (switches) {
+      player.updateSettings({ streaming: { abr: { autoSwitchBitrate: { video: false } } } });
+      let at = 0;
+      setInterval(() => {
+        const count = player.getRepresentationsByType("video").length;
+        player.setRepresentationForTypeByIndex("video", (at = (at + 1) % count));
+      }, 4000);
+    }
   }
-}, { kind, url, live, switches: player === "levels" });
+}, { kind, url, live, switches: ["levels", "sizes"].includes(player) });
 
 let ends = false;
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => (ends = true));

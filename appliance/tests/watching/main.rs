@@ -10,6 +10,7 @@ mod admission;
 mod browser;
 mod hostile;
 mod latency;
+mod manifest;
 mod playing;
 mod recorded;
 mod rules;

@@ -7,8 +7,8 @@ use crate::common::http;
 use crate::common::process::Process;
 use crate::common::scratch::Scratch;
 use crate::common::wait::{self, secs};
-use crate::rules;
-use crate::viewer::{Viewer, gateway, listens};
+use crate::viewer::{Viewer, gateway, listens, url_of};
+use crate::{manifest, rules};
 use serde_json::{Value, json};
 
 /// The workers that transcode.
@@ -99,4 +99,70 @@ fn a_size_without_room_in_the_plan_is_refused_in_words() {
         200,
         "the rest goes on"
     );
+}
+
+/// A camera's second stream and a size that is made, beside each other in one set of pictures.
+#[test]
+fn dash_has_all_streams_of_a_scene_as_representations() {
+    let hls =
+        json!({ "segment": "1s", "renditions": ["low"], "sizes": [{ "height": 90, "bitrate": 200_000 }] });
+    let gateway = Gateway::start(json!({
+        "http": { "listen": ["127.0.0.1:0"] },
+        "mountpoints": {
+            "yard": { "source": { "kind": "publish" }, "hls": hls },
+            "low": { "source": { "kind": "publish" }, "hls": { "segment": "1s" } },
+        },
+    }));
+    // First there, so that its times are not those of the other.
+    let low = Publisher::start(gateway.rtmp, "low", &Fixture::other_h264_aac(6), 0, End::Polite);
+    low.wait_for_more(90);
+    let high = Publisher::start(gateway.rtmp, "yard", &Fixture::h264_aac(6), 0, End::Polite);
+    high.wait_for_more(30);
+    wait::until_true("encoders to be known", secs(60), || {
+        gateway.status()["capacity"]["measured"].as_bool().unwrap()
+    });
+    let address = listens(&gateway, "http");
+    for (file, variable) in [("manifest.mpd", "$Time$"), ("number.mpd", "$Number$")] {
+        let opened = http::get(address, &format!("/hls/yard/{file}"));
+        assert_eq!(opened.status, 200, "{}", opened.text());
+        let opened = manifest::read(&opened.text());
+        let folder = format!("/hls/yard/{}", opened.one("BaseURL").text);
+        let again = http::get(address, &format!("{folder}{file}")).text();
+        let mpd = manifest::read(&again);
+        let period = mpd.all("Period").last().unwrap();
+        let sets: Vec<&str> = period.all("AdaptationSet").map(|set| set.get("contentType")).collect();
+        assert_eq!(sets, ["video", "audio"], "{again}");
+        let pictures: Vec<_> = period.one("AdaptationSet").all("Representation").collect();
+        let sizes: Vec<_> = pictures.iter().map(|of| (of.get("width"), of.get("height"))).collect();
+        assert_eq!(sizes, [("320", "180"), ("240", "136"), ("160", "90")], "{again}");
+        let ids: Vec<&str> = pictures.iter().map(|of| of.get("id")).collect();
+        let before = opened.all("Period").last().unwrap().one("AdaptationSet");
+        let before: Vec<&str> = before.all("Representation").map(|of| of.get("id")).collect();
+        assert_eq!(before, ids, "the same from the first manifest on");
+        let offset = |of: &manifest::Element| of.one("SegmentTemplate").number("presentationTimeOffset");
+        assert_eq!(
+            offset(pictures[0]),
+            offset(pictures[2]),
+            "what is made has the times of what it is made of"
+        );
+        assert_ne!(offset(pictures[0]), offset(pictures[1]), "another stream has its own");
+        let ends = pictures[1..].iter().map(|of| {
+            let last = of.one("SegmentTemplate").one("SegmentTimeline").all("S").last().unwrap();
+            (last.number("t") + last.number("d") - offset(of)) as f64 / 90_000.0
+        });
+        let ends: Vec<f64> = ends.collect();
+        assert!((ends[0] - ends[1]).abs() < 4.0, "all are live: {ends:?}");
+        for of in &pictures[1..] {
+            assert!(of.one("SegmentTemplate").get("media").contains(variable), "{again}");
+            for file in manifest::files(of).iter().take(3) {
+                assert_eq!(http::get(address, &format!("{folder}{file}")).status, 200, "{file} of {again}");
+            }
+        }
+    }
+    let url = url_of(&gateway, "number.mpd");
+    let probe = ["-v", "error", "-show_entries", "stream=width,height", "-of", "json", &url];
+    let probed: Value = serde_json::from_str(&Process::run("ffprobe", &probe, secs(60))).unwrap();
+    let heights: Vec<i64> =
+        probed["streams"].as_array().unwrap().iter().filter_map(|it| it["height"].as_i64()).collect();
+    assert_eq!(heights, [180, 136, 90], "{probed}");
 }

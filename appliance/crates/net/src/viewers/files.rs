@@ -7,9 +7,10 @@ use super::sessions::Session;
 use super::watched::Watched;
 use bytes::Bytes;
 use fieldgate_media::{Ticks, TrackKind};
-use fieldgate_proto::segment::names::{Addressing, Name};
+use fieldgate_model::config::Hls;
+use fieldgate_proto::segment::names::Name;
 use fieldgate_proto::segment::target::Target;
-use fieldgate_proto::segment::{Found, Lane, Package, dash, hls};
+use fieldgate_proto::segment::{Found, Lane, Package, hls};
 use hyper::{Response, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,7 @@ impl Viewers {
         target: &Target,
         session: Arc<Session>,
         watched: Arc<Watched>,
+        hls: &Hls,
     ) -> Result<Response<FileBody>, Refused> {
         let no_track = || Refused::missing("the stream has no such track");
         let id = watched.id;
@@ -63,7 +65,11 @@ impl Viewers {
             }
             Name::Manifest(addressing) => {
                 self.ready(&watched, READY_WITHIN).await?;
-                self.manifest(&watched, addressing)
+                // What is listed with another has no others of its own.
+                let alone = Hls::default();
+                let hls = if target.rendition.is_some() { &alone } else { hls };
+                let (text, version) = self.manifest_text(&watched, (&target.stream, hls), addressing, "");
+                changing(MANIFEST, format!("\"{id:x}-{version}-{addressing:?}\""), text)
             }
             Name::Together => {
                 self.ready(&watched, READY_WITHIN).await?;
@@ -147,13 +153,6 @@ impl Viewers {
             is_fixed: false,
             is_gzip,
         })
-    }
-
-    fn manifest(&self, watched: &Watched, addressing: Addressing) -> Content {
-        let now = self.context().clock.unix_micros();
-        let (text, version) =
-            watched.read(|package| (dash::manifest(package, addressing, "", now), package.version()));
-        changing(MANIFEST, format!("\"{:x}-{version}-{addressing:?}\"", watched.id), text)
     }
 
     /// A segment as MPEG-TS, made for the first who asks.

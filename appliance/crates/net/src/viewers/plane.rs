@@ -14,12 +14,13 @@ use fieldgate_hub::{Action, Context, Mountpoint, Request, StreamState, Verdict};
 use fieldgate_media::Ticks;
 use fieldgate_model::Config;
 use fieldgate_model::config::{Hls, Size};
-use fieldgate_proto::segment::names::{self, Name};
+use fieldgate_proto::segment::names::{self, Addressing, Name};
 use fieldgate_proto::segment::recorded::RecordedTarget;
 use fieldgate_proto::segment::target::{Target, TargetError, Token};
 use fieldgate_proto::segment::{Package, Settings, dash, hls};
-use futures_util::StreamExt;
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode, header};
 use std::collections::HashMap;
@@ -267,7 +268,7 @@ impl Viewers {
             Some(other) => self.rendition(&target, other, &hls).await?,
         };
         watched.touch();
-        self.serve(asked, &target, session, watched).await
+        self.serve(asked, &target, session, watched, &hls).await
     }
 
     /// What is listed with a stream: whoever may watch the one may watch the other.
@@ -318,21 +319,29 @@ impl Viewers {
             }
         };
         let watched = self.watch(&name, hls)?;
-        let others = if target.name == Name::Master { self.others(hls) } else { Vec::new() };
+        let lists_others = matches!(target.name, Name::Master | Name::Manifest(_));
+        let others = if lists_others { self.others(hls) } else { Vec::new() };
         let (token, session) = self.open_session(request)?;
         let within = if elsewhere.is_some() { READY_ELSEWHERE } else { READY_WITHIN };
         let since = Instant::now();
         self.ready(&watched, within).await?;
         let has_parts =
             target.name == Name::Master && watched.read(|package| package.part_target().is_some());
-        if !has_parts {
-            self.well_begun(&watched, since).await;
-        }
+        let begun = async {
+            if !has_parts {
+                self.well_begun(&watched, since).await;
+            }
+        };
+        let joined = async {
+            if matches!(target.name, Name::Manifest(_)) {
+                self.all_ready(&others, (&target.stream, hls)).await;
+            }
+        };
+        tokio::join!(begun, joined);
         let prefix = format!("{}/", token.as_text());
-        let now = self.0.context.clock.unix_micros();
         let (media_type, text) = match target.name {
             Name::Manifest(addressing) => {
-                (MANIFEST, Some(watched.read(|package| dash::manifest(package, addressing, &prefix, now))))
+                (MANIFEST, Some(self.manifest_text(&watched, (&target.stream, hls), addressing, &prefix).0))
             }
             Name::OldMaster => (PLAYLIST, watched.read(|package| hls::old_master(package, &prefix))),
             _ => {
@@ -371,6 +380,54 @@ impl Viewers {
             }
         }
         text
+    }
+
+    /// Waits for the segments of other streams, and has all sizes made: a manifest cannot name what is not there. What is not in time,
+    /// or has no room, is left out.
+    async fn all_ready(&self, others: &[(String, Arc<Watched>)], (stream, hls): (&str, &Hls)) {
+        let listed = others.iter().map(|(_, watched)| self.ready(watched, OTHERS_WITHIN).map(drop).boxed());
+        let made = hls.sizes.iter().filter_map(|size| {
+            let making = self.0.maker.get()?.make(stream, hls, size);
+            Some(async move {
+                if let Ok(name) = making.await
+                    && let Ok(watched) = self.watch(&name, hls)
+                {
+                    self.ready(&watched, OTHERS_WITHIN).await.ok();
+                }
+            })
+        });
+        let made = made.map(FutureExt::boxed);
+        tokio::time::timeout(OTHERS_WITHIN, join_all(listed.chain(made))).await.ok();
+    }
+
+    /// A manifest with all streams of the scene that are cut now, and their versions together. Who asks for it may go to any of them:
+    /// they count as asked for.
+    pub(super) fn manifest_text(
+        &self,
+        watched: &Watched,
+        (stream, hls): (&str, &Hls),
+        addressing: Addressing,
+        prefix: &str,
+    ) -> (String, String) {
+        let renditions = hls.renditions.iter().map(|name| (name.clone(), name.clone(), false));
+        let sizes = hls
+            .sizes
+            .iter()
+            .map(|size| (size_of(stream, size), format!("{}{}", names::SIZE, size.name()), true));
+        let mut versions = String::new();
+        let mut others = Vec::new();
+        for (name, folder, is_made) in renditions.chain(sizes) {
+            let other = self.watched().get(&name).filter(|other| other.is_valid()).cloned();
+            let Some(other) = other else { continue };
+            other.touch();
+            others.extend(other.read(|package| dash::Other::new(package, &folder, is_made)));
+            versions.push_str(&format!("-{:x}.{}", other.id, other.read(Package::version)));
+        }
+        let now = self.0.context.clock.unix_micros();
+        watched.read(|package| {
+            let text = dash::manifest(package, &others, addressing, prefix, now);
+            (text, format!("{}{versions}", package.version()))
+        })
     }
 
     /// The lines of the sizes that can be had, whether they are made now or not.
