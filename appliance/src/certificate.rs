@@ -137,6 +137,11 @@ pub fn machine_addresses() -> Vec<IpAddr> {
     addresses
 }
 
+/// Key and certificate for the machine's own names, PEM.
+pub(crate) fn self_made() -> Result<String, rcgen::Error> {
+    make(&machine_names())
+}
+
 /// It never expires: a gateway may run for years without a visit, and know no time at its first boot. Who connects knows
 /// it by its fingerprint.
 fn make(names: &[String]) -> Result<String, rcgen::Error> {

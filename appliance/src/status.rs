@@ -72,6 +72,7 @@ impl StatusBoard {
             encoder: encoders.found().map(|found| found.status()),
             capacity: self.wiring.capacity.status(),
             workers: self.workers(snapshot),
+            elsewhere: self.wiring.board.elsewhere(),
             update: self.updates.last(),
             notices,
         }

@@ -46,7 +46,7 @@ mod ways;
 
 pub use admission::Admission;
 pub use aggregator::Aggregator;
-pub use board::{Board, WorkerView};
+pub use board::{Board, ElsewhereSign, WorkerView};
 pub use control::Control;
 pub use coordinator::Coordinator;
 pub use devices::{Devices, Listed, list_now};

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 const PLACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
 
 /// Parts in the order in which one meets them; parts of the schema that are not named here are one-line types.
-const PARTS: [(&str, &str); 52] = [
+const PARTS: [(&str, &str); 53] = [
     ("Rtmp", "`rtmp`"),
     ("RtmpTls", "`rtmp.tls`"),
     ("Kmp", "`kmp`"),
@@ -51,6 +51,7 @@ const PARTS: [(&str, &str); 52] = [
     ("AggregatorCms", "`compat.aggregator.cms`"),
     ("AggregatorCamera", "`compat.aggregator.cameras.NAME`"),
     ("MeshNode", "`compat.node`"),
+    ("MeshNodeTls", "`compat.node.tls`"),
     ("Coordinator", "`compat.coordinator`"),
     ("CoordinatorTls", "`compat.coordinator.tls`"),
     (

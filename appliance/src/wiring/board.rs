@@ -1,8 +1,11 @@
 //! Where children leave what the status and the metrics show of them.
 
 use crate::admin::Load;
+use crate::clock::timestamp;
 use crate::supervisor::ChildKey;
+use fieldgate_hub::Clock;
 use fieldgate_hub::link::Feeder;
+use fieldgate_model::status::{ElsewhereState, ElsewhereStatus};
 use fieldgate_net::{KmpPushReport, PushPhase, PushReport};
 use fieldgate_worker::Report;
 use std::collections::BTreeMap;
@@ -31,6 +34,7 @@ struct Notes {
     workers: BTreeMap<String, WorkerView>,
     feeders: BTreeMap<String, Feeder>,
     missing: BTreeMap<String, String>,
+    elsewhere: BTreeMap<String, ElsewhereStatus>,
 }
 
 /// Notes of the children that run, by child.
@@ -39,7 +43,54 @@ pub struct Board {
     notes: Mutex<Notes>,
 }
 
+/// Bytes of a reason that are shown.
+const REASON_MAX: usize = 300;
+
+/// Tells the status how a connection to a coordinator or a master elsewhere is; gone with it.
+pub struct ElsewhereSign {
+    board: Arc<Board>,
+    clock: Clock,
+    part: &'static str,
+}
+
+impl ElsewhereSign {
+    /// `part` is that of the config which wants the connection. It is looked for now.
+    pub fn new(board: Arc<Board>, clock: Clock, part: &'static str) -> Self {
+        let sign = ElsewhereSign { board, clock, part };
+        sign.show(ElsewhereState::Connecting, None);
+        sign
+    }
+
+    /// It is there.
+    pub fn up(&self) {
+        self.show(ElsewhereState::Up, None);
+    }
+
+    /// It is not, or not any more.
+    pub fn lost(&self, why: &str) {
+        self.show(ElsewhereState::Connecting, Some(why.chars().take(REASON_MAX).collect()));
+    }
+
+    fn show(&self, state: ElsewhereState, error: Option<String>) {
+        let mut notes = self.board.lock();
+        let before = notes.elsewhere.get(self.part).filter(|before| before.state == state);
+        let since = before.map_or_else(|| timestamp(&self.clock), |before| before.since);
+        notes.elsewhere.insert(self.part.to_owned(), ElsewhereStatus { state, since, error });
+    }
+}
+
+impl Drop for ElsewhereSign {
+    fn drop(&mut self) {
+        self.board.lock().elsewhere.remove(self.part);
+    }
+}
+
 impl Board {
+    /// The connections to coordinators and masters elsewhere.
+    pub fn elsewhere(&self) -> BTreeMap<String, ElsewhereStatus> {
+        self.lock().elsewhere.clone()
+    }
+
     /// Where a listener really listens.
     pub fn set_addresses(&self, key: ChildKey, addresses: Vec<SocketAddr>) {
         self.lock().addresses.insert(key, addresses);

@@ -11,7 +11,7 @@ mod driver;
 
 use super::channels::Asking;
 use super::coordinator::own_address;
-use super::{Wiring, pushes};
+use super::{ElsewhereSign, Wiring, pushes};
 use crate::supervisor::{ChildContext, ChildError};
 use address::Address;
 use driver::Driver;
@@ -105,6 +105,7 @@ impl Wiring {
             (own, rtmp_port),
             u64::from_le_bytes(seed),
             inbox,
+            ElsewhereSign::new(self.board.clone(), self.context.clock.clone(), "control"),
         );
         driver.run(child.cancel).await;
         Ok(())

@@ -16,8 +16,8 @@ pub(super) mod places;
 mod pushes;
 mod vitals;
 
-use super::Wiring;
 use super::listening::cannot_listen;
+use super::{ElsewhereSign, Wiring};
 use crate::logging::Tail;
 use crate::supervisor::{ChildContext, ChildError, ChildKey};
 use driver::{Ask, Driver};
@@ -26,7 +26,7 @@ use fieldgate_hub::{Action, Context, Request, Retry, Terms, Verdict};
 use fieldgate_model::config::{Hls, MeshNode};
 use fieldgate_net::{
     Absent, ConnectionLimits, Elsewhere, HttpAnswer, HttpHandler, HttpListener, HttpRequest,
-    HttpServerSettings, RtmpConnections,
+    HttpServerSettings, RtmpConnections, ServerCertificates,
 };
 use places::NoPlace;
 use std::future::Future;
@@ -262,6 +262,27 @@ impl Elsewhere for Mesh {
     }
 }
 
+/// The certificate that the API shows, where it speaks TLS.
+async fn certificates_of(
+    settings: &MeshNode,
+    kept: &files::Kept,
+) -> Result<Option<ServerCertificates>, ChildError> {
+    let Some(tls) = &settings.tls else { return Ok(None) };
+    let (own, kept) = (tls.cert.clone().zip(tls.key.clone()), kept.clone());
+    let load = move || -> Result<ServerCertificates, ChildError> {
+        let (cert, key) = match own {
+            Some(files) => files,
+            None => {
+                let file = kept.certificate().map_err(|error| ChildError::of(Retry::Backoff, &error))?;
+                (file.clone(), file)
+            }
+        };
+        ServerCertificates::load(cert, key).map_err(|error| ChildError::of(Retry::Backoff, &error))
+    };
+    let loaded = tokio::task::spawn_blocking(load).await;
+    loaded.unwrap_or_else(|_| Err(ChildError::new(Retry::Backoff, "the gateway is stopping"))).map(Some)
+}
+
 impl Wiring {
     /// Runs the node until it is cancelled. `rtmp_port` is the port of the first RTMP listener.
     pub(super) async fn mesh_node(
@@ -280,27 +301,41 @@ impl Wiring {
             port => port,
         };
         let limits = ConnectionLimits::new(API_CONNECTIONS.0, API_CONNECTIONS.1);
+        let certificates = certificates_of(&settings, &kept).await?;
+        let plain = settings.listen.iter().map(|address| (*address, None));
+        let tls_listen = settings.tls.iter().flat_map(|tls| &tls.listen);
+        let over_tls =
+            tls_listen.map(|address| (*address, certificates.as_ref().map(ServerCertificates::acceptor)));
         let mut listeners = Vec::new();
-        for address in &settings.listen {
-            let cannot = cannot_listen(*address);
+        for (address, acceptor) in plain.chain(over_tls) {
+            let cannot = cannot_listen(address);
             let (mesh, limits) = (mesh.clone(), limits.clone());
             let handler: HttpHandler = Arc::new(move |request| {
                 let mesh = mesh.clone();
                 Box::pin(async move { mesh.answer(request).await })
             });
             let server = HttpServerSettings { body_bytes: API_BODY, ..HttpServerSettings::default() };
-            let listener = HttpListener::bind(*address, server, limits, handler).map_err(cannot)?;
+            let listener =
+                HttpListener::bind(address, server, limits, handler).map_err(cannot)?.with_tls(acceptor);
             listeners.push((listener.local_addr().map_err(cannot)?, listener));
         }
         let bound = listeners.iter().map(|(address, _)| *address).collect();
         self.board.set_addresses(ChildKey::MeshNode, bound);
         child.ready.ready();
-        let driver = Driver::new(mesh.clone(), &settings, rtmp_port.unwrap_or(1935), kept, tls);
+        let sign = ElsewhereSign::new(self.board.clone(), self.context.clock.clone(), "node");
+        let driver = Driver::new(mesh.clone(), &settings, rtmp_port.unwrap_or(1935), kept, tls, sign);
         let driver = driver.map_err(|error| ChildError::of(Retry::Never, &error))?;
         let mut serving = JoinSet::new();
         for (address, listener) in listeners {
             info!(%address, "mesh node's API listens");
             serving.spawn(listener.run(child.cancel.clone()));
+        }
+        if let (Some(certificates), Some(tls)) = (certificates, &settings.tls) {
+            let watching = certificates.watch(tls.reload_interval.get(), child.cancel.clone());
+            serving.spawn(async move {
+                watching.await;
+                Ok(())
+            });
         }
         driver.run(child.cancel).await;
         while serving.join_next().await.is_some() {}

@@ -238,6 +238,98 @@ fn check_18_19_a_bad_table_and_a_dead_master_end_nothing() {
     drop(publisher);
 }
 
+/// All that a master is asked, with this trouble.
+fn at_every_step(fault: &serde_json::Value) -> serde_json::Value {
+    let steps = ["/announce", "/heartbeat", "/streams", "/auth", "/route", "/cert"];
+    steps.into_iter().map(|step| (step.to_owned(), fault.clone())).collect::<serde_json::Map<_, _>>().into()
+}
+
+#[test]
+fn a_master_that_hangs_is_slow_or_talks_nonsense_ends_nothing_and_lets_nobody_in() {
+    let master = Master::start();
+    master.put("tokens", &tokens());
+    let scratch = Arc::new(Scratch::new());
+    let mut ingest = Node::start_in(scratch.clone(), Some(&master), json!({}));
+    master.put("modes", &json!({"*": "RR", ingest.uuid(): "I"}));
+    let root = Node::start(&master, json!({}));
+    let accept = json!({"s1": [{"node_key": "K1", "mode": "I"}]});
+    master.put("tables", &json!({"ingest": {"s1": [root.hop("K1")]}, "accept": accept}));
+    wait_for_beat(&master, &ingest, "ingest", 2);
+    wait_for_beat(&master, &root, "root_relay", 2);
+    let publisher = publish(&ingest, "live", TOKEN).unwrap();
+    root.wait_for_stream("s1", true);
+    let feeder = root.feeder("s1");
+    let unseen = format!("{TOKEN}0");
+    master.put("tokens", &json!({unseen.as_str(): {"type": "BROADCASTER", "stream_id": "s2"}}));
+    for fault in [json!({"body": "<html>\u{0} no"}), json!({"status": 503}), json!({"delay": 25})] {
+        master.put("faults", &at_every_step(&fault));
+        let beats = master.calls("POST", "/heartbeat").len() + master.calls("GET", "/heartbeat").len();
+        assert_ne!(code(publish(&ingest, "live", &unseen)), "allowed", "{fault}");
+        publisher.wait_for_more(20);
+        wait::until_true("a beat meanwhile", secs(30), || {
+            master.calls("POST", "/heartbeat").len() + master.calls("GET", "/heartbeat").len() > beats
+        });
+        assert_eq!(root.feeder("s1"), feeder, "{fault}: what was authorised goes on");
+    }
+    wait::until_true("the status to say so", secs(30), || {
+        let shown = ingest.gateway.status()["elsewhere"]["node"].clone();
+        shown["state"] == "connecting" && shown["error"].is_string()
+    });
+    // Killed while the master hangs: it comes up without it, and lets nobody in.
+    ingest.gateway.process().kill();
+    drop((publisher, ingest));
+    let ingest = Node::start_in(scratch, Some(&master), json!({}));
+    assert_ne!(code(publish(&ingest, "live", &unseen)), "allowed");
+    // Slow is not dead.
+    master.put("tokens", &tokens());
+    master.put("faults", &json!({}));
+    let known = master.calls("POST", "/announce").len();
+    master.wait_for("POST", "/announce", known + 1);
+    wait::until_true("it to be in the mesh", secs(60), || {
+        ingest.gateway.status()["elsewhere"]["node"]["state"] == "up"
+    });
+    master.put("slow", &json!(2));
+    let publisher = publish(&ingest, "live", TOKEN).unwrap();
+    root.wait_for_stream("s1", true);
+    master.wait_for_event("start s1");
+    publisher.finish();
+}
+
+#[test]
+fn the_masters_certificate_is_shown_to_those_who_come_to_the_nodes_api() {
+    let mut master = Master::start();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    master.put("certificate", &json!({"cert": chain, "key": key, "not_after": "2999-01-01T00:00:00Z"}));
+    let scratch = Arc::new(Scratch::new());
+    let trusted = scratch.join("trusted.pem");
+    std::fs::write(&trusted, &chain).unwrap();
+    let settings =
+        json!({"cert_from_master": true, "tls": {"listen": ["127.0.0.1:0"], "reload_interval": "1s"}});
+    // Nothing else than the master's certificate is trusted, and the API behind it is the node's.
+    let is_shown = |node: &Node| {
+        let status = node.gateway.status();
+        let at: std::net::SocketAddr =
+            status["listeners"]["mesh_node"]["addresses"][1].as_str().unwrap().parse().unwrap();
+        let url = format!("https://localhost:{}/public/logs", at.port());
+        let key = format!("Authorization: {KEY}");
+        let args = ["-sf", "--cacert", trusted.to_str().unwrap(), "-H", &key, &url];
+        let mut curl = common::process::Process::start("curl", &args);
+        curl.end_within(secs(20)).success() && curl.output().contains("fieldgate.log")
+    };
+    let mut node = Node::start_in(scratch.clone(), Some(&master), settings.clone());
+    wait::until_true("the master's certificate", secs(60), || is_shown(&node));
+    assert_eq!(master.calls("GET", "/cert").len(), 1);
+    // It is kept: neither a kill nor a dead master takes it away.
+    master.process.kill();
+    node.gateway.process().kill();
+    drop(node);
+    let mut node = Node::start_in(scratch, Some(&master), settings);
+    assert!(is_shown(&node));
+    let log = node.log();
+    assert!(!log.contains("PRIVATE KEY") && !log.contains(KEY));
+}
+
 #[test]
 fn check_20_21_22_the_nodes_own_api() {
     let master = Master::start();

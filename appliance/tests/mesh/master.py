@@ -8,6 +8,8 @@ It listens on a port of loopback (the first argument; 0: any), says which in its
   PUT  /_/tables   {"ingest": .., "relay": .., "accept": .., "epoch": ..}   the version rises by itself
   PUT  /_/modes    {"*": "I"} or by server_uuid
   PUT  /_/routes   {"s1": 200}      what /route answers; others get 404
+  PUT  /_/certificate {"cert": .., "key": .., "not_after": ..}   what /cert answers; without it 404
+  PUT  /_/slow     2                seconds before every answer
   PUT  /_/commands [..]             given with the next heartbeat reply
   PUT  /_/forget                    knows no node any more
   PUT  /_/faults   {"/auth": {"status": 500, "body": "..", "delay": 1, "times": 2}}
@@ -29,6 +31,7 @@ INTERVAL, FRAME, TIMEOUT, STRIKES, LIMIT = 5, 2, 10, 3, 60
 class Mesh:
     def __init__(self):
         self.calls, self.tokens, self.modes, self.routes = [], {}, {"*": "I"}, {}
+        self.certificate, self.slow = None, 0
         self.nodes, self.faults, self.commands = {}, {}, []
         self.tables = {"version": 1, "ingest": {}, "relay": {}, "accept": {}}
 
@@ -122,6 +125,8 @@ def answer(method, path, headers, body):
         return 200, MESH.tables
     if path == "/streams":
         return 200, {"accepted": True, "table_version": MESH.tables["version"]}
+    if path == "/cert" and method == "GET" and MESH.certificate:
+        return 200, MESH.certificate
     if path == "/route":
         status = MESH.routes.get(body.get("stream_id"), 404)
         return status, {"status": "routing", "table_version": MESH.tables["version"]}
@@ -137,7 +142,7 @@ def control(path, body):
         MESH.nodes = {}
     elif path == "/_/commands":
         MESH.commands = body
-    elif path in ("/_/tokens", "/_/modes", "/_/routes", "/_/faults"):
+    elif path in ("/_/tokens", "/_/modes", "/_/routes", "/_/faults", "/_/certificate", "/_/slow"):
         setattr(MESH, path.removeprefix("/_/"), body)
     return {}
 
@@ -163,6 +168,7 @@ class Handler(BaseHTTPRequestHandler):
                     raw, reply = fault.get("body", "{}"), None
                 else:
                     status, reply = answer(self.command, path, self.headers, body)
+                    delay = MESH.slow
                 MESH.calls.append({
                     "method": self.command, "path": path, "headers": dict(self.headers.items()), "body": body,
                     "status": status, "reply": reply, "time": time.monotonic(),

@@ -215,12 +215,19 @@ fn check_24_a_lost_coordinator_is_found_again_and_publishers_go_or_stay() {
         stays.wait_for_more(20);
         player.wait_for_more(20);
     }
+    let shown = |gateway: &Gateway| gateway.status()["elsewhere"]["control"].clone();
+    let lost = shown(&gateway);
+    assert!(lost["state"] == "connecting" && lost["error"].is_string(), "{lost}");
     let before = fake.upgrades().len();
     fake.behave(Fault::None);
     let mut peers = [fake.peer(before), fake.peer(before + 1)];
     for upgrade in &fake.upgrades()[before..] {
         assert_eq!(upgrade.header("x-control-auth-token"), token_of_contract());
         assert_eq!(upgrade.header("x-external-ip"), "127.0.0.1");
+    }
+    for gateway in [&gateway, &staying] {
+        wait::until_true("the status to say so", secs(30), || shown(gateway)["state"] == "up");
+        assert!(shown(gateway)["error"].is_null());
     }
     // What stayed is asked for again, what went is not spoken of.
     let owner =

@@ -55,7 +55,7 @@ pub use kmp_control::{Compat, KmpApplication, KmpControl, KmpControlApi, KmpHead
 pub use kmp_listen::{Kmp, KmpChannel, KmpTls};
 pub use limits::Limits;
 pub use machine::{Link, LinkAddress, LinkAddressError, MachineNetwork, MachineTime, Wifi, is_key};
-pub use mesh_node::{MeshNode, NodeRole};
+pub use mesh_node::{MeshNode, MeshNodeTls, NodeRole};
 pub use mountpoint::{Mountpoint, Ring};
 pub use network::{Network, NetworkError};
 pub use output::{Play, Push, PushMemory, PushOrder, TrackIds, WhenAbsent};

@@ -34,11 +34,35 @@ pub struct Status {
     pub capacity: CapacityStatus,
     /// The worker processes by name.
     pub workers: BTreeMap<String, WorkerStatus>,
+    /// Connections to coordinators and masters elsewhere, by their part of the config: `control`, `encoder`, `node`.
+    pub elsewhere: BTreeMap<String, ElsewhereStatus>,
     /// What became of the last firmware update.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub update: Option<UpdateStatus>,
     /// What somebody should know and do: a stuck worker, a config file that could not be read.
     pub notices: Vec<Notice>,
+}
+
+/// A connection to a coordinator or a master elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ElsewhereStatus {
+    /// Whether it is there.
+    pub state: ElsewhereState,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why it is not there, as far as that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Whether a connection to a coordinator or a master elsewhere is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ElsewhereState {
+    /// It is being looked for, for ever.
+    Connecting,
+    /// It is there.
+    Up,
 }
 
 /// A firmware update, as it went.

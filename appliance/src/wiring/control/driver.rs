@@ -2,6 +2,7 @@
 
 use super::Control;
 use super::address::Address;
+use crate::wiring::ElsewhereSign;
 use crate::wiring::channels::{Asking, Channels};
 use crate::wiring::line::{Line, Said, hear};
 use crate::wiring::passing::Moment;
@@ -37,6 +38,7 @@ pub(super) struct Driver {
     play_allow: Vec<Network>,
     inbox: mpsc::Receiver<Asking>,
     line: Option<Line>,
+    sign: ElsewhereSign,
     channels: Channels<PublishId>,
     sights: mpsc::Receiver<(String, bool)>,
     work: JoinSet<()>,
@@ -51,6 +53,7 @@ impl Driver {
         own: (IpAddr, Option<u16>),
         seed: u64,
         inbox: mpsc::Receiver<Asking>,
+        sign: ElsewhereSign,
     ) -> Driver {
         let number = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         let (own_address, own_port) = own;
@@ -84,6 +87,7 @@ impl Driver {
             play_allow: config.play_allow,
             inbox,
             line: None,
+            sign,
             channels: Channels::new(registry, cameras),
             sights,
             work,
@@ -135,7 +139,10 @@ impl Driver {
 
     fn on_said(&mut self, said: Said) {
         match said {
-            Said::Open => self.core.handle_connected(now()),
+            Said::Open => {
+                self.sign.up();
+                self.core.handle_connected(now());
+            }
             Said::Heard(Heard::Text(text)) => self.core.handle_text(&text, now()),
             Said::Heard(Heard::Binary) => self.core.handle_binary(now()),
             Said::Heard(Heard::Broken(why)) => self.core.handle_broken(why, now()),
@@ -145,6 +152,7 @@ impl Driver {
 
     fn lose(&mut self, why: &str) {
         self.line = None;
+        self.sign.lost(why);
         self.core.handle_lost(why, now());
     }
 
@@ -164,7 +172,10 @@ impl Driver {
             match action {
                 Action::Connect => self.connect(),
                 Action::Send(message) => self.send(&message),
-                Action::Close => self.line = None,
+                Action::Close => {
+                    self.line = None;
+                    self.sign.lost("the gateway has closed it");
+                }
                 Action::Verdict(exchange, verdict) => {
                     if let Some((channel, id)) = self.channels.judge(exchange, verdict) {
                         self.core.handle_publish_end(&channel, id, now());
@@ -251,7 +262,8 @@ mod tests {
         let address = Address::new("ws://127.0.0.1:9/", None).unwrap();
         let (_inbox, asks) = mpsc::channel(1);
         let own = (IpAddr::from([127, 0, 0, 1]), None);
-        let mut driver = Driver::new(Arc::new(Control::new(&context)), settings, address, own, 1, asks);
+        let sign = ElsewhereSign::new(Arc::default(), context.clock.clone(), "control");
+        let mut driver = Driver::new(Arc::new(Control::new(&context)), settings, address, own, 1, asks, sign);
         let (line, mut to_send, _tell) = Line::detached();
         driver.line = Some(line);
         driver.core.handle_connected(now());

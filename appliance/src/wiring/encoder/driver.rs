@@ -2,6 +2,7 @@
 
 use super::Shop;
 use super::task::Task;
+use crate::wiring::ElsewhereSign;
 use crate::wiring::control::address::Address;
 use crate::wiring::line::{Line, Said, hear};
 use crate::wiring::talk::Heard;
@@ -29,6 +30,7 @@ pub(super) struct Driver {
     address: Address,
     secret: Option<Key>,
     line: Option<Line>,
+    sign: ElsewhereSign,
     talking: JoinSet<()>,
     tasks: JoinSet<(TaskId, Result<(), String>)>,
     stops: BTreeMap<TaskId, CancellationToken>,
@@ -48,6 +50,7 @@ impl Driver {
         Driver {
             core: Encoder::new(settings, now()),
             secret: shop.settings.secret.as_ref().map(|secret| Key::new(secret.reveal())),
+            sign: ElsewhereSign::new(shop.wiring.board.clone(), shop.wiring.context.clock.clone(), "encoder"),
             shop,
             address,
             line: None,
@@ -86,7 +89,10 @@ impl Driver {
 
     fn on_said(&mut self, said: Said) {
         match said {
-            Said::Open => self.core.handle_connected(now()),
+            Said::Open => {
+                self.sign.up();
+                self.core.handle_connected(now());
+            }
             Said::Heard(Heard::Text(text)) => self.core.handle_text(&text, now()),
             Said::Heard(Heard::Binary) => self.core.handle_binary(now()),
             Said::Heard(Heard::Broken(why)) => self.core.handle_broken(why, now()),
@@ -96,6 +102,7 @@ impl Driver {
 
     fn lose(&mut self, why: &str) {
         self.line = None;
+        self.sign.lost(why);
         self.core.handle_lost(why, now());
     }
 
@@ -121,7 +128,10 @@ impl Driver {
             match action {
                 Action::Connect => self.connect(),
                 Action::Send(message) => self.send(&message),
-                Action::Close => self.line = None,
+                Action::Close => {
+                    self.line = None;
+                    self.sign.lost("the gateway has closed it");
+                }
                 Action::Start(id, assignment) => {
                     let stop = CancellationToken::new();
                     self.stops.insert(id, stop.clone());

@@ -7,6 +7,7 @@ use super::places::{self, NoPlace, Place};
 use super::pushes::HopPush;
 use super::vitals::Vitals;
 use super::{Desk, INBOX, Mesh};
+use crate::wiring::ElsewhereSign;
 use crate::wiring::passing::{Moment, watch};
 use crate::wiring::timing::{now, sleep_until};
 use fieldgate_compat::node::{
@@ -66,6 +67,7 @@ enum Done {
     Call(ExchangeId, CallOutcome),
     Address(Option<Ipv4Addr>),
     Kept,
+    Certificate(Result<(), String>),
     Nothing,
 }
 
@@ -79,6 +81,8 @@ pub(super) struct Driver {
     pub(super) local_only: bool,
     master: Option<Address>,
     master_name: String,
+    /// How the master is; nothing without one.
+    sign: Option<ElsewhereSign>,
     kept: Kept,
     /// Tables that wait for the disk, and whether it is writing.
     to_keep: Option<Vec<u8>>,
@@ -114,6 +118,7 @@ impl Driver {
         rtmp_port: u16,
         kept: Kept,
         tls: Option<ClientTls>,
+        sign: ElsewhereSign,
     ) -> Result<Driver, DriverError> {
         let master =
             config.master.as_deref().map(|url| Address::new(url, tls.clone()).ok_or(DriverError::Master));
@@ -129,6 +134,7 @@ impl Driver {
                 streams: config.streams_endpoint.clone(),
                 auth: config.auth_endpoint.clone(),
                 route: config.route_endpoint.clone(),
+                cert: config.cert_from_master.then(|| config.cert_endpoint.clone()),
             },
             announce_retry: config.announce_retry.get(),
             heartbeat_retry: config.heartbeat_retry.get(),
@@ -149,6 +155,7 @@ impl Driver {
         Ok(Driver {
             mesh,
             node,
+            sign: master.is_some().then_some(sign),
             api_key: Key::new(config.master_key.as_ref().map_or("", |key| key.reveal())),
             local_only: config.local_only,
             master,
@@ -233,6 +240,9 @@ impl Driver {
             uptime: self.began.elapsed().as_secs(),
         };
         self.node.set_report(report, unix);
+        if let Some(sign) = self.sign.as_ref().filter(|_| self.node.has_contact()) {
+            sign.up();
+        }
     }
 
     fn on_ask(&mut self, ask: Ask) {
@@ -332,6 +342,8 @@ impl Driver {
                 self.is_keeping = false;
                 self.keep_tables();
             }
+            Done::Certificate(Ok(())) => info!("the mesh's master gave the certificate of the node's API"),
+            Done::Certificate(Err(why)) => self.node.certificate_refused(&why, now()),
             Done::Nothing => {}
         }
     }
@@ -378,8 +390,19 @@ impl Driver {
                     self.to_keep = Some(tables);
                     self.keep_tables();
                 }
-                Action::Note(note) if note.is_warning() => warn!("{note}"),
-                Action::Note(note) => info!("{note}"),
+                Action::UseCertificate { chain, key } => {
+                    let kept = self.kept.clone();
+                    self.work.spawn_blocking(move || Done::Certificate(kept.keep_certificate(&chain, &key)));
+                }
+                Action::Note(note) => {
+                    if let Some(sign) = self.sign.as_ref().filter(|_| !self.node.has_contact()) {
+                        sign.lost(&note.to_string());
+                    }
+                    match note.is_warning() {
+                        true => warn!("{note}"),
+                        false => info!("{note}"),
+                    }
+                }
             }
         }
     }

@@ -1,16 +1,22 @@
 //! What a node keeps over restarts: its own id, and the last good tables.
 
+use crate::certificate::self_made;
 use crate::store::{DirFs, StoreError, StoreFs, write_whole};
+use fieldgate_compat::node::Key;
+use fieldgate_net::ServerCertificates;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const ID: &str = "id";
 const TABLES: &str = "tables";
+/// Key and chain of the API's certificate together, so that both are replaced at once.
+const CERTIFICATE: &str = "api.pem";
 
 /// The node's folder.
 #[derive(Clone)]
 pub(super) struct Kept {
+    folder: PathBuf,
     files: Arc<Mutex<DirFs>>,
     /// The node's own id; losing it makes a new node.
     pub(super) server_uuid: String,
@@ -26,6 +32,9 @@ pub(super) enum FilesError {
     /// A file in it.
     #[error("the mesh node's files: {0}")]
     File(#[from] io::Error),
+    /// The API's certificate.
+    #[error("no certificate could be made: {0}")]
+    Certificate(#[from] rcgen::Error),
     /// Its thread.
     #[error("the mesh node's files cannot be read now")]
     Thread,
@@ -45,7 +54,7 @@ pub(super) async fn open(folder: PathBuf) -> Result<Kept, FilesError> {
             }
         };
         let tables = files.read(TABLES)?;
-        Ok(Kept { files: Arc::new(Mutex::new(files)), server_uuid, tables })
+        Ok(Kept { folder, files: Arc::new(Mutex::new(files)), server_uuid, tables })
     });
     opening.await.map_err(|_| FilesError::Thread)?
 }
@@ -59,7 +68,29 @@ impl Kept {
     /// Keeps a master's tables. Waits for the disk.
     pub(super) fn keep(&self, master: &str, tables: &[u8]) -> io::Result<()> {
         let whole = [master.as_bytes(), b"\n", tables].concat();
-        write_whole(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner), TABLES, &whole)
+        write_whole(&mut *self.files(), TABLES, &whole)
+    }
+
+    /// The file with key and chain for the API; a certificate for the machine's names is made if there is none. Waits for
+    /// the disk.
+    pub(super) fn certificate(&self) -> Result<PathBuf, FilesError> {
+        let mut files = self.files();
+        if files.read(CERTIFICATE)?.is_none() {
+            write_whole(&mut *files, CERTIFICATE, self_made()?.as_bytes())?;
+        }
+        Ok(self.folder.join(CERTIFICATE))
+    }
+
+    /// Puts the master's certificate there, or says why it is of no use. Waits for the disk.
+    pub(super) fn keep_certificate(&self, chain: &str, key: &Key) -> Result<(), String> {
+        ServerCertificates::check(chain.as_bytes(), key.reveal().as_bytes())
+            .map_err(|error| crate::steward::chain(&error))?;
+        let whole = format!("{}\n{}\n", key.reveal().trim(), chain.trim());
+        write_whole(&mut *self.files(), CERTIFICATE, whole.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    fn files(&self) -> MutexGuard<'_, DirFs> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -111,7 +111,12 @@ pub(super) enum Heard {
 pub(super) fn heard(status: u16, body: &[u8]) -> Heard {
     match status {
         200..=299 => {
-            let reply: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+            let reply = match serde_json::from_slice(body) {
+                Ok(reply @ Value::Object(_)) => reply,
+                // Whatever stands between the master and us has said that.
+                _ if !body.is_empty() => return Heard::Again,
+                _ => Value::Null,
+            };
             match reply.get("accepted").and_then(Value::as_bool) {
                 Some(false) => Heard::Refused,
                 _ => Heard::Taken(reply.get("table_version").and_then(Value::as_u64)),
@@ -225,6 +230,11 @@ mod tests {
         assert_eq!([heard(403, b""), heard(409, b"")], [Heard::Refused; 2]);
         assert_eq!([heard(500, b""), heard(503, b""), heard(429, b"")], [Heard::Again; 3]);
         assert_eq!(heard(404, b""), Heard::Taken(None));
+        assert_eq!(
+            [heard(200, b"<html>Log in"), heard(200, b"[]")],
+            [Heard::Again; 2],
+            "no master says that"
+        );
     }
 
     #[test]

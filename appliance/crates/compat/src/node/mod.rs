@@ -14,6 +14,7 @@ mod announce;
 pub mod api;
 mod auth;
 mod beat;
+mod certificate;
 mod events;
 pub mod fuzz;
 mod key;
@@ -43,6 +44,7 @@ use crate::{CallOutcome, ExchangeId};
 use admission::Asking;
 use auth::Answers;
 use beat::Beat;
+use certificate::Certificate;
 use events::Events;
 use master::Master;
 use std::collections::{BTreeMap, VecDeque};
@@ -71,6 +73,8 @@ pub struct Endpoints {
     pub auth: String,
     /// Streams that are wanted here.
     pub route: String,
+    /// The certificate of the node's API; `None`: it is not the master's.
+    pub cert: Option<String>,
 }
 
 /// What a node goes by.
@@ -149,6 +153,14 @@ pub enum Action {
     },
     /// The role is another one. What it forbids is dropped by actions of its own, viewers aside.
     RoleChanged(Roles),
+    /// Show this certificate (PEM) to those who come to the node's API. If that cannot be, tell
+    /// [`Node::certificate_refused`].
+    UseCertificate {
+        /// The chain, the node's own first.
+        chain: String,
+        /// Its key.
+        key: Key,
+    },
     /// Keep these tables over a restart.
     KeepTables(Vec<u8>),
     /// For the log.
@@ -166,6 +178,7 @@ pub struct Node {
     own: Own,
     master: Master,
     beat: Beat,
+    certificate: Certificate,
     events: Events,
     tables: Tables,
     answers: Answers,
@@ -188,6 +201,7 @@ enum Pending {
     Beat,
     Event,
     Tables,
+    Certificate,
     /// The question of this exchange.
     Auth(ExchangeId),
     Route(String),
@@ -207,6 +221,7 @@ impl Node {
         let mut node = Node {
             master: Master::new(settings.has_master.then_some(now)),
             beat: Beat::new(settings.heartbeat_retry),
+            certificate: Certificate::new(settings.endpoints.cert.is_some().then_some(now)),
             roles,
             own,
             events: Events::default(),
@@ -266,6 +281,7 @@ impl Node {
             Pending::Beat => self.on_beat(outcome, now),
             Pending::Event => self.on_event(outcome, now),
             Pending::Tables => self.on_tables(outcome, now),
+            Pending::Certificate => self.on_certificate(outcome, now),
             Pending::Auth(question) => self.on_auth(question, outcome, now),
             Pending::Route(stream_id) => self.on_route(&stream_id, outcome, now),
         }
@@ -283,7 +299,8 @@ impl Node {
     pub fn next_timeout(&self) -> Option<Instant> {
         let questions = self.asking.values().map(|asking| asking.deadline).min();
         let talk = self.master.is_announced().then(|| {
-            let dues = [self.beat.due(), self.events.due(), self.master.fetch_due()];
+            let certificate = self.certificate.due();
+            let dues = [self.beat.due(), self.events.due(), self.master.fetch_due(), certificate];
             dues.into_iter().flatten().min()
         });
         let all = [self.master.announce_due(), talk.flatten(), self.wants.due(), questions];
@@ -302,6 +319,7 @@ impl Node {
             self.beat_if_due(now);
             self.tell_if_due(now);
             self.fetch_if_due(now);
+            self.fetch_certificate_if_due(now);
         }
         self.route_if_due(now);
     }

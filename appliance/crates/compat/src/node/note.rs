@@ -65,6 +65,17 @@ pub enum Note {
     /// The tables could not be fetched.
     #[error("relay tables could not be fetched: {0}")]
     TablesMissing(String),
+    /// The master has no certificate for the node.
+    #[error(
+        "the mesh's master has no certificate for this node; the one before stays, and it is asked again in an hour"
+    )]
+    NoCertificate,
+    /// It could not be fetched.
+    #[error("the certificate could not be fetched from the mesh's master: {0}")]
+    CertificateMissing(String),
+    /// What the master gave is of no use.
+    #[error("the certificate that the mesh's master gave is not used, the one before stays: {0}")]
+    CertificateRefused(String),
     /// The master refused a stream.
     #[error("the mesh's master refuses the stream {0}")]
     StreamRefused(String),

@@ -1,5 +1,7 @@
 //! The numbered checks of a node's contract, with time handed in. What needs sockets is in the program's own tests.
 
+mod faults;
+
 use super::*;
 use crate::Reply;
 
@@ -22,6 +24,7 @@ fn settings(role: Role) -> Settings {
             streams: "/streams".into(),
             auth: "/auth".into(),
             route: "/route".into(),
+            cert: None,
         },
         announce_retry: Duration::from_secs(5),
         heartbeat_retry: Duration::from_secs(5),
@@ -159,7 +162,11 @@ impl Bench {
     }
 
     fn is_asked(&self) -> bool {
-        self.node.actions.iter().any(|action| matches!(action, Action::Call(_, call) if call.path == "/auth"))
+        self.has_call("/auth")
+    }
+
+    fn has_call(&self, path: &str) -> bool {
+        self.node.actions.iter().any(|action| matches!(action, Action::Call(_, call) if call.path == path))
     }
 }
 
@@ -648,6 +655,69 @@ fn check_19_a_drop_command_ends_its_stream_alone() {
     bench.answer("/heartbeat", 200, said);
     let drop = Action::Drop { stream_id: "s1".into(), reason: StopReason::Dropped };
     assert_eq!(bench.deeds(), [drop]);
+}
+
+/// A node whose certificate is the master's, at 1,000 seconds of 1970.
+fn with_certificate() -> Bench {
+    let mut own = settings(Role::Ingest);
+    own.endpoints.cert = Some("/cert".into());
+    let mut bench = Bench::with(own);
+    bench.node.set_report(Report::default(), 1_000);
+    bench.answer("/announce", 200, &announced("ingest", "secret-1"));
+    bench
+}
+
+fn certificate(not_after: &str) -> String {
+    format!(r#"{{"cert":"CHAIN","key":"-----a-secret-key-in-pem-----","not_after":"{not_after}"}}"#)
+}
+
+#[test]
+fn the_masters_certificate_is_fetched_and_anew_when_few_days_remain() {
+    let mut bench = with_certificate();
+    let call = bench.answer("/cert", 200, &certificate("1970-01-22T00:00:00Z"));
+    assert_eq!((call.method, header(&call, "Authorization")), ("GET", Some("secret-1")));
+    let actions = bench.actions();
+    let key = Key::new("-----a-secret-key-in-pem-----");
+    assert!(actions.contains(&Action::UseCertificate { chain: "CHAIN".into(), key }), "{actions:?}");
+    assert!(!format!("{actions:?}").contains("a-secret-key"), "{actions:?}");
+    // Twenty days remain for most of the first day.
+    bench.node.set_report(Report::default(), 86_400);
+    bench.pass(3_601);
+    assert!(!bench.has_call("/cert"), "enough of it remains");
+    bench.node.set_report(Report::default(), 86_401);
+    bench.pass(3_601);
+    bench.answer("/cert", 404, "{}");
+    bench.pass(3_599);
+    assert!(!bench.has_call("/cert"));
+    bench.pass(2);
+    bench.answer("/cert", 200, &certificate("1970-03-22T00:00:00Z"));
+    // What cannot be used is fetched again, not at once.
+    bench.node.certificate_refused("the key is another one's", bench.now);
+    bench.pass(3_601);
+    bench.take("/cert");
+}
+
+#[test]
+fn a_certificate_that_does_not_come_leaves_the_rest_alone() {
+    for garbage in ["<html>", "{}", &certificate("soon")] {
+        let mut bench = with_certificate();
+        bench.answer("/cert", 200, garbage);
+        assert!(!bench.deeds().iter().any(|deed| matches!(deed, Action::UseCertificate { .. })), "{garbage}");
+        assert!(bench.node.has_contact());
+    }
+    // Once more after a 401, with the new secret; then only after an hour.
+    let mut bench = with_certificate();
+    bench.answer("/cert", 401, "{}");
+    bench.pass(6);
+    bench.answer("/announce", 200, &announced("ingest", "secret-2"));
+    let again = bench.answer("/cert", 401, "{}");
+    assert_eq!(header(&again, "Authorization"), Some("secret-2"));
+    assert!(bench.node.has_contact(), "it is not announced once more");
+    bench.fail("/heartbeat");
+    bench.pass(3_601);
+    bench.fail("/cert");
+    bench.pass(61);
+    bench.take("/cert");
 }
 
 #[test]

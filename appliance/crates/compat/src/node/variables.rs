@@ -3,20 +3,18 @@
 use super::Role;
 use crate::env::Variables;
 use fieldgate_model::Config;
-use fieldgate_model::config::{MeshNode, NodeRole, Secret, Span, validate};
+use fieldgate_model::config::{MeshNode, MeshNodeTls, NodeRole, Secret, Span, validate};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Any of these says that there was a node.
 const SIGNS: [&str; 3] = ["MASTER_SERVER", "MASTER_KEY", "DEF_MODE"];
 /// They have no meaning here.
-const IGNORED: [(&str, &str); 7] = [
+const IGNORED: [(&str, &str); 5] = [
     ("NGINX_CONF", "there is no nginx"),
     ("NGINX_CONF_PARSED", "there is no nginx"),
     ("NGINX_BIN", "there is no nginx"),
     ("CORE_URL", "CORE_HOST and CORE_PORT say it"),
     ("SERVER_NAME", "it was cosmetic"),
-    ("HTTPS", "the API speaks plain HTTP: put a TLS proxy in front where others reach it"),
-    ("CERT_ENDPOINT", "certificates are not fetched from the master"),
 ];
 
 /// Takes what a node was started with. Nothing is turned on where nothing of it is there.
@@ -78,6 +76,7 @@ fn take(variables: &mut Variables, config: &mut Config, notes: &mut Vec<String>)
         ("STREAMS_ENDPOINT", &mut node.streams_endpoint),
         ("AUTH_ENDPOINT", &mut node.auth_endpoint),
         ("ROUTE_ENDPOINT", &mut node.route_endpoint),
+        ("CERT_ENDPOINT", &mut node.cert_endpoint),
     ];
     for (name, endpoint) in endpoints {
         *endpoint = variables.take(name).unwrap_or_else(|| endpoint.clone());
@@ -104,11 +103,15 @@ fn take(variables: &mut Variables, config: &mut Config, notes: &mut Vec<String>)
     let core_host = variables.take("CORE_HOST").and_then(|host| host.parse::<IpAddr>().ok());
     let core = port(variables, "CORE_PORT", notes);
     let http = port(variables, "NGINX_HTTP_PORT", notes);
-    listen(
-        node,
-        core.map(|port| SocketAddr::new(core_host.unwrap_or(Ipv4Addr::LOCALHOST.into()), port)),
-        http,
-    );
+    let core = core.map(|port| SocketAddr::new(core_host.unwrap_or(Ipv4Addr::LOCALHOST.into()), port));
+    // The old node spoke TLS unless it was told not to.
+    let is_tls = variables.take("HTTPS").is_none_or(|text| is_true(&text));
+    listen(node, core, http, is_tls);
+    if node.tls.as_ref().is_some_and(|tls| tls.cert.is_none()) && !node.cert_from_master {
+        let text = "NGINX_HTTP_PORT: the gateway makes a certificate by itself; name yours in compat.node.tls, or set \
+                    compat.node.cert_from_master";
+        notes.push(text.to_owned());
+    }
     let old = port(variables, "NGINX_PORT", notes);
     let rtmp: Option<u16> = port(variables, "NGINX_RTMP_PORT", notes).or(old);
     if let Some(port) = rtmp
@@ -121,10 +124,17 @@ fn take(variables: &mut Variables, config: &mut Config, notes: &mut Vec<String>)
     }
 }
 
-fn listen(node: &mut MeshNode, core: Option<SocketAddr>, http: Option<u16>) {
+fn listen(node: &mut MeshNode, core: Option<SocketAddr>, http: Option<u16>, is_tls: bool) {
     let public = http.map(|port| SocketAddr::from(([0, 0, 0, 0], port)));
     node.http_port = http.unwrap_or(node.http_port);
-    for address in [core, public].into_iter().flatten() {
+    if let Some(address) = public.filter(|_| is_tls) {
+        let tls =
+            node.tls.get_or_insert_with(|| MeshNodeTls { listen: Vec::new(), ..MeshNodeTls::on(address) });
+        if !tls.listen.contains(&address) {
+            tls.listen.push(address);
+        }
+    }
+    for address in [core, public.filter(|_| !is_tls)].into_iter().flatten() {
         if !node.listen.contains(&address) {
             node.listen.push(address);
         }
@@ -168,7 +178,8 @@ mod tests {
         let (config, notes) = imported(
             "MASTER_SERVER = https://master.example\nMASTER_PORT=8443\nMASTER_KEY=k\nAUTH_ENDPOINT=/authenticate\n\
              ANNOUNCE_RETRY_TIME=7\nNGINX_RTMP_PORT=1936\nNGINX_HTTP_PORT=7511\nCORE_PORT=7500\nDEF_MODE=root_relay\n\
-             TEST_MODE=False\nLOCAL_ONLY=False\nNGINX_BIN=/usr/bin/nginx\nHTTPS=True\n",
+             TEST_MODE=False\nLOCAL_ONLY=False\nNGINX_BIN=/usr/bin/nginx\nHTTPS=True\n\
+             CERT_ENDPOINT=/certificate\n",
         );
         let node = &config.compat.node;
         assert!(node.enabled && !node.local_only);
@@ -177,9 +188,20 @@ mod tests {
         assert_eq!((node.auth_endpoint.as_str(), node.announce_retry), ("/authenticate", Span::from_secs(7)));
         assert_eq!((node.mode, node.http_port), (NodeRole::RootRelay, 7511));
         let listen: Vec<String> = node.listen.iter().map(ToString::to_string).collect();
-        assert_eq!(listen, ["127.0.0.1:7500", "0.0.0.0:7511"]);
+        assert_eq!(listen, ["127.0.0.1:7500"]);
+        let tls = node.tls.as_ref().map(|tls| tls.listen.clone());
+        assert_eq!(tls, Some(vec!["0.0.0.0:7511".parse().unwrap()]));
+        assert_eq!(node.cert_endpoint, "/certificate");
+        assert!(notes.iter().any(|note| note.contains("compat.node.cert_from_master")), "{notes:?}");
         assert_eq!(config.rtmp.listen, ["0.0.0.0:1936".parse().unwrap()]);
         assert!(notes.iter().any(|note| note.starts_with("NGINX_BIN")), "{notes:?}");
+    }
+
+    #[test]
+    fn a_port_without_tls_stays_one() {
+        let (config, _) = imported("MASTER_KEY=k\nDEF_MODE=relay\nNGINX_HTTP_PORT=7511\nHTTPS=False\n");
+        let node = &config.compat.node;
+        assert_eq!((node.listen.as_slice(), &node.tls), (&["0.0.0.0:7511".parse().unwrap()][..], &None));
     }
 
     #[test]

@@ -58,6 +58,9 @@ pub struct MeshNode {
     /// Where relays ask for streams that their viewers want. Default `"/route"`.
     #[schemars(length(min = 1, max = 256))]
     pub route_endpoint: String,
+    /// Where the certificate for `tls` is fetched. Default `"/cert"`.
+    #[schemars(length(min = 1, max = 256))]
+    pub cert_endpoint: String,
     /// First wait after a failed announcement; it doubles up to a minute. `"1s"` to `"1h"`. Default `"5s"`.
     #[schemars(extend("minSpan" = "1s", "maxSpan" = "1h"))]
     pub announce_retry: Span,
@@ -86,6 +89,12 @@ pub struct MeshNode {
     /// none, the API is off.
     #[schemars(with = "Vec<listen::Address>", length(max = 16))]
     pub listen: Vec<SocketAddr>,
+    /// The same over TLS. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<MeshNodeTls>,
+    /// Whether the certificate of `tls` is the one that the master gives: fetched after each start, and anew when fewer than
+    /// 20 days of it remain. Default false.
+    pub cert_from_master: bool,
     /// Whether `/statistics` and `/control` answer to this machine alone. Default true.
     pub local_only: bool,
     /// Streams of the mesh at once. 1 to 10,000. Default 64.
@@ -106,6 +115,7 @@ impl Default for MeshNode {
             streams_endpoint: "/streams".to_owned(),
             auth_endpoint: "/auth".to_owned(),
             route_endpoint: "/route".to_owned(),
+            cert_endpoint: "/cert".to_owned(),
             announce_retry: Span::from_secs(5),
             heartbeat_retry: Span::from_secs(5),
             offline_grace: Span::from_secs(300),
@@ -115,21 +125,63 @@ impl Default for MeshNode {
             rtmp_port: None,
             http_port: 7511,
             listen: Vec::new(),
+            tls: None,
+            cert_from_master: false,
             local_only: true,
             max_streams: 64,
         }
     }
 }
 
+/// The node's own API over TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MeshNodeTls {
+    /// Addresses with port to listen on; port 0 lets the kernel choose. 1 to 16.
+    #[schemars(with = "Vec<listen::Address>", length(min = 1, max = 16))]
+    pub listen: Vec<SocketAddr>,
+    /// File with an own certificate chain, PEM. Default: the master's (`cert_from_master`), or one that the gateway makes by
+    /// itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub cert: Option<PathBuf>,
+    /// File with its private key, PEM. Default: as `cert`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub key: Option<PathBuf>,
+    /// How often the certificate's files are looked at for a change; connections that are open stay. `"1s"` to `"1d"`.
+    /// Default `"10s"`.
+    #[serde(default = "default_reload_interval")]
+    #[schemars(extend("minSpan" = "1s", "maxSpan" = "1d"))]
+    pub reload_interval: Span,
+}
+
+fn default_reload_interval() -> Span {
+    Span::from_secs(10)
+}
+
+impl MeshNodeTls {
+    /// On one address, with a certificate that is not in the config.
+    pub fn on(listen: SocketAddr) -> Self {
+        MeshNodeTls {
+            listen: vec![listen],
+            cert: None,
+            key: None,
+            reload_interval: default_reload_interval(),
+        }
+    }
+}
+
 impl MeshNode {
     /// The endpoints, each with its setting's name.
-    pub fn endpoints(&self) -> [(&'static str, &str); 5] {
+    pub fn endpoints(&self) -> [(&'static str, &str); 6] {
         [
             ("announce_endpoint", &self.announce_endpoint),
             ("heartbeat_endpoint", &self.heartbeat_endpoint),
             ("streams_endpoint", &self.streams_endpoint),
             ("auth_endpoint", &self.auth_endpoint),
             ("route_endpoint", &self.route_endpoint),
+            ("cert_endpoint", &self.cert_endpoint),
         ]
     }
 }

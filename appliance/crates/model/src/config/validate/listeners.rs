@@ -39,6 +39,10 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
         (aggregator.field("listen"), config.compat.aggregator.listen.as_slice()),
         (aggregator.field("stat_listen"), config.compat.aggregator.stat_listen.as_slice()),
         (Path::root().field("compat").field("node").field("listen"), config.compat.node.listen.as_slice()),
+        (
+            Path::root().field("compat").field("node").field("tls").field("listen"),
+            config.compat.node.tls.as_ref().map_or(&[], |tls| tls.listen.as_slice()),
+        ),
         (coordinator.field("listen"), config.compat.coordinator.listen.as_slice()),
         (
             coordinator.field("tls").field("listen"),
