@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 pub(super) const MARK: &str = "# Written by fieldgate from its config; changes here are lost.\n";
 /// What our names for networkd begin with: before the image's own, as the first that fits an interface counts.
 pub(super) const PREFIX: &str = "05-fieldgate-";
+/// First line of our files for iwd, below [`MARK`]: iwd writes a file anew once it has joined, without its comments.
+pub(super) const IWD_MARK: &str = "[Fieldgate]\n";
 /// Our name for timesyncd.
 pub(super) const TIMESYNCD: &str = "60-fieldgate.conf";
 
@@ -50,9 +52,16 @@ fn network_file(name: &str, link: &Link, metric: Option<u32>) -> String {
     text
 }
 
-/// What iwd knows of each Wi-Fi network; secret.
-pub(super) fn iwd(network: &MachineNetwork) -> Vec<File> {
-    network.links.values().filter_map(|link| link.wifi.as_ref()).map(iwd_file).collect()
+/// What iwd knows of each Wi-Fi network, with the interface that joins it; secret.
+pub(super) fn iwd(network: &MachineNetwork) -> Vec<(&str, File)> {
+    let with_wifi = network.links.iter().filter_map(|(name, link)| Some((name, link.wifi.as_ref()?)));
+    with_wifi.map(|(name, wifi)| (name.as_str(), iwd_file(wifi))).collect()
+}
+
+/// Whether a file of iwd's still says all that was written: iwd adds what it has made of the password.
+pub(super) fn iwd_says(there: &str, wanted: &str) -> bool {
+    let is_setting = |line: &&str| !line.is_empty() && !line.starts_with('#');
+    wanted.lines().filter(is_setting).all(|wanted| there.lines().any(|line| line == wanted))
 }
 
 fn iwd_file(wifi: &Wifi) -> File {
@@ -63,7 +72,8 @@ fn iwd_file(wifi: &Wifi) -> File {
     } else {
         wifi.ssid.bytes().fold("=".to_owned(), |hex, byte| hex + &format!("{byte:02x}"))
     };
-    let mut text = format!("{MARK}[Settings]\nAutoConnect=true\nHidden={}\n", wifi.hidden);
+    let mut text =
+        format!("{MARK}{IWD_MARK}FromConfig=true\n\n[Settings]\nAutoConnect=true\nHidden={}\n", wifi.hidden);
     let Some(psk) = &wifi.psk else { return (format!("{name}.open"), text) };
     let psk = psk.reveal();
     if is_key(psk) {
@@ -133,7 +143,7 @@ mod tests {
             if let Some(psk) = psk {
                 assert!(networkd(&network).iter().all(|(_, text)| !text.contains(psk)));
             }
-            iwd(&network).remove(0)
+            iwd(&network).remove(0).1
         };
         assert_eq!(one("Yard 7", None).0, "Yard 7.open");
         assert_eq!(one("../x", Some("12345678")).0, "=2e2e2f78.psk");
@@ -142,6 +152,20 @@ mod tests {
         assert!(text("  two spaces ").contains("Passphrase=\\s\\stwo spaces\\s\n"));
         assert!(text("        ").contains("Passphrase=\\s\\s\\s\\s\\s\\s\\s\\s\n"));
         assert!(text(&"AB".repeat(32)).contains(&format!("PreSharedKey={}\n", "ab".repeat(32))));
+    }
+
+    #[test]
+    fn what_iwd_adds_to_its_file_changes_nothing_and_another_password_does() {
+        let file = |psk: &str| {
+            let network = network(json!({"links": {"wlan0": {"wifi": {"ssid": "yard", "psk": psk}}}}));
+            iwd(&network).remove(0).1.1
+        };
+        let wanted = file("12345678");
+        // As iwd 2.3 writes it after it has joined.
+        let joined = wanted.replace(MARK, "").replace("[Security]\n", "[Security]\nPreSharedKey=00ff\n");
+        assert!(joined.starts_with(IWD_MARK), "{joined}");
+        assert!(iwd_says(&wanted, &wanted) && iwd_says(&joined, &wanted));
+        assert!(!iwd_says(&joined, &file("12345679")) && !iwd_says(&joined, &file(&"AB".repeat(32))));
     }
 
     #[test]

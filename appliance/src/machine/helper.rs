@@ -1,6 +1,6 @@
 //! The root side: one wish on standard input, which is a socket, carried out or refused.
 
-use super::files::{self, File, MARK, PREFIX, TIMESYNCD};
+use super::files::{self, File, IWD_MARK, MARK, PREFIX, TIMESYNCD};
 use super::firmware::{self, Call};
 use super::{MAX_REQUEST, Said, Wish};
 use fieldgate_model::config::{MachineNetwork, MachineTime, Problem};
@@ -27,6 +27,8 @@ const RAUC_LOOKS: u32 = 280;
 const MAX_SAID: u64 = 64 << 10;
 /// Looks at the wish before this one: three seconds.
 const TURN_LOOKS: u32 = 60;
+/// Looks at an interface that is to leave its Wi-Fi network: three seconds.
+const LEAVE_LOOKS: u32 = 60;
 
 /// Why a wish was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +100,8 @@ pub struct Places {
     pub timesyncd: PathBuf,
     /// iwd's networks.
     pub iwd: PathBuf,
+    /// The kernel's folder of network interfaces.
+    pub interfaces: PathBuf,
     /// The kernel's host name.
     pub hostname: PathBuf,
     /// The time zones that there are.
@@ -120,6 +124,7 @@ impl Default for Places {
             networkd: "/run/systemd/network".into(),
             timesyncd: "/run/systemd/timesyncd.conf.d".into(),
             iwd: "/var/lib/iwd".into(),
+            interfaces: "/sys/class/net".into(),
             hostname: "/proc/sys/kernel/hostname".into(),
             zoneinfo: "/usr/share/zoneinfo".into(),
             localtime: "/etc/localtime".into(),
@@ -247,12 +252,8 @@ fn set_network(
     places: &Places,
     tool: &mut dyn FnMut(&Tool) -> Result<String, HelperError>,
 ) -> Result<(), HelperError> {
-    let wifi = files::iwd(network);
-    if !wifi.is_empty() && !places.iwd.is_dir() {
-        return Err(HelperError::NoIwd(places.iwd.clone()));
-    }
     // Before the interface looks for it.
-    replace(&places.iwd, &wifi, 0o600, |name| name.ends_with(".psk") || name.ends_with(".open"))?;
+    set_wifi(network, places)?;
     let is_ours = |name: &str| name.starts_with(PREFIX) && name.ends_with(".network");
     let changed = replace(&places.networkd, &files::networkd(network), 0o644, is_ours)?;
     set_hostname(network.hostname.as_deref(), places)?;
@@ -264,6 +265,41 @@ fn set_network(
         fs::remove_file(&unread).map_err(failed("remove", &unread))?;
     }
     Ok(())
+}
+
+fn set_wifi(network: &MachineNetwork, places: &Places) -> Result<(), HelperError> {
+    let wifi = files::iwd(network);
+    if !wifi.is_empty() && !places.iwd.is_dir() {
+        return Err(HelperError::NoIwd(places.iwd.clone()));
+    }
+    for (interface, (name, text)) in &wifi {
+        let file = places.iwd.join(name);
+        match fs::read_to_string(&file) {
+            Ok(there) if files::iwd_says(&there, text) => continue,
+            // iwd stays in a network that it has joined, whatever its password is now: a wrong one would show days
+            // later, when nobody is there to take it back. It leaves one that it no longer knows.
+            Ok(_) => {
+                fs::remove_file(&file).map_err(failed("remove", &file))?;
+                wait_until_left(&places.interfaces.join(interface).join("operstate"));
+            }
+            Err(_) => {}
+        }
+        write(&file, text.as_bytes(), 0o600)?;
+    }
+    let wanted: Vec<&str> = wifi.iter().map(|(_, (name, _))| name.as_str()).collect();
+    let is_ours = |name: &str| name.ends_with(".psk") || name.ends_with(".open");
+    clear(&places.iwd, &wanted, is_ours).map(drop)
+}
+
+/// An iwd that does not run leaves nothing, and nothing depends on it then.
+fn wait_until_left(state: &Path) {
+    let is_up = || fs::read_to_string(state).is_ok_and(|state| state.trim() == "up");
+    for _ in 0..LEAVE_LOOKS {
+        if !is_up() {
+            return;
+        }
+        sleep(LOOK_EVERY);
+    }
 }
 
 /// Makes these the files of ours in a folder; whether any differs from what was there.
@@ -285,16 +321,22 @@ fn replace(
         write(&file, text.as_bytes(), mode)?;
         changed = true;
     }
+    let names: Vec<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
+    Ok(clear(folder, &names, may_be_ours)? || changed)
+}
+
+/// Removes our files that are wanted no more; whether there were any.
+fn clear(folder: &Path, wanted: &[&str], may_be_ours: impl Fn(&str) -> bool) -> Result<bool, HelperError> {
+    let mut changed = false;
     let there = match fs::read_dir(folder) {
         Ok(there) => there,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(changed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(failed("list", folder)(error)),
     };
     for entry in there {
         let file = entry.map_err(failed("list", folder))?.path();
         let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let is_wanted = wanted.iter().any(|(wanted, _)| wanted == name);
-        if !is_wanted && may_be_ours(name) && is_marked(&file) {
+        if !wanted.contains(&name) && may_be_ours(name) && is_marked(&file) {
             fs::remove_file(&file).map_err(failed("remove", &file))?;
             changed = true;
         }
@@ -306,7 +348,7 @@ fn replace(
 fn is_marked(file: &Path) -> bool {
     let mut begin = Vec::new();
     let opened = fs::File::open(file).and_then(|file| file.take(MARK.len() as u64).read_to_end(&mut begin));
-    opened.is_ok() && begin == MARK.as_bytes()
+    opened.is_ok() && (begin == MARK.as_bytes() || begin.starts_with(IWD_MARK.as_bytes()))
 }
 
 /// Whole or not at all, and never readable by others for a moment.

@@ -29,6 +29,7 @@ impl Machine {
             networkd: at("networkd"),
             timesyncd: at("timesyncd"),
             iwd: at("iwd"),
+            interfaces: at("interfaces"),
             hostname: at("hostname"),
             zoneinfo: at("zoneinfo"),
             localtime: at("localtime"),
@@ -115,6 +116,40 @@ fn a_network_is_written_once_and_goes_again() {
     assert_eq!(machine.files(&machine.places.networkd), [names[1]], "what is not ours stays");
     assert_eq!(machine.files(&machine.places.iwd), ["home.psk"]);
     assert_eq!(fs::read_to_string(&machine.places.hostname).unwrap(), "fieldgate", "as the image has it");
+}
+
+#[test]
+fn a_new_wifi_password_makes_iwd_leave_and_a_file_that_iwd_wrote_goes_with_its_config() {
+    let mut machine = Machine::new();
+    let wanted = |psk: &str| json!({"links": {"wlan0": {"wifi": {"ssid": "yard", "psk": psk}}}});
+    assert_eq!(machine.network(wanted("12345678")), done());
+    let file = machine.places.iwd.join("yard.psk");
+    // iwd has joined, and tells what it made of the password. What it writes has no comment.
+    let text = fs::read_to_string(&file).unwrap();
+    let joined = text.replace(MARK, "").replace("[Security]\n", "[Security]\nPreSharedKey=00ff\n");
+    fs::write(&file, &joined).unwrap();
+    assert_eq!(machine.network(wanted("12345678")), done());
+    assert_eq!(fs::read_to_string(&file).unwrap(), joined, "it stays joined");
+
+    let interface = machine.places.interfaces.join("wlan0");
+    fs::create_dir_all(&interface).unwrap();
+    fs::write(interface.join("operstate"), "up\n").unwrap();
+    let (seen, watched) = (file.clone(), interface.join("operstate"));
+    // iwd, which sees that its network is known no more.
+    let iwd = std::thread::spawn(move || {
+        while seen.exists() {
+            std::thread::yield_now();
+        }
+        fs::write(watched, "down\n").unwrap();
+    });
+    assert_eq!(machine.network(wanted("another-one")), done());
+    iwd.join().unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("Passphrase=another-one\n") && !text.contains("PreSharedKey"), "{text}");
+
+    fs::write(&file, text.replace(MARK, "")).unwrap();
+    assert_eq!(machine.network(json!({})), done());
+    assert!(!file.exists());
 }
 
 #[test]
