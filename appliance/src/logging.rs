@@ -1,16 +1,19 @@
 //! Where log lines go and how they look.
 //!
-//! Text with times for a terminal, JSON for collectors, and for journald lines without times but with the priority in
-//! front (`<4>`), as `sd-daemon(3)` says. Whoever logs a fault that may last takes a [`RateLimit`].
+//! Text with times for a terminal, JSON for collectors, and for systemd's journal its own protocol, with every field apart;
+//! where its socket is not, lines without times but with the priority in front (`<4>`), as `sd-daemon(3)` says. Whoever logs a fault that may last takes a [`RateLimit`].
 
+mod journal;
 mod redact;
 mod tail;
 
 pub use redact::redact;
 pub use tail::{Line, LogPage, Tail};
 
+use journal::Journal;
 use std::fmt;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{Event, Level, Subscriber};
@@ -54,6 +57,12 @@ pub fn start(filter: &str, format: LogFormat) -> Result<Tail, LogError> {
     let filter =
         EnvFilter::try_new(filter).map_err(|source| LogError::Filter { given: filter.to_owned(), source })?;
     let tail = Tail::default();
+    if format == LogFormat::Journald
+        && let Ok(journal) = Journal::connect(Path::new(journal::SOCKET), tail.clone())
+    {
+        tracing_subscriber::registry().with(filter).with(journal).with(tail.clone()).try_init()?;
+        return Ok(tail);
+    }
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => {

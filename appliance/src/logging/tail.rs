@@ -86,6 +86,11 @@ impl Tail {
         self.state().secrets = secrets;
     }
 
+    /// A text as it may be shown.
+    pub(super) fn without_secrets(&self, text: &str) -> String {
+        redact(text, &self.state().secrets)
+    }
+
     /// Lines after `since`, or without it the newest; at most `limit`.
     pub fn page(&self, since: Option<u64>, limit: usize) -> LogPage {
         let state = self.state();
