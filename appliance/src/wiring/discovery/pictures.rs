@@ -21,7 +21,7 @@ use fieldgate_hub::link::Limits;
 use fieldgate_hub::truth::Keyframe;
 use fieldgate_media::{Codec, Draft, Ticks, Track, TrackId, TrackKind, Tracks, Unit, UnitHead};
 use fieldgate_model::Config;
-use fieldgate_model::config::{SecretUrl, Source};
+use fieldgate_model::config::Source;
 use fieldgate_model::job::{
     self, AudioTreatment, EncoderWish, Job, RtspCamera, Sandbox, V4l2Camera, VideoEncode, VideoTreatment,
     Work,
@@ -35,12 +35,13 @@ use fieldgate_proto::http_auth::Credentials;
 use fieldgate_proto::onvif::{ClientError, Gap, Login, Profile, ServiceUrl, main_and_sub};
 use fieldgate_proto::rtsp_probe::Cause;
 use fieldgate_worker::{Deadlines, Deliver, Program, Report, Spawner, WorkerSource, WorkerSpec};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -55,6 +56,9 @@ const KEPT_FOR: Duration = Duration::from_secs(60);
 const CLOSED_FOR: Duration = Duration::from_secs(600);
 /// How long one picture may take in all.
 const TAKE_WITHIN: Duration = Duration::from_secs(45);
+/// Cameras of the config whose names are looked up, and how long that may take.
+const MAX_NAMES: usize = 32;
+const NAME_WITHIN: Duration = Duration::from_secs(2);
 /// How long a camera may take to send a JPEG that it has ready.
 const FETCH_WITHIN: Duration = Duration::from_secs(6);
 /// From a worker's start to its first picture; keyframes of some cameras are ten seconds apart.
@@ -197,7 +201,9 @@ impl Cameras {
         if let Some(wanted) = wanted.address.filter(|wanted| wanted.to_canonical() != found.address) {
             return Err(CameraError::Moved { wanted, now: found.address });
         }
-        let used = used(config, |config| user_of_address(config, found.address));
+        let names = names_of(&config.borrow());
+        let named = addresses_of(names).await;
+        let used = used(config, |config| user_of_address(config, &named, found.address));
         let taking = self.of_network_camera(eyes, &found, wanted.login.as_ref());
         Box::pin(within(used, self.look(eyes, id, taking))).await
     }
@@ -521,17 +527,44 @@ fn user_of_device(config: &Config, device: &Path) -> Option<String> {
     user(config, is_it)
 }
 
-fn user_of_address(config: &Config, address: IpAddr) -> Option<String> {
-    let is_there = |url: &SecretUrl| {
-        let host = url.parts().ok().map(|parts| parts.host.trim_matches(['[', ']']).to_owned());
-        let host = host.and_then(|host| host.parse::<IpAddr>().ok());
-        host.is_some_and(|host| host.to_canonical() == address)
-    };
-    user(config, |source| match source {
-        Source::Rtsp(rtsp) => is_there(rtsp.taken_url()),
-        Source::Mjpeg(mjpeg) => is_there(&mjpeg.url),
-        _ => false,
+/// `named` says where the names in the config lead.
+fn user_of_address(
+    config: &Config,
+    named: &BTreeMap<String, Vec<IpAddr>>,
+    address: IpAddr,
+) -> Option<String> {
+    user(config, |source| {
+        host_of(source).is_some_and(|host| match host.parse::<IpAddr>() {
+            Ok(host) => host.to_canonical() == address,
+            Err(_) => named.get(&host).is_some_and(|there| there.contains(&address)),
+        })
     })
+}
+
+fn host_of(source: &Source) -> Option<String> {
+    let url = match source {
+        Source::Rtsp(rtsp) => rtsp.taken_url(),
+        Source::Mjpeg(mjpeg) => &mjpeg.url,
+        _ => return None,
+    };
+    url.parts().ok().map(|parts| parts.host.trim_matches(['[', ']']).to_owned())
+}
+
+/// Cameras that the config knows by a name and not by an address.
+fn names_of(config: &Config) -> BTreeSet<String> {
+    let hosts = config.mountpoints.values().filter_map(|mountpoint| host_of(&mountpoint.source));
+    hosts.filter(|host| host.parse::<IpAddr>().is_err()).take(MAX_NAMES).collect()
+}
+
+/// Where names lead, as far as that is told in time.
+async fn addresses_of(names: BTreeSet<String>) -> BTreeMap<String, Vec<IpAddr>> {
+    let looking = names.into_iter().map(|name| async move {
+        let found = timeout(NAME_WITHIN, tokio::net::lookup_host((name.as_str(), 0))).await;
+        let found =
+            found.ok().and_then(Result::ok).map(|found| found.map(|at| at.ip().to_canonical()).collect());
+        (name, found.unwrap_or_default())
+    });
+    JoinSet::from_iter(looking).join_all().await.into_iter().collect()
 }
 
 fn user(config: &Config, is_it: impl Fn(&Source) -> bool) -> Option<String> {

@@ -78,14 +78,28 @@ fn a_camera_that_a_mountpoint_has_is_known_by_its_address_however_it_is_written(
         "four": {"source": {"kind": "rtsp", "url": "rtsp://admin:c4n4ry@10.0.0.7:8554/main"}},
         "six": {"source": {"kind": "rtsp", "url": "rtsp://[fe80::7]/main"}},
         "pictures": {"source": {"kind": "mjpeg", "url": "http://10.0.0.8/video"}},
+        "named": {"source": {"kind": "rtsp", "url": "rtsp://camera.example/main"}},
         "other": {"source": {"kind": "publish"}},
     }}))
     .unwrap();
-    let user = |address: &str| user_of_address(&config, address.parse().unwrap());
+    assert_eq!(names_of(&config), BTreeSet::from(["camera.example".to_owned()]));
+    let named = BTreeMap::from([("camera.example".to_owned(), vec!["10.0.0.11".parse().unwrap()])]);
+    let user = |address: &str| user_of_address(&config, &named, address.parse().unwrap());
+    assert_eq!(user("10.0.0.11").as_deref(), Some("named"));
     assert_eq!(user("10.0.0.7").as_deref(), Some("four"));
     assert_eq!(user("fe80::7").as_deref(), Some("six"));
     assert_eq!(user("10.0.0.8").as_deref(), Some("pictures"));
     assert_eq!(user("10.0.0.9"), None);
+}
+
+#[tokio::test]
+async fn a_name_that_the_machine_knows_leads_to_its_addresses() {
+    let found = addresses_of(BTreeSet::from(["localhost".to_owned(), "nowhere.invalid".to_owned()])).await;
+    assert!(
+        found["localhost"].iter().all(IpAddr::is_loopback) && !found["localhost"].is_empty(),
+        "{found:?}"
+    );
+    assert!(found["nowhere.invalid"].is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +107,10 @@ async fn a_camera_that_is_added_meanwhile_is_let_go() {
     let empty = Arc::new(Config::default());
     let (feed, config) = watch::channel(empty);
     let address = "10.0.0.7".parse().unwrap();
-    let taking = within(used(config, |config| user_of_address(config, address)), std::future::pending());
+    let taking = within(
+        used(config, |config| user_of_address(config, &BTreeMap::new(), address)),
+        std::future::pending(),
+    );
     let adding = async {
         tokio::task::yield_now().await;
         let config =
