@@ -245,6 +245,13 @@ impl Access {
         Ok((access, notices, local))
     }
 
+    /// Programs on this machine go on with this local token, of an earlier start.
+    pub fn go_on_with_local(&mut self, token: &str) {
+        if token.strip_prefix(LOCAL_PREFIX).is_some_and(|rest| !rest.is_empty()) {
+            self.local = Digest::of(token);
+        }
+    }
+
     /// The last start's local token goes on, as a new one cannot be written.
     fn keep_local(&mut self, error: &io::Error) -> Notice {
         let last = self.lock_files().read(LOCAL_FILE).ok().flatten().unwrap_or_default();
@@ -585,6 +592,11 @@ pub fn read_claim_code(state: &Path) -> io::Result<Option<String>> {
     let bytes = std::fs::read(state.join("access").join(BOOK))?;
     let book = Book::read(&bytes).map_err(io::Error::other)?;
     Ok(book.claim_code().map(ToOwned::to_owned))
+}
+
+/// What programs on this machine show to the gateway with this state folder.
+pub fn read_local_token(state: &Path) -> io::Result<String> {
+    std::fs::read_to_string(state.join("access").join(LOCAL_FILE))
 }
 
 fn begin_anew(files: &mut dyn StoreFs, reset: Option<String>) -> io::Result<Book> {

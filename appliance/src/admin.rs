@@ -59,6 +59,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -69,6 +70,10 @@ use tracing::{info, warn};
 
 /// Longest path that a Unix socket's address can hold, with room for the generation's number.
 const MAX_FOLDER_LEN: usize = 80;
+
+/// How long a request may go on whose listener is gone: longer than a change of the config takes, with the stops and starts
+/// that it needs.
+const FINISH_WITHIN: Duration = Duration::from_secs(20);
 
 /// What private folders' names begin with.
 const PRIVATE_PREFIX: &str = "admin-";
@@ -205,9 +210,13 @@ impl Admin {
         move || shared.load()
     }
 
-    /// Serves until cancelled; then answers what is under way and returns within seconds. Fails when it does not answer
-    /// on one of its addresses any more: then it must be bound anew.
-    pub async fn run(self, cancel: CancellationToken) -> Result<(), AdminError> {
+    /// Serves until cancelled, and returns when its addresses are free for another. What is under way then is answered
+    /// by the future that it returns, within [`FINISH_WITHIN`]: whoever changes the admin plane asks for that over it.
+    /// Fails when it does not answer on one of its addresses any more: then it must be bound anew.
+    pub async fn serve(
+        mut self,
+        cancel: CancellationToken,
+    ) -> (Result<(), AdminError>, impl Future<Output = ()> + Send + 'static) {
         let mut tasks = JoinSet::new();
         let stop = cancel.child_token();
         info!(plain = ?self.plain, tls = ?self.secure, "admin plane listens");
@@ -218,8 +227,19 @@ impl Admin {
         let deaf = self.keeper.run(&self.plain, self.shared, self.rhythm, cancel).await;
         drop(feeds);
         stop.cancel();
-        while tasks.join_next().await.is_some() {}
-        deaf.map_or(Ok(()), |address| Err(AdminError::Deaf(address)))
+        let under_way = tasks.join_all().await;
+        let keeper = self.keeper;
+        let finish = async move {
+            let answers = async {
+                for mut connections in under_way {
+                    while connections.join_next().await.is_some() {}
+                }
+            };
+            // Dropped, they end.
+            tokio::time::timeout(FINISH_WITHIN, answers).await.ok();
+            keeper.end().await;
+        };
+        (deaf.map_or(Ok(()), |address| Err(AdminError::Deaf(address))), finish)
     }
 }
 

@@ -1,5 +1,9 @@
 //! From the state folder and the command line to the config that runs first.
 
+mod in_memory;
+
+pub use in_memory::InMemory;
+
 use crate::store::{Boot, Confirmed, DirFs, Meta, Store, StoreError, StoreFs};
 use fieldgate_model::config::{AdminTls, Fleet, Problem, validate_on};
 use fieldgate_model::status::Notice;
@@ -13,6 +17,10 @@ use std::time::Duration;
 pub struct RunOptions {
     /// The state folder.
     pub state: PathBuf,
+    /// Where recordings and spools are: the state folder, also if its disk is read-only and `state` a copy.
+    pub large: PathBuf,
+    /// Where that copy is made, in memory.
+    pub memory: PathBuf,
     /// The first config, for a folder that has none.
     pub config: Option<PathBuf>,
     /// Whether `config` takes the place of the one that the folder has.

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 mod bundle;
 mod qr;
+mod welcome;
 
 /// What only `main` knows.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +76,12 @@ enum Command {
     },
     /// Show where the local networks are told that the page is, such as `https://fieldgate-7f3a.local:8443/`
     Announced {
+        /// Folder that keeps the gateway's state
+        #[arg(long, value_name = "DIR", default_value = "/var/lib/fieldgate")]
+        state: PathBuf,
+    },
+    /// Say on a console where the page is and, until it is claimed, the code for it, also as a QR code
+    Welcome {
         /// Folder that keeps the gateway's state
         #[arg(long, value_name = "DIR", default_value = "/var/lib/fieldgate")]
         state: PathBuf,
@@ -134,6 +141,9 @@ struct Run {
     /// The socket of the system helper, by which network and time are set
     #[arg(long, value_name = "FILE", default_value = "/run/fieldgate-helper.sock")]
     system_helper: PathBuf,
+    /// Where the state is copied to, in memory, if its disk is read-only
+    #[arg(long, value_name = "DIR", default_value = "/run/fieldgate")]
+    memory: PathBuf,
     /// What to log: error, warn, info, debug, trace, or a filter such as info,fieldgate_net=debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: String,
@@ -198,6 +208,7 @@ pub fn main(surroundings: Surroundings) -> ExitCode {
             claim_code(&state, qr.then_some(at.as_deref()), &mut io::stdout())
         }
         Command::Announced { state } => announced(&state, &mut io::stdout()),
+        Command::Welcome { state } => welcome::welcome(&state, &mut io::stdout()),
         Command::Bundle(wish) => bundle::run(&wish, timestamp(&wall_clock(None)), &mut io::stdout()),
         Command::Version => {
             version(surroundings.worker.is_some(), &mut io::stdout()).map(|()| ExitCode::SUCCESS)
@@ -218,7 +229,9 @@ fn start(surroundings: Surroundings, run: Run) -> ExitCode {
         Err(error) => return complain(&error.to_string()),
     };
     let options = RunOptions {
+        large: run.state.clone(),
         state: run.state,
+        memory: run.memory,
         config: run.config,
         replace: run.replace,
         overrides: Overrides { rtmp_listen: run.rtmp_listen, admin_listen: run.admin_listen },
@@ -373,13 +386,7 @@ fn claim_code(state: &Path, qr: Option<Option<&str>>, out: &mut dyn Write) -> io
                 let text = "this gateway announces no address for a QR code: name the page's with --at URL";
                 return Ok(complain(text));
             };
-            match qr::page(at).and_then(|page| qr::drawn(&format!("{page}#claim={code}"))) {
-                Ok(drawn) => {
-                    write!(out, "{drawn}")?;
-                    Ok(ExitCode::SUCCESS)
-                }
-                Err(error) => Ok(complain(&error.to_string())),
-            }
+            draw_claim(&code, at, out)
         }
         Ok(None) => Ok(complain("this gateway is claimed already")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -391,6 +398,17 @@ fn claim_code(state: &Path, qr: Option<Option<&str>>, out: &mut dyn Write) -> io
         Err(error) => {
             Err(io::Error::new(error.kind(), format!("cannot read the code in {}: {error}", state.display())))
         }
+    }
+}
+
+/// A QR code that opens the page at this address with the code typed in.
+fn draw_claim(code: &str, at: &str, out: &mut dyn Write) -> io::Result<ExitCode> {
+    match qr::page(at).and_then(|page| qr::drawn(&format!("{page}#claim={code}"))) {
+        Ok(drawn) => {
+            write!(out, "{drawn}")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => Ok(complain(&error.to_string())),
     }
 }
 

@@ -11,9 +11,9 @@ mod restarts;
 mod wire;
 
 use crate::acceptance::{Acceptance, KeyError, Site};
-use crate::access::{Access, AccessError};
+use crate::access::{self, Access, AccessError};
 use crate::admin::api::{AdminApi, Gateway, Planner};
-use crate::boot::{self, BootError, Booted, Overrides, RunOptions, boot, machine_memory_bytes};
+use crate::boot::{self, BootError, Booted, InMemory, Overrides, RunOptions, boot, machine_memory_bytes};
 use crate::clock::{timestamp, wall_clock};
 use crate::fleet::{self, Claim, read_provision, run_mqtt, run_pull, watch_folder};
 use crate::health::{Notifier, Watch, status_line, watchdog_from_env};
@@ -39,6 +39,7 @@ use restarts::Beginnings;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -53,6 +54,8 @@ use wire::{Identity, Wired, wire};
 const OWNER_SILENCE: Duration = Duration::from_secs(60);
 /// How long the whole way out may take.
 const STOP_WITHIN: Duration = Duration::from_secs(25);
+/// Time for requests that are under way at the end.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// Time from the supervisor's end to that of the media threads.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -62,6 +65,14 @@ pub enum RunError {
     /// The state folder or the config.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// A state folder on a read-only disk.
+    #[error("the disk of the state folder {} is read-only, and it cannot be copied into memory: {source}", .state.display())]
+    ReadOnly {
+        /// The folder.
+        state: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Who may use it.
     #[error(transparent)]
     Access(#[from] AccessError),
@@ -88,15 +99,27 @@ pub fn run(options: RunOptions, log: Tail) -> Result<(), RunError> {
     ended
 }
 
-async fn serve(options: RunOptions, log: Tail) -> Result<(), RunError> {
+async fn serve(mut options: RunOptions, log: Tail) -> Result<(), RunError> {
     let memory = machine_memory_bytes();
+    let in_memory = InMemory::if_needed(&options.state, &options.memory);
+    let in_memory =
+        in_memory.map_err(|source| RunError::ReadOnly { state: options.state.clone(), source })?;
+    let last_token = in_memory.as_ref().and_then(|_| access::read_local_token(&options.state).ok());
+    if let Some(copy) = &in_memory {
+        options.state.clone_from(&copy.folder);
+    }
     let mut booted = boot(&options, memory, timestamp(&wall_clock(None)))?;
+    booted.notices.extend(in_memory.as_ref().map(|copy| copy.notice.clone()));
     let (mut opened, of_fleet) = fleet::Opened::open(&options.state).map_err(BootError::from)?;
     booted.notices.extend(of_fleet);
     let claim = provision(&options, &mut booted, &mut opened)?;
     let Booted { store, confirmed, mut notices } = booted;
     let clock = wall_clock(Some(confirmed.meta.at));
-    let (access, of_access) = Access::open(&options.state, &options.reset_file, clock.clone())?;
+    let (mut access, of_access) = Access::open(&options.state, &options.reset_file, clock.clone())?;
+    if let Some(token) = last_token {
+        // Programs of this machine read it in the state folder.
+        access.go_on_with_local(&token);
+    }
     notices.extend(of_access);
     let (recorder, keeper, of_recorder) = Recorder::open(&options.state.join("recorder"), clock.clone());
     notices.extend(of_recorder);
@@ -315,6 +338,11 @@ async fn serve(options: RunOptions, log: Tail) -> Result<(), RunError> {
     let ended = tokio::time::timeout(STOP_WITHIN, async { while critical.join_next().await.is_some() {} });
     if ended.await.is_err() {
         error!(within = ?STOP_WITHIN, "not everything stopped in time");
+    }
+    let leaving = wiring.leaving.clone();
+    leaving.close();
+    if tokio::time::timeout(LAST_ANSWERS, leaving.wait()).await.is_err() {
+        info!("requests to the admin plane were not answered to their end");
     }
     // Players are told why by their own connections, which end with the listeners.
     tokio::time::sleep(LAST_WORDS).await;

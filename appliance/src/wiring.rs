@@ -81,6 +81,7 @@ use fieldgate_worker::Spawner;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 /// What all children share.
 #[derive(Clone)]
@@ -143,6 +144,8 @@ pub struct Wiring {
     pub recordings_folder: PathBuf,
     /// Where an encoder of a coordinator elsewhere leaves its files, if the config does not say.
     pub encoder_folder: PathBuf,
+    /// Answers of an admin plane whose listeners are gone already.
+    pub leaving: TaskTracker,
     /// A folder for the admin plane's private socket.
     pub socket_folder: PathBuf,
 }

@@ -145,13 +145,13 @@ impl Shared {
     }
 }
 
-/// Takes connections until cancelled; then lets the ones that run finish for a moment.
+/// Takes connections until cancelled; returns the ones that still run.
 pub(super) async fn accept(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     shared: Arc<Shared>,
     cancel: CancellationToken,
-) {
+) -> JoinSet<()> {
     let mut connections = JoinSet::new();
     let mut refusing = false;
     loop {
@@ -189,11 +189,7 @@ pub(super) async fn accept(
             }
         }
     }
-    drop(listener);
-    let finish = async { while connections.join_next().await.is_some() {} };
-    if timeout(Duration::from_secs(1), finish).await.is_err() {
-        connections.shutdown().await;
-    }
+    connections
 }
 
 /// How a connection came.

@@ -74,19 +74,19 @@ impl Keeper {
         Ok((keeper, follow))
     }
 
-    /// Watches until cancelled, then ends the threads. Returns earlier, with the address, when the front does not answer
-    /// on one address and does on another: no new server behind it could help.
+    /// Watches until cancelled. Returns earlier, with the address, when the front does not answer on one address and does
+    /// on another: no new server behind it could help.
     pub(super) async fn run(
-        mut self,
+        &mut self,
         listening: &[SocketAddr],
         shared: Arc<Shared>,
         rhythm: Rhythm,
         cancel: CancellationToken,
     ) -> Option<SocketAddr> {
         let mut failures: Vec<(SocketAddr, u32)> = listening.iter().map(|&address| (address, 0)).collect();
-        let deaf = loop {
+        loop {
             tokio::select! {
-                () = cancel.cancelled() => break None,
+                () = cancel.cancelled() => return None,
                 () = self.handlers.broken.notified() => {
                     self.rebuild("it takes no more connections").await;
                     failures.iter_mut().for_each(|(_, failures)| *failures = 0);
@@ -95,21 +95,19 @@ impl Keeper {
                 () = sleep(rhythm.every) => {}
             }
             let heard = tokio::select! {
-                () = cancel.cancelled() => break None,
+                () = cancel.cancelled() => return None,
                 heard = probe_all(&mut failures, &shared, rhythm.deadline) => heard,
             };
             let failed = failures.iter().find(|(_, failures)| *failures >= PATIENCE);
             match failed.map(|(address, _)| *address) {
-                Some(address) if heard => break Some(address),
+                Some(address) if heard => return Some(address),
                 Some(_) => {
                     self.rebuild("it does not answer").await;
                     failures.iter_mut().for_each(|(_, failures)| *failures = 0);
                 }
                 None => {}
             }
-        };
-        self.end().await;
-        deaf
+        }
     }
 
     async fn rebuild(&mut self, cause: &str) {
@@ -143,7 +141,8 @@ impl Keeper {
         }
     }
 
-    async fn end(self) {
+    /// Ends the threads, and lets them finish what they are at for a moment.
+    pub(super) async fn end(self) {
         self.current.retire();
         let deadline = Instant::now() + Duration::from_secs(2);
         while self.current.threads() > 0 && Instant::now() < deadline {

@@ -135,7 +135,9 @@ impl Running {
                     let admin = Admin::bind_with(&settings, api, access, limits, rhythm).unwrap();
                     watch.lock().unwrap().replace(Box::new(admin.watch_load()));
                     tell.send(admin.addresses()[0]).unwrap();
-                    admin.run(cancel).await.unwrap();
+                    let (ended, under_way) = admin.serve(cancel).await;
+                    under_way.await;
+                    ended.unwrap();
                 });
             })
         };
@@ -545,10 +547,42 @@ async fn every_address_is_probed_and_one_that_is_deaf_ends_the_plane() {
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = deaf.local_addr().unwrap();
     admin.plain.push(address);
-    let ended = tokio::time::timeout(Duration::from_secs(20), admin.run(CancellationToken::new())).await;
-    assert!(matches!(ended.unwrap(), Err(AdminError::Deaf(of)) if of == address));
+    let serving = admin.serve(CancellationToken::new());
+    let (ended, under_way) = tokio::time::timeout(Duration::from_secs(20), serving).await.unwrap();
+    assert!(matches!(ended, Err(AdminError::Deaf(of)) if of == address));
+    under_way.await;
     assert_eq!(std::fs::read_dir(&settings.socket_folder).unwrap().count(), 0, "it cleaned up");
     std::fs::remove_dir_all(&settings.socket_folder).unwrap();
+}
+
+#[test]
+fn a_request_outlives_the_listener_that_it_came_by() {
+    let admin = Running::start(Fake::default(), Limits::default(), Rhythm::default());
+    admin.api.hang(true);
+    let request = format!(
+        "GET /api/v1/status HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\r\n",
+        admin.address, admin.local
+    );
+    let mut stream = TcpStream::connect(admin.address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    // Real time: threads and sockets of the system.
+    let pause = || std::thread::sleep(Duration::from_millis(10));
+    assert!((0..3_000).any(|_| {
+        pause();
+        admin.api.asked.load(Ordering::Relaxed) > 0
+    }));
+    admin.cancel.cancel();
+    // Another takes its address: the one that the request has asked for.
+    let next = (0..3_000).find_map(|_| {
+        pause();
+        std::net::TcpListener::bind(admin.address).ok()
+    });
+    assert!(next.is_some(), "the address is not free");
+    admin.api.hang(false);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with('}'), "{answer}");
+    drop(next);
 }
 
 #[test]

@@ -228,5 +228,11 @@ fn a_claim_code_is_shown_and_read_back_from_its_qr_code() {
     assert_eq!(read(Some("https://10.0.0.7:8443")), [format!("https://10.0.0.7:8443/#claim={code}")]);
     std::fs::write(state.join("announced"), "https://fieldgate-7f3a.local:8443/\n").unwrap();
     assert_eq!(read(None), [format!("https://fieldgate-7f3a.local:8443/#claim={code}")]);
+    let mut console = Vec::new();
+    assert_eq!(welcome::welcome(&state, &mut console).unwrap(), ExitCode::SUCCESS);
+    let console = String::from_utf8(console).unwrap();
+    assert!(console.contains(&format!("fieldgate: claim code {code}\n")), "{console}");
+    let drawn = console.split_once("with this:\n").unwrap().1;
+    assert_eq!(qr::tests::seen(drawn), [format!("https://fieldgate-7f3a.local:8443/#claim={code}")]);
     std::fs::remove_dir_all(&state).unwrap();
 }

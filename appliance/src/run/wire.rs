@@ -24,6 +24,7 @@ use fieldgate_worker::Spawner;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// What `wire` puts together; all but the first are work that is still to be started.
 pub(super) struct Wired {
@@ -68,7 +69,7 @@ pub(super) fn wire(
     let (sizes, making_sizes) = Sizes::new();
     let (total, per_address) = connection_limits_of(config);
     let spawner = Spawner::start()?;
-    let spool = Arc::new(Spool::start(options.state.join("spool"), context.clock.clone())?);
+    let spool = Arc::new(Spool::start(options.large.join("spool"), context.clock.clone())?);
     let rtmp_counters = Arc::new(RtmpServerCounters::default());
     let (encoders, board) = (Arc::new(Encoders::new(spawner.clone())), Arc::new(Board::default()));
     let (sight, inspecting) = Sight::new(&context, &spawner);
@@ -124,8 +125,9 @@ pub(super) fn wire(
         access: Arc::new(access),
         certificates: Arc::new(certificates),
         machine: Arc::new(machine::Desk::new(options.system_helper.clone())),
-        recordings_folder: options.state.join("recordings"),
-        encoder_folder: options.state.join("encoder"),
+        recordings_folder: options.large.join("recordings"),
+        encoder_folder: options.large.join("encoder"),
+        leaving: TaskTracker::new(),
         socket_folder: options.state.clone(),
     };
     Ok(Wired { wiring, settings_feed, inspecting, cutting, making_sizes })

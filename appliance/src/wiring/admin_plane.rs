@@ -50,12 +50,14 @@ impl Wiring {
                 _ => std::future::pending().await,
             }
         };
-        let running = admin.run(context.cancel.clone());
+        let running = admin.serve(context.cancel.clone());
         tokio::pin!(running);
-        let ended = tokio::select! {
+        let (ended, under_way) = tokio::select! {
             ended = &mut running => ended,
             () = reload => running.await,
         };
+        // The change that ends it may be one of its own requests, which waits for the next plane.
+        self.leaving.spawn(under_way);
         self.board.forget(&ChildKey::Admin);
         ended.map_err(|error| ChildError::of(Retry::Backoff, &error))
     }

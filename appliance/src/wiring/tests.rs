@@ -9,6 +9,7 @@ use fieldgate_net::RtmpForm;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// A folder that nobody else has; nothing is written there unless a test pushes.
 fn spool_folder() -> PathBuf {
@@ -85,6 +86,7 @@ impl Bench {
             machine: Arc::new(machine::Desk::new("/none/such".into())),
             recordings_folder: std::env::temp_dir(),
             encoder_folder: std::env::temp_dir(),
+            leaving: TaskTracker::new(),
             socket_folder: std::env::temp_dir(),
         };
         let supervisor = Supervisor {

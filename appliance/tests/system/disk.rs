@@ -28,6 +28,53 @@ fn unshared(script: &str) -> Command {
     command
 }
 
+/// A disk that a file system has given up on: somebody must get in and see it.
+#[test]
+fn a_gateway_whose_whole_state_is_on_a_read_only_disk_starts_delivers_and_says_so() {
+    if !may(READ_ONLY) {
+        return;
+    }
+    let scratch = Arc::new(Scratch::new());
+    let config = json!({ "mountpoints": { "yard": { "source": { "kind": "publish" } } } });
+    let mut first = Gateway::start_in(scratch.clone(), config.clone(), |_| {});
+    let tag = first.config().1;
+    first.process().kill();
+    drop(first);
+    let before = names(&scratch.join("state"));
+
+    let (state, memory) = (scratch.join("state"), scratch.join("memory"));
+    let gateway = Gateway::start_in(scratch.clone(), config, |command| {
+        command.arg("--memory").arg(&memory);
+        in_a_namespace(command, &state, READ_ONLY);
+    });
+    let status = gateway.status();
+    let notices = status["notices"].as_array().unwrap();
+    let told = notices.iter().find(|notice| notice["code"] == "state_read_only").expect("it says so");
+    assert!(told["text"].as_str().unwrap().contains("is read-only"), "{told}");
+    assert_eq!(gateway.config().1, tag);
+    let publisher = Publisher::start(gateway.rtmp, "yard", &Fixture::h264_aac(6), 0, End::Polite);
+    wait::until_true("pictures", secs(60), || {
+        gateway.status()["mountpoints"]["yard"]["counters"]["units"].as_u64() > Some(50)
+    });
+    publisher.finish();
+    // The installer gets on with his work; it lasts as long as the gateway runs.
+    let (mut other, tag) = gateway.config();
+    other["mountpoints"]["more"] = json!({ "source": { "kind": "publish" } });
+    assert_eq!(gateway.put_config(&other, Some(&tag)).status, 200);
+    assert!(gateway.status()["mountpoints"]["more"].is_object());
+    assert_eq!(names(&state), before, "nothing was written to the disk");
+}
+
+/// The names of all that is in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
 pub(crate) const READ_ONLY: &str = "mount --bind \"$1\" \"$1\"; mount -o remount,bind,ro \"$1\"";
 /// A disk of 4 MiB with what was there before, and not a byte more.
 pub(crate) const FULL: &str =

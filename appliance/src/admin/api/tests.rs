@@ -99,7 +99,8 @@ impl Running {
                 )
                 .unwrap();
                 tell.send(admin.addresses()[0]).unwrap();
-                let (ended, ()) = tokio::join!(admin.run(cancel_.clone()), work);
+                let ((ended, under_way), ()) = tokio::join!(admin.serve(cancel_.clone()), work);
+                under_way.await;
                 ended.unwrap();
             });
         });

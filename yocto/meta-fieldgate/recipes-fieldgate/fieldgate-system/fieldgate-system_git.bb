@@ -9,7 +9,7 @@ inherit systemd
 # Further mount units of the board.
 FIELDGATE_UNITS ??= ""
 
-SYSTEMD_SERVICE:${PN} = "data.mount fieldgate-machine-id.service var-lib.mount ${FIELDGATE_UNITS}"
+SYSTEMD_SERVICE:${PN} = "data.mount fieldgate-console.service fieldgate-machine-id.service var-lib.mount ${FIELDGATE_UNITS}"
 
 do_configure[noexec] = "1"
 do_compile[noexec] = "1"
