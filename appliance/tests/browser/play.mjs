@@ -53,7 +53,7 @@ await view.evaluate(({ kind, url, live, switches }) => {
       let at = 0;
       setInterval(() => {
         const count = player.getRepresentationsByType("video").length;
-        player.setRepresentationForTypeByIndex("video", (at = (at + 1) % count));
+        if (count > 0) player.setRepresentationForTypeByIndex("video", (at = (at + 1) % count));
       }, 4000);
     }
   }

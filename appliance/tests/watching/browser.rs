@@ -139,6 +139,26 @@ fn hls_js_switches_between_renditions() {
     page.0.finish(Duration::ZERO);
 }
 
+#[test]
+#[ignore = "half a minute; scripts/slow watching"]
+fn dash_js_switches_between_sizes() {
+    let gateway = gateway(json!({ "segment": "1s", "sizes": [{ "height": 90, "bitrate": 200_000 }] }));
+    let publisher = Publisher::start(gateway.rtmp, "yard", &Fixture::h264_aac(6), 0, End::Polite);
+    publisher.wait_for_more(30);
+    wait::until_true("encoders to be known", secs(60), || {
+        gateway.status()["capacity"]["measured"].as_bool().unwrap()
+    });
+    let mut page = Page::open("sizes", &url_of(&gateway, "manifest.mpd"));
+    let heights =
+        |page: &mut Page| page.state().map_or(0, |state| state["heights"].as_array().unwrap().len());
+    wait::until_true("one size, the other, and the first again", secs(90), || heights(&mut page) >= 3);
+    page.wait_for_more(60);
+    let state = page.state().unwrap();
+    eprintln!("dash.js, switching: {state}");
+    assert!(state["errors"].as_array().unwrap().iter().all(|error| error["fatal"] == false), "{state}");
+    page.0.finish(Duration::ZERO);
+}
+
 /// The source goes away for ever longer, and each time a player goes on once it is back.
 fn plays_on_after_outages(player: &str, file: &str) {
     for outage in [0, 1, 2, 3, 5, 8] {
