@@ -14,7 +14,8 @@ pub(crate) struct Fixture {
     pub(crate) path: PathBuf,
 }
 
-const PICTURE: &str = "testsrc2=size=320x180:rate=30";
+/// What ffmpeg draws.
+pub(crate) const PICTURE: &str = "testsrc2=size=320x180:rate=30";
 const OTHER_PICTURE: &str = "testsrc2=size=240x136:rate=25";
 const SOUND: &str = "sine=frequency=440:sample_rate=44100";
 const H264: &[&str] = &[

@@ -1,5 +1,7 @@
 //! hls.js and dash.js in a real browser.
 
+use crate::av1::av1_opus;
+use crate::codecs::publish;
 use crate::common::fixture::Fixture;
 use crate::common::flv::AUDIO;
 use crate::common::gateway::Gateway;
@@ -137,6 +139,22 @@ fn hls_js_switches_between_renditions() {
     eprintln!("hls.js, switching: {state}");
     assert!(state["errors"].as_array().unwrap().iter().all(|error| error["fatal"] == false), "{state}");
     page.0.finish(Duration::ZERO);
+}
+
+#[test]
+#[ignore = "a quarter of a minute; scripts/slow watching"]
+fn browsers_play_av1_and_opus() {
+    for (player, file) in [("hls", "master.m3u8"), ("dash", "manifest.mpd")] {
+        let gateway = gateway(json!({ "segment": "1s" }));
+        let publisher = publish(&gateway, av1_opus(4));
+        let mut page = Page::open(player, &url_of(&gateway, file));
+        page.wait_for_more(120);
+        let state = page.state().unwrap();
+        eprintln!("{player}, AV1 and Opus: {state}");
+        assert!(state["errors"].as_array().unwrap().iter().all(|error| error["fatal"] == false), "{state}");
+        page.0.finish(Duration::ZERO);
+        drop(publisher);
+    }
 }
 
 #[test]

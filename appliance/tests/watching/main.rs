@@ -7,7 +7,9 @@
 mod common;
 
 mod admission;
+mod av1;
 mod browser;
+mod codecs;
 mod hostile;
 mod latency;
 mod manifest;

@@ -15,6 +15,7 @@ pub(crate) struct Playlist {
     pub(crate) growing: Vec<Piece>,
     pub(crate) hint: Option<String>,
     pub(crate) part_target: Option<f64>,
+    pub(crate) start: Option<f64>,
     pub(crate) control: BTreeMap<String, String>,
     pub(crate) skipped: usize,
     pub(crate) has_ended: bool,
@@ -73,6 +74,11 @@ pub(crate) fn read(text: &str) -> Playlist {
             "#EXT-X-SERVER-CONTROL" => list.control = attributes(value),
             "#EXT-X-PART-INF" => {
                 list.part_target = Some(attributes(value)["PART-TARGET"].parse().unwrap());
+            }
+            "#EXT-X-START" => {
+                let offset = attributes(value)["TIME-OFFSET"].parse().unwrap();
+                list.start = Some(offset);
+                assert!(offset < 0.0, "RFC 8216 4.3.5.2: from the end of a list that goes on");
             }
             "#EXT-X-SKIP" => {
                 assert!(list.segments.is_empty(), "bis 4.4.5.2: instead of the first segments");

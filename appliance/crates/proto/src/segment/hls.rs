@@ -10,6 +10,9 @@ use std::sync::Arc;
 const PARTS_FOR: i64 = 3;
 /// A delta update may leave out what is older than this many target durations (bis 4.4.3.8: six at least).
 const SKIP_AFTER: i64 = 6;
+/// Where a player begins that goes by whole segments, in target durations behind the end. The next segment is there before what it
+/// finds is played, as one is never longer than that.
+const START: i64 = 2;
 /// Distance of a player from the end, in parts (bis 4.4.3.8: at least two, should be three).
 const PART_HOLD_BACK: i64 = 3;
 
@@ -144,6 +147,9 @@ fn write_media(out: &mut String, package: &Package, lane: &Lane, skip: bool) -> 
         writeln!(out, "#EXT-X-PART-INF:PART-TARGET={}", Seconds(part))?;
     } else {
         writeln!(out, "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES")?;
+        if !package.has_ended() {
+            writeln!(out, "#EXT-X-START:TIME-OFFSET=-{}", Seconds(target.saturating_mul(START)))?;
+        }
     }
     let first = listed.clone().next();
     writeln!(out, "#EXT-X-MEDIA-SEQUENCE:{}", first.map_or(package.next_number(), |first| first.number))?;

@@ -250,3 +250,20 @@ fn a_header_that_comes_late_makes_no_period() {
     assert!(lane(&package, TrackKind::Video).iter().all(|segment| !segment.is_discontinuity));
     assert_eq!(lane(&package, TrackKind::Audio)[0].number, 100);
 }
+
+#[test]
+fn players_of_whole_segments_are_told_where_to_begin() {
+    let list = |part, ends: bool| {
+        let mut package = Package::new(Settings { part, ..settings() });
+        package.on_tracks(&both());
+        play(&mut package, &scene(0, 9, 60));
+        if ends {
+            package.end();
+        }
+        hls::media(&package, package.lead().unwrap(), false)
+    };
+    let start = "\n#EXT-X-START:TIME-OFFSET=-4.000000\n";
+    assert!(list(None, false).contains(start), "two target durations");
+    assert!(!list(None, true).contains("EXT-X-START"), "what is over is played from its beginning");
+    assert!(!list(Some(SECOND / 2), false).contains("EXT-X-START"), "with parts the hold-backs say it");
+}
