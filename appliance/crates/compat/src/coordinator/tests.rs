@@ -1,5 +1,7 @@
 //! The numbered checks of the contract, with time handed in.
 
+mod faults;
+
 use super::*;
 use crate::{Reply, Request};
 use std::net::{IpAddr, Ipv4Addr};
