@@ -61,7 +61,7 @@ impl Asking {
 }
 
 /// The mountpoint of a channel; no stream of the config can have such a name.
-fn mountpoint_of(channel: &str) -> String {
+pub(super) fn mountpoint_of(channel: &str) -> String {
     format!("channel/{channel}")
 }
 

@@ -12,15 +12,16 @@ pub(super) mod applications;
 mod driver;
 mod files;
 mod shown;
-mod socket;
+pub(super) mod socket;
 
 use super::Wiring;
-use super::channels::Asking;
+use super::channels::{Asking, mountpoint_of};
 use super::listening::cannot_listen;
 use crate::certificate::machine_addresses;
 use crate::supervisor::{ChildContext, ChildError, ChildKey};
 use driver::{Ask, Driver};
 use fieldgate_compat::coordinator::is_id;
+use fieldgate_compat::key::Key;
 use fieldgate_compat::{Reply, Request as HttpAsk};
 use fieldgate_hub::{Context, Request, Retry, Verdict};
 use fieldgate_model::config::{Coordinator as Settings, CoordinatorTls};
@@ -28,6 +29,7 @@ use fieldgate_net::{
     ConnectionLimits, HttpAnswer, HttpHandler, HttpListener, HttpRequest, HttpServerSettings,
     ServerCertificates, SocketHandler,
 };
+use fieldgate_proto::rtmp::RtmpUrl;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -62,6 +64,10 @@ struct Desk {
     id_max: usize,
     logs_requests: bool,
     is_encoder: bool,
+    /// What tokens are signed with.
+    control_secret: Option<Key>,
+    /// The port that encoders on this machine are told for our own streams.
+    own_port: u16,
 }
 
 impl Coordinator {
@@ -79,6 +85,14 @@ impl Coordinator {
     pub async fn admit(&self, request: &Request) -> Verdict {
         let Some(desk) = self.desk() else { return Verdict::UnknownApplication };
         Asking::verdict(request, |asking| desk.inbox.try_send(Ask::Peer(asking)).is_ok()).await
+    }
+
+    /// The mountpoint of a channel, if this address is that of one of our own streams as encoders on this machine are told
+    /// it.
+    pub(super) fn own_source(&self, channel: &str, source: &RtmpUrl) -> Option<String> {
+        let desk = self.desk()?;
+        let is_here = source.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        (is_here && source.port == desk.own_port).then(|| mountpoint_of(channel))
     }
 
     /// Answers a request that asks for no socket.
@@ -148,7 +162,7 @@ impl Wiring {
         let driver = Driver::new(self.coordinator.clone(), &settings, own, kept, tls);
         let driver = driver.map_err(|error| failed(&error))?;
         self.board.set_addresses(ChildKey::Coordinator, listeners.iter().map(|(bound, _)| *bound).collect());
-        driver.open_desk(&settings);
+        driver.open_desk(&settings, own.port());
         child.ready.ready();
         let mut serving = JoinSet::new();
         for (address, listener) in listeners {

@@ -1,4 +1,4 @@
-//! An encoder of a coordinator elsewhere at our edge: its core's wishes become a socket, pulls, renditions and files.
+//! An encoder of a coordinator elsewhere, or of our own, at our edge: its core's wishes become a socket, pulls, renditions and files.
 //!
 //! ```text
 //!  coordinator <--socket--> driver (one task), core: compat::encoder
@@ -6,7 +6,8 @@
 //!                                                                  +-- worker --> encoder/N~M -- cutter --> keeper -^
 //!                                                                  +-- previews ---------------------------------^
 //! ```
-//! What passes as it came passes: only other sizes, rates and codecs are encoded, by workers, as far as the plan has room.
+//! Under our own coordinator the socket is none, and our own streams are taken from their mountpoints. What passes as it
+//! came passes: only other sizes, rates and codecs are encoded, by workers, as far as the plan has room.
 
 mod cutter;
 mod driver;
@@ -35,12 +36,14 @@ struct Shop {
 }
 
 impl Wiring {
-    /// Belongs to a coordinator elsewhere as an encoder until it is cancelled.
+    /// Belongs to a coordinator as an encoder until it is cancelled.
     pub(super) async fn encoder(&self, settings: Settings, child: ChildContext) -> Result<(), ChildError> {
         let tls = pushes::client_tls(true, settings.verify, settings.ca.as_deref())?;
-        let url = settings.url.as_deref().unwrap_or_default();
-        let address = Address::new(url, tls.clone())
-            .ok_or_else(|| ChildError::new(Retry::Never, "compat.encoder.url is no address"))?;
+        let address = settings.url.as_deref().map(|url| {
+            Address::new(url, tls.clone())
+                .ok_or_else(|| ChildError::new(Retry::Never, "compat.encoder.url is no address"))
+        });
+        let address = address.transpose()?;
         let folder = settings.folder.clone().unwrap_or_else(|| self.encoder_folder.clone());
         let store = Store::open(&settings, folder, tls.clone());
         let store = store.await.map_err(|error| ChildError::of(Retry::Backoff, &error))?;

@@ -1,10 +1,13 @@
 //! Our own socket to a coordinator elsewhere, as a driver holds it.
 
+use super::Coordinator;
+use super::coordinator::socket::join;
 use super::talk::{Heard, talk};
 use crate::steward::chain;
 use fieldgate_compat::coordinator::Message;
 use fieldgate_net::SocketCall;
 use std::future::Future;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Messages that wait for the socket; a coordinator that takes none is closed.
@@ -43,6 +46,17 @@ impl Line {
                     }
                 }
             };
+            tell.send(Said::Lost(why)).await.ok();
+        };
+        (Line { outbox, said }, talking)
+    }
+
+    /// One to the gateway's own coordinator, kept by the task that comes with it.
+    pub(super) fn inside(coordinator: Arc<Coordinator>) -> (Line, impl Future<Output = ()> + Send + 'static) {
+        let (outbox, mut to_send) = mpsc::channel(OUTBOX);
+        let (tell, said) = mpsc::channel(HEARD);
+        let talking = async move {
+            let why = join(&coordinator, &mut to_send, &tell).await;
             tell.send(Said::Lost(why)).await.ok();
         };
         (Line { outbox, said }, talking)

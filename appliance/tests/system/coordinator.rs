@@ -516,6 +516,61 @@ fn sockets_over_tls_outlive_a_new_certificate() {
 }
 
 #[test]
+fn check_04_25_the_gateway_as_an_encoder_of_its_own_coordinator_makes_what_is_asked_for() {
+    let (app, scratch) = (App::start(), Arc::new(Scratch::new()));
+    let mut config = settings(&app, &json!({}));
+    let folder = scratch.join("files");
+    config["compat"]["encoder"] = json!({"enabled": true, "capacity": 2, "segment": "1s", "folder": folder});
+    let mut gateway = Gateway::start_in(scratch.clone(), config, |_| {});
+    wait::until_true("it to be known", secs(30), || {
+        capacity(&gateway) == json!({"load": 0, "capacity": 2, "encoderCount": 1})
+    });
+    assert_eq!(gateway.status()["elsewhere"]["encoder"]["state"], "up");
+    let wanted = "200 OK\r\nX-Resolutions: ORIGINAL, 161x91-15~300\r\nX-Record: true\r\nX-Previews: 64x64, 1";
+    app.answer("/key c1", wanted, 1);
+    let publisher = publish(&gateway, "c1", "channel-key-0001").unwrap();
+    assert_eq!(capacity(&gateway)["load"], 1);
+    let told = app.wait_for_events("c1", 5);
+    let stream_id = told[0].header("x-streaming-id").to_owned();
+    let mut resolutions: Vec<String> = told
+        .iter()
+        .map(|asked| format!("{} {}", asked.header("x-stream-type"), asked.header("x-resolution")))
+        .collect();
+    resolutions.sort();
+    assert_eq!(
+        resolutions,
+        [
+            "HLS-LIVE 162x92-15~300",
+            "HLS-LIVE 320x180-30",
+            "HLS-VOD 162x92-15~300",
+            "HLS-VOD 320x180-30",
+            "IMG-PREVIEW 64x64-1"
+        ]
+    );
+    for asked in &told {
+        let file = asked.header("x-index-file");
+        assert!(folder.join(file).exists() && file.contains(&stream_id), "{file}");
+    }
+    publisher.wait_for_more(20);
+    publisher.finish();
+    assert_eq!(app.wait_for_events("c1", 6)[5].header("x-event-type"), "stream-closed");
+    let list = folder.join(format!("hls/c1/{stream_id}/320x180-30/vod-0.m3u8"));
+    let list = std::fs::read_to_string(list).unwrap();
+    assert!(list.ends_with("#EXT-X-ENDLIST\n") && list.contains("\n0.ts\n"), "{list}");
+    assert_eq!(capacity(&gateway)["load"], 0);
+    // The next one on that channel is another stream, of the size that the application says now.
+    let again = publish(&gateway, "c1", "channel-key-0002").unwrap();
+    let next = app.wait_for_events("c1", 7)[6].clone();
+    assert_eq!((next.header("x-stream-type"), next.header("x-resolution")), ("HLS-LIVE", "320x180-30"));
+    assert_ne!(next.header("x-streaming-id"), stream_id);
+    close(&gateway, "c1", "*");
+    wait::until_true("its publisher to be sent away", secs(60), || again.is_closed());
+    assert_eq!(app.wait_for_events("c1", 8)[7].header("x-event-type"), "stream-closed");
+    let log = gateway.process().log();
+    assert!(!log.contains("channel-key-000") && !log.contains(SECRET));
+}
+
+#[test]
 fn the_gateways_own_packager_takes_part() {
     let app = App::start();
     let mut config = settings(&app, &json!({"own_encoder": 1}));

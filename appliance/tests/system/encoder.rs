@@ -3,16 +3,21 @@
 //! lists all.
 
 use crate::common::fixture::Fixture;
+use crate::common::fixture::hevc_stream;
 use crate::common::gateway::Gateway;
 use crate::common::healthy::{End, Publisher};
+use crate::common::hevc;
 use crate::common::process::Process;
+use crate::common::rtmp::Client;
 use crate::common::scratch::Scratch;
 use crate::common::wait::{self, secs};
-use crate::coordinator::peers::{Fake, SECRET, field};
+use crate::coordinator::peers::{Fake, Peer, SECRET, field};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 /// What ffprobe says of a list and of its pictures.
 fn probed(list: &Path) -> (u64, u64, u64) {
@@ -134,4 +139,224 @@ fn check_25_a_good_source_becomes_files_and_a_dead_one_an_end() {
     for secret in ["channel-key-0000", "channel-key-0001", SECRET] {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
+}
+
+/// What is wrong with a server of files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Trouble {
+    #[default]
+    None,
+    /// It says that it cannot.
+    Refuses,
+    /// What it says is no answer.
+    Garbage,
+    /// It never answers.
+    Hangs,
+}
+
+#[derive(Default)]
+struct Shelf {
+    files: BTreeMap<String, Vec<u8>>,
+    deleted: BTreeSet<String>,
+    /// Requests that the contract does not know.
+    odd: Vec<String>,
+    trouble: Trouble,
+    /// Requests that met the trouble.
+    met: usize,
+}
+
+/// A server that takes files by `PUT` and `DELETE` below `/base/`, from those who know its token.
+#[derive(Clone)]
+struct FileServer {
+    address: SocketAddr,
+    shelf: Arc<Mutex<Shelf>>,
+}
+
+impl FileServer {
+    fn start() -> FileServer {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = FileServer { address: listener.local_addr().unwrap(), shelf: Arc::default() };
+        let serving = server.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let server = serving.clone();
+                std::thread::spawn(move || server.serve(stream));
+            }
+        });
+        server
+    }
+
+    fn serve(&self, mut stream: TcpStream) -> Option<()> {
+        stream.set_read_timeout(Some(secs(20))).ok()?;
+        let (mut bytes, mut piece) = (Vec::new(), [0; 16 << 10]);
+        let (head, body) = loop {
+            let read = stream.read(&mut piece).ok().filter(|read| *read > 0)?;
+            bytes.extend_from_slice(&piece[..read]);
+            let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+            let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+            let len = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok());
+            if bytes.len() >= end + 4 + len.unwrap_or(0) {
+                break (head, bytes.split_off(end + 4));
+            }
+        };
+        let mut words = head.split_whitespace();
+        let (method, target) = (words.next()?, words.next()?);
+        let path = target.strip_prefix("/base/");
+        let trouble = {
+            let mut shelf = self.shelf.lock().unwrap();
+            let trouble = shelf.trouble;
+            shelf.met += usize::from(trouble != Trouble::None);
+            match (method, path) {
+                _ if !head.contains("\r\nAuthorization: Bearer files-token-0001") => {
+                    shelf.odd.push(head.clone())
+                }
+                _ if trouble != Trouble::None => {}
+                ("PUT", Some(path)) => drop(shelf.files.insert(path.to_owned(), body)),
+                ("DELETE", Some(path)) => {
+                    shelf.files.remove(path);
+                    shelf.deleted.insert(path.to_owned());
+                }
+                _ => shelf.odd.push(head.clone()),
+            }
+            trouble
+        };
+        let answer = match trouble {
+            Trouble::None => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            Trouble::Refuses => "HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n",
+            Trouble::Garbage => "\0garbage\r\n\r\n",
+            Trouble::Hangs => {
+                std::thread::sleep(secs(30));
+                ""
+            }
+        };
+        stream.write_all(answer.as_bytes()).ok()
+    }
+
+    fn set(&self, trouble: Trouble) {
+        let mut shelf = self.shelf.lock().unwrap();
+        (shelf.trouble, shelf.met) = (trouble, 0);
+    }
+
+    fn met(&self) -> usize {
+        self.shelf.lock().unwrap().met
+    }
+
+    fn file(&self, path: &str) -> Option<Vec<u8>> {
+        self.shelf.lock().unwrap().files.get(path).cloned()
+    }
+
+    fn text(&self, path: &str) -> String {
+        String::from_utf8(self.file(path).unwrap_or_else(|| panic!("{path} was never stored"))).unwrap()
+    }
+
+    fn is_deleted(&self, path: &str) -> bool {
+        self.shelf.lock().unwrap().deleted.contains(path)
+    }
+
+    /// Puts all of it into a folder.
+    fn empty_into(&self, folder: &Path) {
+        for (path, file) in &self.shelf.lock().unwrap().files {
+            let at = folder.join(path);
+            std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+            std::fs::write(at, file).unwrap();
+        }
+    }
+}
+
+/// The codecs of a list, pictures first.
+fn codecs(list: &Path) -> Vec<String> {
+    let list = list.to_str().unwrap();
+    let args = ["-v", "error", "-show_entries", "stream=codec_name", "-of", "default=nk=1:nw=1", list];
+    let mut told: Vec<String> =
+        Process::run("ffprobe", &args, secs(60)).lines().map(|line| line.trim().to_owned()).collect();
+    told.sort_by_key(|codec| codec != "h264");
+    told.dedup();
+    told
+}
+
+#[test]
+fn check_25_files_go_to_a_server_and_a_coordinator_that_drops_the_line_is_found_again() {
+    let (fake, server, scratch) = (Fake::start(), FileServer::start(), Scratch::new());
+    super::tls::make_certificate(scratch.path(), "gateway");
+    let mut gateway = Gateway::start(json!({
+        "rtmp": {"listen": ["127.0.0.1:0"], "tls": {"listen": ["127.0.0.1:0"], "cert": scratch.join("cert.pem"),
+            "key": scratch.join("key.pem")}},
+        "mountpoints": {
+            "mp3": {"source": {"kind": "publish"}, "grace": "0s"},
+            "alaw": {"source": {"kind": "publish"}, "grace": "0s"},
+            "hevc": {"source": {"kind": "publish"}, "grace": "0s"},
+        },
+        "compat": {"encoder": {
+            "enabled": true, "url": format!("ws://{}/", fake.address), "secret": SECRET, "capacity": 2, "segment": "1s",
+            "live_segments": 3, "ca": scratch.join("ca.pem"),
+            "http": {"url": format!("http://{}/base", server.address), "token": "files-token-0001"},
+        }},
+    }));
+    let mut coordinator = fake.peer(0);
+    coordinator.expect("REGISTER\nCapacity:2");
+    let mp3 = Publisher::start(gateway.rtmp, "mp3", &Fixture::h264_mp3(6), 0, End::Polite);
+    let alaw = Publisher::start(gateway.rtmp, "alaw", &Fixture::h264_alaw(6), 0, End::Polite);
+    let (client, stream) = Client::publishing(gateway.rtmp, "hevc").unwrap();
+    let tags = hevc::tags(&hevc_stream(4), 1000.0 / 30.0);
+    let hevc = Publisher::with(client, stream, "hevc", tags, 0, End::Polite);
+    let plain = format!("rtmp://{}", gateway.rtmp);
+    let secure = format!("rtmps://localhost:{}", gateway.rtmps.unwrap().port());
+    let start = |coordinator: &mut Peer, channel: &str, stream_id: &str, source: &str, record: &str| {
+        coordinator.say(&format!(
+            "ENCODE-START\nStream-Channel:{channel}\nStream-ID:{stream_id}\nStream-Source-Type:RTMP\n\
+             Stream-Source-URI:{source}/live/{channel}\nResolutions:ORIGINAL\nRecord:{record}\nPreviews:False"
+        ));
+    };
+    start(&mut coordinator, "mp3", "id-1", &secure, "False");
+    let live =
+        field(&coordinator.expect("STREAM-AVAILABLE\nStream-Channel:mp3\nStream-ID:id-1\n"), "Index-file");
+    assert_eq!(live, "hls/mp3/id-1/320x180-30/live.m3u8");
+    mp3.wait_for_more(20);
+    assert!(server.text(&live).contains("\n0.ts\n"));
+    // The line is cut: what was made for it ends, and the next coordinator begins from nothing.
+    drop(coordinator);
+    let mut coordinator = fake.peer(1);
+    assert_eq!(fake.upgrades()[1].line, "/ws/control/hls");
+    assert_eq!(coordinator.expect(""), "REGISTER\nCapacity:2");
+    wait::until_true("the list to be ended", secs(60), || server.text(&live).ends_with("#EXT-X-ENDLIST\n"));
+    assert_eq!(gateway.status()["elsewhere"]["encoder"]["state"], "up");
+    start(&mut coordinator, "alaw", "id-2", &secure, "False");
+    start(&mut coordinator, "hevc", "id-3", &plain, "True");
+    for (channel, stream_id) in [("alaw", "id-2"), ("hevc", "id-3")] {
+        coordinator.expect(&format!("STREAM-AVAILABLE\nStream-Channel:{channel}\nStream-ID:{stream_id}\n"));
+    }
+    assert_eq!(
+        coordinator.count("STREAM-CLOSED"),
+        0,
+        "the coordinator that is back knows nothing of the first"
+    );
+    // A server in trouble costs segments at most.
+    let folder = "hls/alaw/id-2/320x180-30";
+    for trouble in [Trouble::Refuses, Trouble::Garbage, Trouble::Hangs] {
+        server.set(trouble);
+        wait::until_true("it to be met", secs(60), || server.met() >= 2);
+        alaw.wait_for_more(20);
+    }
+    server.set(Trouble::None);
+    // Three are listed and six are kept.
+    let first = format!("{folder}/0.ts");
+    wait::until_true("the first segment to go", secs(90), || server.is_deleted(&first));
+    for publisher in [mp3, alaw, hevc] {
+        publisher.finish();
+    }
+    for (channel, stream_id) in [("alaw", "id-2"), ("hevc", "id-3")] {
+        coordinator.expect(&format!("STREAM-CLOSED\nStream-Channel:{channel}\nStream-ID:{stream_id}"));
+    }
+    let out = scratch.join("out");
+    server.empty_into(&out);
+    // Neither G.711 nor HEVC is for old players of HLS; MP3 cannot be decoded here.
+    assert_eq!(codecs(&out.join(folder).join("live.m3u8")), ["h264", "aac"]);
+    assert_eq!(codecs(&out.join(&live)), ["h264"]);
+    let vod = out.join("hls/hevc/id-3/320x180-30/vod-0.m3u8");
+    assert_eq!(codecs(&vod), ["h264"]);
+    let (width, height, pictures) = probed(&vod);
+    assert!((width, height) == (320, 180) && pictures > 30, "{width}x{height}, {pictures} pictures");
+    assert_eq!(server.shelf.lock().unwrap().odd, [""; 0]);
+    let log = gateway.process().log();
+    assert!(!log.contains("files-token-0001") && !log.contains(SECRET));
 }

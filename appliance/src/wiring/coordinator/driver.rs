@@ -143,12 +143,14 @@ impl Driver {
     }
 
     /// From now on others may ask.
-    pub(super) fn open_desk(&self, settings: &Settings) {
+    pub(super) fn open_desk(&self, settings: &Settings, own_port: u16) {
         self.coordinator.set_desk(Some(Desk {
             inbox: self.to_self.clone(),
             id_max: usize::try_from(settings.id_max_length).unwrap_or(usize::MAX),
             logs_requests: settings.log_requests,
             is_encoder: settings.own_encoder.is_some(),
+            control_secret: settings.control_secret.as_ref().map(|secret| Key::new(secret.reveal())),
+            own_port,
         }));
     }
 

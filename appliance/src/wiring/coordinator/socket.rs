@@ -2,9 +2,14 @@
 
 use super::driver::Ask;
 use super::{Coordinator, answer_of, whole};
+use crate::wiring::line::Said;
+use crate::wiring::talk::Heard;
 use crate::wiring::talk::talk;
+use fieldgate_compat::Request;
+use fieldgate_compat::control::socket_token;
 use fieldgate_compat::coordinator::SocketId;
 use fieldgate_net::{HttpAnswer, HttpRequest, SocketTask, WebSocket};
+use std::net::{IpAddr, Ipv4Addr};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info};
 
@@ -32,6 +37,56 @@ pub(super) async fn open(coordinator: &Coordinator, request: HttpRequest) -> Res
     let line = opened.map_err(answer_of)?;
     let inbox = desk.inbox;
     Ok(Box::new(move |socket| Box::pin(run(socket, line, inbox))))
+}
+
+/// A control socket of our own encoder, without a network: what is to be sent goes to the coordinator, what it says to
+/// `tell`. Until either ends; why.
+pub(in crate::wiring) async fn join(
+    coordinator: &Coordinator,
+    to_send: &mut mpsc::Receiver<String>,
+    tell: &mpsc::Sender<Said>,
+) -> String {
+    let is_off = || "the coordinator of this gateway does not run".to_owned();
+    let Some(desk) = coordinator.desk() else { return is_off() };
+    let token = socket_token(desk.control_secret.as_ref(), "hls-control", None);
+    let headers = token.map(|token| ("x-control-auth-token".to_owned(), token.reveal().to_owned()));
+    let request = Request {
+        method: "GET".to_owned(),
+        target: "/ws/control/hls".to_owned(),
+        headers: headers.into_iter().collect(),
+        body: Vec::new(),
+        peer: IpAddr::from(Ipv4Addr::LOCALHOST),
+    };
+    let (answer, answered) = oneshot::channel();
+    if desk.inbox.send(Ask::Upgrade(request, answer)).await.is_err() {
+        return is_off();
+    }
+    let mut line = match answered.await {
+        Ok(Ok(line)) => line,
+        Ok(Err(reply)) => return format!("the coordinator of this gateway answers {}", reply.status),
+        Err(_) => return is_off(),
+    };
+    if tell.send(Said::Open).await.is_err() {
+        return is_off();
+    }
+    let id = line.socket;
+    loop {
+        tokio::select! {
+            text = to_send.recv() => {
+                let Some(text) = text else { break };
+                if desk.inbox.send(Ask::Heard(id, Heard::Text(text))).await.is_err() {
+                    break;
+                }
+            }
+            text = line.outbox.recv() => {
+                let Some(text) = text else { break };
+                if tell.send(Said::Heard(Heard::Text(text))).await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    "the coordinator of this gateway has ended it".to_owned()
 }
 
 async fn run(socket: WebSocket, mut line: Line, inbox: mpsc::Sender<Ask>) {

@@ -27,7 +27,8 @@ const ID_MAX: usize = 200;
 pub(super) struct Driver {
     shop: Arc<Shop>,
     core: Encoder,
-    address: Address,
+    /// Of a coordinator elsewhere; nothing: it is the gateway's own.
+    address: Option<Address>,
     secret: Option<Key>,
     line: Option<Line>,
     sign: ElsewhereSign,
@@ -39,7 +40,7 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(shop: Arc<Shop>, address: Address, seed: u64) -> Driver {
+    pub(super) fn new(shop: Arc<Shop>, address: Option<Address>, seed: u64) -> Driver {
         let settings = CoreSettings {
             capacity: u32::try_from(shop.settings.capacity).ok(),
             reregister: shop.settings.reregister,
@@ -156,11 +157,17 @@ impl Driver {
     }
 
     fn connect(&mut self) {
+        let Some(address) = &self.address else {
+            let (line, talking) = Line::inside(self.shop.wiring.coordinator.clone());
+            self.line = Some(line);
+            self.talking.spawn(talking);
+            return;
+        };
         let unix_now = self.shop.wiring.context.clock.unix_micros() / 1_000_000;
         let expiry = self.shop.settings.jwt_exp.then_some(unix_now);
         let token = socket_token(self.secret.as_ref(), "hls-control", expiry);
         let token = token.map(|token| ("x-control-auth-token", token.reveal().to_owned()));
-        let call = self.address.call("ws/control/hls", token.into_iter().collect());
+        let call = address.call("ws/control/hls", token.into_iter().collect());
         let (line, talking) = Line::open(call);
         self.line = Some(line);
         self.talking.spawn(talking);

@@ -5,7 +5,7 @@ use super::keeper::{Keeper, Kept};
 use super::task::{Place, Task};
 use crate::supervisor::{Made as MadeOf, MadeSound};
 use crate::wiring::renditions::guest::GuestWork;
-use fieldgate_compat::encoder::{Files, ListSettings, Rendition};
+use fieldgate_compat::encoder::{Files, ListSettings, Rendition, Shape};
 use fieldgate_hub::Mountpoint;
 use fieldgate_media::{Codec, Ticks, TrackKind, Tracks};
 use fieldgate_model::job::{PictureCodec, SoundCodec};
@@ -41,15 +41,15 @@ impl Task {
         nth: usize,
         rendition: Rendition,
         source: &Arc<Mountpoint>,
-        tracks: &Tracks,
+        (tracks, shape): (&Tracks, Shape),
         over: CancellationToken,
     ) -> Result<Made, String> {
         let wiring = &self.shop.wiring;
-        let wanted = self.wanted(rendition, tracks).await?;
+        let wanted = self.wanted(rendition, tracks, shape).await?;
         let (place, to) = match &wanted {
             None => (None, source.clone()),
             Some(_) => {
-                let place = Place::new(&wiring.context.registry, &format!("{}~{nth}", source.name()))?;
+                let place = Place::new(&wiring.context.registry, &format!("{}~{nth}", self.mountpoint()))?;
                 let to = place.mountpoint.clone();
                 (Some(place), to)
             }
@@ -121,15 +121,32 @@ impl Task {
     }
 
     /// What is to be made, if the stream cannot pass as it is; or why it cannot be.
-    async fn wanted(&self, rendition: Rendition, tracks: &Tracks) -> Result<Option<GuestWork>, String> {
+    async fn wanted(
+        &self,
+        rendition: Rendition,
+        tracks: &Tracks,
+        shape: Shape,
+    ) -> Result<Option<GuestWork>, String> {
         let codec = |kind| tracks.first(kind).map(|track| track.codec);
         let from = codec(TrackKind::Video).ok_or("there are no pictures")?;
         let passes = rendition.is_original && from == Codec::H264;
-        let sound_passes = codec(TrackKind::Audio).is_none_or(|codec| codec == Codec::Aac);
-        if passes && sound_passes {
+        if !passes && !matches!(from, Codec::H264 | Codec::Hevc | Codec::Jpeg) {
+            return Err(format!(
+                "pictures in {from:?} cannot be decoded here: have the source send H.264 or HEVC"
+            ));
+        }
+        let sound = match codec(TrackKind::Audio) {
+            None | Some(Codec::Aac) => MadeSound::Pass,
+            Some(Codec::PcmA | Codec::PcmU | Codec::Opus) => MadeSound::Encode(SoundCodec::Aac),
+            Some(other) => {
+                warn!(task = self.id.0, codec = ?other, "encoder: the sound cannot be decoded here and is left out");
+                MadeSound::Off
+            }
+        };
+        // What MPEG-TS does not carry the cutter leaves out.
+        if passes && !matches!(sound, MadeSound::Encode(_)) {
             return Ok(None);
         }
-        let sound = if sound_passes { MadeSound::Pass } else { MadeSound::Encode(SoundCodec::Aac) };
         let made = MadeOf { video: (!passes).then_some(PictureCodec::H264), audio: sound };
         let millis = self.shop.settings.segment.get().as_millis();
         let work = GuestWork {
@@ -145,8 +162,7 @@ impl Task {
         if passes {
             return Ok(Some(work));
         }
-        let source_rate = tracks.first(TrackKind::Video).map_or(0.0, |track| track.video.frame_rate);
-        let is_thinned = source_rate >= 1.0 && f64::from(rendition.frame_rate) < source_rate.trunc();
+        let is_thinned = rendition.frame_rate < shape.frame_rate;
         let max_frame_rate = is_thinned.then_some(rendition.frame_rate);
         let wiring = &self.shop.wiring;
         let config = wiring.admission.supervisor().map(|supervisor| supervisor.config().borrow().clone());

@@ -4,10 +4,11 @@ use super::Shop;
 use super::making::Made;
 use super::previews::Showing;
 use fieldgate_compat::encoder::{Assignment, Available, Shape, TaskId};
-use fieldgate_hub::{Bound, Limits, Mountpoint, Registry};
-use fieldgate_media::{TrackKind, Tracks};
+use fieldgate_hub::{Bound, Item, Limits, Mountpoint, Registry};
+use fieldgate_media::{TrackId, TrackKind, Tracks};
 use fieldgate_net::{RtmpEndpoint, RtmpPull};
 use fieldgate_proto::rtmp::{Limits as RtmpLimits, RtmpUrl};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -22,6 +23,14 @@ const PICTURE_WITHIN: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(100);
 /// A server that sends nothing for so long is given up.
 const STALLED: Duration = Duration::from_secs(30);
+/// The rate of a stream that does not say it is counted for so long at most.
+const COUNT_WITHIN: Duration = Duration::from_secs(10);
+/// Entries and bytes of one round of that.
+const COUNT_ENTRIES: usize = 512;
+const COUNT_BYTES: usize = 4 << 20;
+const SECOND_TICKS: i64 = 90_000;
+const MILLISECOND_TICKS: i64 = 90;
+const RATE_MAX: i64 = 1_000;
 /// What is there of a stream that is over has so long to be stored.
 const STORED_WITHIN: Duration = Duration::from_secs(60);
 /// The same when it was told to stop.
@@ -75,31 +84,73 @@ impl Task {
     /// Until the stream is over and stored; or why it is not encoded.
     pub(super) async fn run(self) -> Result<(), String> {
         let task = Arc::new(self);
+        let own = task.shop.settings.url.is_none().then(|| task.own_source()).flatten();
+        if let Some(own) = own {
+            return task.clone().encode_own(&own).await;
+        }
         let place = Place::new(&task.shop.wiring.context.registry, &task.mountpoint())?;
         let source = place.mountpoint.clone();
         let kept = source.clone();
         tokio::select! {
-            ended = task.clone().encode(&source) => ended,
+            ended = async { task.clone().encode(&source, task.pull(&source)?).await } => ended,
             // It runs until the mountpoint is closed, which is ours.
             () = async { kept.keep().await; std::future::pending().await } => Ok(()),
         }
     }
 
-    async fn encode(self: Arc<Self>, source: &Arc<Mountpoint>) -> Result<(), String> {
+    /// The mountpoint of a stream of our own, if it is one.
+    fn own_source(&self) -> Option<String> {
+        let url = RtmpUrl::parse(self.assignment.source.reveal()).ok()?;
+        self.shop.wiring.coordinator.own_source(&self.assignment.channel, &url)
+    }
+
+    /// As it is published here; its publisher may not have begun yet.
+    async fn encode_own(self: Arc<Self>, name: &str) -> Result<(), String> {
+        let registry = &self.shop.wiring.context.registry;
+        let coming = async {
+            loop {
+                match registry.get(name) {
+                    Some(mountpoint) => return mountpoint,
+                    None => sleep(LOOK).await,
+                }
+            }
+        };
+        let source = tokio::select! {
+            found = timeout(PICTURE_WITHIN, coming) => found.map_err(|_| "its publisher never began")?,
+            () = self.stop.cancelled() => return Ok(()),
+        };
+        let (closed, stop) = (source.closed(), self.stop.clone());
+        let publishing = async move {
+            tokio::select! {
+                () = closed.cancelled() => {}
+                () = stop.cancelled() => {}
+            }
+            Ok(())
+        };
+        self.encode(&source, publishing).await
+    }
+
+    /// `feeding` ends with the source.
+    async fn encode(
+        self: Arc<Self>,
+        source: &Arc<Mountpoint>,
+        feeding: impl Future<Output = Result<(), String>>,
+    ) -> Result<(), String> {
         let wiring = &self.shop.wiring;
-        let pull = self.pull(source)?;
-        let shard = wiring.shard_of(source).map_err(|error| error.to_string())?;
-        let pulling = shard.run(move |local| pull.run(local));
-        tokio::pin!(pulling);
+        tokio::pin!(feeding);
         let tracks = tokio::select! {
             tracks = timeout(PICTURE_WITHIN, pictures(source)) => tracks.map_err(|_| "the source has no pictures")?,
-            ended = &mut pulling => return match ended {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => Err(format!("the source cannot be played: {}", crate::steward::chain(&error))),
-                Err(error) => Err(error.to_string()),
-            },
+            ended = &mut feeding => return ended,
         };
-        let shape = shape_of(&tracks);
+        let mut shape = shape_of(&tracks);
+        if shape.frame_rate == 0 {
+            let shard = wiring.shard_of(source).map_err(|error| error.to_string())?;
+            let counting = source.clone();
+            shape.frame_rate = tokio::select! {
+                rate = shard.run(move |_| counted_rate(counting)) => rate.map_err(|error| error.to_string())?,
+                ended = &mut feeding => return ended,
+            };
+        }
         let renditions = self.assignment.resolutions.of(shape);
         info!(
             task = self.id.0,
@@ -114,7 +165,7 @@ impl Task {
         for (nth, rendition) in renditions.into_iter().enumerate() {
             let (task, source, tracks, over) = (self.clone(), source.clone(), tracks.clone(), over.clone());
             work.spawn(async move {
-                let made = task.make(nth, rendition, &source, &tracks, over).await;
+                let made = task.make(nth, rendition, &source, (&tracks, shape), over).await;
                 made.map_err(|why| format!("rendition {rendition}: {why}"))
             });
         }
@@ -148,7 +199,7 @@ impl Task {
         };
         loop {
             tokio::select! {
-                _ = &mut pulling => break,
+                _ = &mut feeding => break,
                 joined = work.join_next() => match joined {
                     // A list that is full ends the stream.
                     Some(joined) => if left(joined) {
@@ -175,7 +226,11 @@ impl Task {
         }
     }
 
-    fn pull(&self, source: &Arc<Mountpoint>) -> Result<RtmpPull, String> {
+    /// Plays the source from its server, until that ends.
+    fn pull(
+        &self,
+        source: &Arc<Mountpoint>,
+    ) -> Result<impl Future<Output = Result<(), String>> + use<>, String> {
         let address = self.assignment.source.reveal();
         // What was kept since the stream began is played from its start, and need not be kept for others.
         let separator = if address.contains('?') { '&' } else { '?' };
@@ -186,7 +241,7 @@ impl Task {
             media_bytes: wiring.rtmp_settings.borrow().limits.media_bytes,
             ..RtmpLimits::default()
         };
-        Ok(RtmpPull {
+        let pull = RtmpPull {
             from: format!("{}:{}", url.host, url.port),
             endpoint: RtmpEndpoint {
                 tls: self.shop.tls.clone().filter(|_| url.tls),
@@ -199,6 +254,16 @@ impl Task {
             limits,
             clock: wiring.context.clock.clone(),
             cancel: self.stop.clone(),
+        };
+        let shard = wiring.shard_of(source).map_err(|error| error.to_string())?;
+        Ok(async move {
+            match shard.run(move |local| pull.run(local)).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => {
+                    Err(format!("the source cannot be played: {}", crate::steward::chain(&error)))
+                }
+                Err(error) => Err(error.to_string()),
+            }
         })
     }
 }
@@ -215,11 +280,94 @@ async fn pictures(source: &Mountpoint) -> Tracks {
     }
 }
 
+/// Pictures a second of a stream whose header says nothing of it, counted for a second; the integer part, as encoders
+/// have it. 0: that cannot be told.
+async fn counted_rate(source: Arc<Mountpoint>) -> u32 {
+    let mut subscriber = source.subscribe(Some(source.limits().bound.age));
+    let mut counting = RateCount::default();
+    let mut entries = Vec::new();
+    let counted = async {
+        loop {
+            let taken = subscriber.take(&mut entries, COUNT_ENTRIES, COUNT_BYTES);
+            for entry in entries.drain(..) {
+                if let Item::Unit { unit, .. } = &entry.item
+                    && unit.head.track == TrackId::VIDEO
+                    && let Some(rate) = counting.count(unit.head.dts.get())
+                {
+                    return rate;
+                }
+            }
+            if !taken.more {
+                subscriber.changed().await;
+            }
+        }
+    };
+    timeout(COUNT_WITHIN, counted).await.unwrap_or(0)
+}
+
+/// Counts pictures until a second of them has gone by.
+#[derive(Default)]
+struct RateCount {
+    first: Option<i64>,
+    intervals: i64,
+}
+
+impl RateCount {
+    /// The rate, once it is known.
+    fn count(&mut self, dts: i64) -> Option<u32> {
+        let Some(first) = self.first else {
+            self.first = Some(dts);
+            return None;
+        };
+        self.intervals += 1;
+        let span = dts.saturating_sub(first);
+        if span < SECOND_TICKS {
+            return None;
+        }
+        // Sources round their times to milliseconds.
+        let rate = self.intervals.saturating_mul(SECOND_TICKS + 2 * MILLISECOND_TICKS) / span;
+        Some(u32::try_from(rate.min(RATE_MAX)).unwrap_or(0))
+    }
+}
+
 fn shape_of(tracks: &Tracks) -> Shape {
     let video = tracks.first(TrackKind::Video).map(|track| track.video).unwrap_or_default();
     Shape {
         width: video.width,
         height: video.height,
         frame_rate: video.frame_rate.clamp(0.0, 1_000.0) as u32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Times of pictures in milliseconds, as RTMP carries them.
+    fn counted(rate: f64, first: u32) -> Option<u32> {
+        let mut counting = RateCount::default();
+        (first..first + 2_000).find_map(|nth| {
+            let millis = (f64::from(nth) * 1_000.0 / rate).round() as i64;
+            counting.count(millis * MILLISECOND_TICKS)
+        })
+    }
+
+    #[test]
+    fn a_rate_that_no_header_says_is_counted() {
+        for (rate, expected) in [
+            (30.0, 30),
+            (25.0, 25),
+            (29.97, 29),
+            (23.976, 23),
+            (15.0, 15),
+            (12.5, 12),
+            (60.0, 60),
+            (1.0, 1),
+            (0.5, 0),
+        ] {
+            for first in 0..8 {
+                assert_eq!(counted(rate, first), Some(expected), "{rate} from {first}");
+            }
+        }
     }
 }

@@ -6,16 +6,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Makes the gateway an encoder of a coordinator elsewhere, which gives it streams of its cluster: each is played from its
-/// streaming server by RTMP, made into the renditions that are asked for, and left as HLS segments, lists and previews in
+/// Makes the gateway an encoder of a coordinator elsewhere, or of its own, which gives it streams of its cluster: each is
+/// played from its streaming server by RTMP (the gateway's own are taken as they are), made into the renditions that are asked for, and left as HLS segments, lists and previews in
 /// `folder`, or with `http`. See `docs/coordinator.md`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Encoder {
-    /// Whether the gateway is an encoder of a coordinator elsewhere. Default false.
+    /// Whether the gateway is an encoder of a coordinator. Default false.
     pub enabled: bool,
     /// The coordinator's `ws://` or `wss://` address, such as `wss://coordinator.example/`. A path that ends in `/` is put
-    /// before `/ws/control/...`; any other path is left out. 1 to 2,048 characters. Default: none.
+    /// before `/ws/control/...`; any other path is left out. 1 to 2,048 characters. Default: none; then it is an encoder of
+    /// the gateway's own `compat.coordinator`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub url: Option<String>,

@@ -9,9 +9,17 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     let (own, at) = (&config.compat.encoder, Path::root().field("compat").field("encoder"));
     match &own.url {
         Some(url) => problems.extend(check_address(&at.field("url"), url).err()),
-        None if own.enabled => {
+        None if own.enabled && !config.compat.coordinator.enabled => {
             let problem = Problem::new(&at.field("url"), "is missing: there is no coordinator to come to");
-            problems.push(problem.remedy("such as \"wss://coordinator.example/\""));
+            problems.push(
+                problem.remedy("such as \"wss://coordinator.example/\", or turn on compat.coordinator"),
+            );
+        }
+        None if own.enabled && config.compat.coordinator.own_encoder.is_some() => {
+            let path = Path::root().field("compat").field("coordinator").field("own_encoder");
+            let problem = Problem::new(&path, "the gateway would be two encoders of its own coordinator");
+            problems
+                .push(problem.remedy("leave it out: compat.encoder makes what own_encoder shows, and more"));
         }
         None => {}
     }
@@ -80,6 +88,18 @@ mod tests {
                 found.iter().any(|text| text.starts_with(&begin) && text.contains(part)),
                 "{place} {part}: {found:#?}"
             );
+        }
+        for (own_encoder, count) in [(json!(null), 0), (json!(2), 1)] {
+            let config = json!({
+                "http": {"listen": ["0.0.0.0:8080"]},
+                "compat": {"encoder": {"enabled": true}, "coordinator": {
+                    "enabled": true, "listen": ["0.0.0.0:8090"], "own_encoder": own_encoder,
+                }},
+            });
+            let config: Config = serde_json::from_value(config).unwrap();
+            let found: Vec<String> = validate(&config).iter().map(ToString::to_string).collect();
+            assert_eq!(found.iter().filter(|text| text.contains("two encoders")).count(), count, "{found:?}");
+            assert_eq!(found.len(), count, "{found:?}");
         }
         for (encoder, part) in [
             (json!({"enabled": true}), "no coordinator to come to"),
