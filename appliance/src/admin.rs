@@ -211,7 +211,7 @@ impl Admin {
     }
 
     /// Serves until cancelled, and returns when its addresses are free for another. What is under way then is answered
-    /// by the future that it returns, within [`FINISH_WITHIN`]: whoever changes the admin plane asks for that over it.
+    /// by the future that it returns, within seconds: whoever changes the admin plane asks for that over it.
     /// Fails when it does not answer on one of its addresses any more: then it must be bound anew.
     pub async fn serve(
         mut self,

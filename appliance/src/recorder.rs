@@ -5,7 +5,7 @@
 //!  whoever knows better -----------+--> Recorder (ring in memory) --> log (files)
 //!                                            +--> API, event stream, webhooks, support bundle
 //! ```
-//! An event is in the kernel's hands within a second and on flash within [`SYNC_EVERY`], if the budget for flash allows it.
+//! An event is in the kernel's hands within a second and on flash within half a minute, if the budget for flash allows it.
 
 mod hooks;
 mod log;

@@ -40,7 +40,7 @@ impl Journal {
         put("PRIORITY", &priority(level).to_string());
         put("SYSLOG_IDENTIFIER", "fieldgate");
         put("MESSAGE", &format!("{}{}", words.message, words.fields));
-        put(&format!("{PREFIX}TARGET"), target);
+        put(&format!("{PREFIX}MODULE"), target);
         for (name, value) in &words.named {
             put(&format!("{PREFIX}{name}"), value);
         }
@@ -164,7 +164,7 @@ mod tests {
             journald.next(),
             format!(
                 "PRIORITY=4\nSYSLOG_IDENTIFIER=fieldgate\nMESSAGE=failed with *** mountpoint=\"gate-2\" attempt=3 \
-                 retry.after=\"{url}\" url={url}\nFIELDGATE_TARGET=t\nFIELDGATE_MOUNTPOINT=gate-2\n\
+                 retry.after=\"{url}\" url={url}\nFIELDGATE_MODULE=t\nFIELDGATE_MOUNTPOINT=gate-2\n\
                  FIELDGATE_ATTEMPT=3\nFIELDGATE_RETRY_AFTER=\"{url}\"\nFIELDGATE_URL={url}\n"
             )
         );
