@@ -1,6 +1,6 @@
 // A page with one player in a real browser: `node play.mjs hls|levels|near|dash|sizes URL`; `levels` is hls.js that goes on with
 // another rendition every few seconds, `sizes` dash.js that does; `near` is hls.js as pages use it that want to be close to what is
-// live: it aims at one second behind, and plays a tenth faster while it is farther. Says twice a second, as a line of JSON, how far
+// live: it plays a tenth faster while it is farther behind than the list says. Says twice a second, as a line of JSON, how far
 // it is. Runs until it is told to end.
 import { createServer } from "node:http";
 import { readFileSync } from "node:fs";
@@ -8,7 +8,7 @@ import { chromium } from "playwright-core";
 
 const [, , player, url] = process.argv;
 const kind = ["dash", "sizes"].includes(player) ? "dash" : "hls";
-const live = player === "near" ? { liveSyncDuration: 1, maxLiveSyncPlaybackRate: 1.1 } : {};
+const live = player === "near" ? { maxLiveSyncPlaybackRate: 1.1 } : {};
 const files = {
   "/hls.js": new URL("node_modules/hls.js/dist/hls.min.js", import.meta.url),
   "/dash.js": new URL("node_modules/dashjs/dist/modern/umd/dash.all.min.js", import.meta.url),

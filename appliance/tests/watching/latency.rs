@@ -42,5 +42,5 @@ fn parts_arrive_in_the_order_of_their_pictures_and_tell_the_latency() {
     eprintln!(
         "a part's last picture: {median} ms after it was sent (at worst {worst}); hold-back {hold_back} s"
     );
-    assert!(hold_back < 1.0, "two seconds leave more than one for the network");
+    assert!(hold_back <= 1.2, "two seconds leave what the network and the player need");
 }

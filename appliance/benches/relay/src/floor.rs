@@ -11,7 +11,7 @@ use crate::error::{Attempt, BenchError};
 const LISTENER: u64 = u64::MAX;
 const STDIN: u64 = u64::MAX - 1;
 /// A subscriber that falls further behind than this is closed.
-const MAX_PENDING: usize = 4 << 20;
+pub(crate) const MAX_PENDING: usize = 4 << 20;
 
 /// What a connection says first: its part and the stream's number.
 pub(crate) fn hello(publishes: bool, stream: u16) -> [u8; 3] {

@@ -89,7 +89,7 @@ impl Load {
     pub(crate) fn suits(&self, peer: Peer) -> bool {
         match (self.kind, peer) {
             // The floor has no beginning of a stream to give to a late joiner.
-            (Kind::Join, Peer::Floor) => false,
+            (Kind::Join, _) if peer.is_floor() => false,
             (Kind::Kmp { .. }, _) => peer == Peer::Fieldgate,
             (_, Peer::Nginx) => !self.gather,
             _ => true,
@@ -170,7 +170,7 @@ pub(crate) fn run(load: &Load, peer: Peer, plan: &Plan) -> Result<Outcome, Bench
         uplink::require_disk()?;
     }
     let mut sinks = Vec::new();
-    if load.is_pushed() && peer != Peer::Floor {
+    if load.is_pushed() && !peer.is_floor() {
         for _ in 0..load.players {
             sinks.push(TcpListener::bind("127.0.0.1:0").attempt("bind a sink")?);
         }
@@ -187,7 +187,7 @@ pub(crate) fn run(load: &Load, peer: Peer, plan: &Plan) -> Result<Outcome, Bench
     let mut server = Server::start(peer, &plan.programs, &settings)?;
     let target = Target {
         address: server.address,
-        bare: peer == Peer::Floor,
+        bare: peer.is_floor(),
         chunk_size: plan.chunk_size,
         audio: plan.audio,
     };

@@ -7,6 +7,7 @@ mod connection;
 mod engine;
 mod error;
 mod floor;
+mod floor_tokio;
 mod kmp;
 mod loads;
 mod media;
@@ -80,6 +81,9 @@ enum Command {
         /// Bytes that it reads at once.
         #[arg(long)]
         floor_read: u32,
+        /// On tokio.
+        #[arg(long)]
+        tokio: bool,
     },
 }
 
@@ -153,7 +157,8 @@ fn parse_json(text: &str) -> Result<serde_json::Value, serde_json::Error> {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Floor { floor_read } => floor::serve(floor_read as usize),
+        Command::Floor { floor_read, tokio: false } => floor::serve(floor_read as usize),
+        Command::Floor { floor_read, tokio: true } => floor_tokio::serve(floor_read as usize),
         Command::Relay { loads, options } => {
             select(&loads).and_then(|loads| bench(&loads, &options, &UplinkOptions::default()))
         }
@@ -245,13 +250,13 @@ fn bench(loads: &[Load], options: &Options, uplink: &UplinkOptions) -> Result<()
         programs,
         interrupted,
     };
-    let peers = if options.peers.is_empty() { &Peer::ALL[..] } else { &options.peers };
+    let peers = if options.peers.is_empty() { &Peer::USUAL[..] } else { &options.peers };
     let mut results = Results::default();
     let mut failed = 0;
     for round in 0..options.rounds as usize {
         for load in loads {
             for &peer in peers {
-                if !load.suits(peer) || (peer == Peer::Floor && has_floor(&results, round, load)) {
+                if !load.suits(peer) || (peer.is_floor() && has_floor(&results, round, load)) {
                     continue;
                 }
                 let what = format!("round {} {:<9} {:<10}", round + 1, load.name, peer.name());

@@ -24,6 +24,8 @@ const NGINX_MODULES: [&str; 2] =
 pub(crate) enum Peer {
     /// The raw TCP fan-out that ratios refer to.
     Floor,
+    /// The same on a single-threaded tokio runtime.
+    FloorTokio,
     /// The gateway.
     Fieldgate,
     /// Debian's nginx with libnginx-mod-rtmp, one worker.
@@ -32,15 +34,23 @@ pub(crate) enum Peer {
 
 impl Peer {
     /// Each once.
-    pub(crate) const ALL: [Self; 3] = [Self::Floor, Self::Fieldgate, Self::Nginx];
+    pub(crate) const ALL: [Self; 4] = [Self::Floor, Self::FloorTokio, Self::Fieldgate, Self::Nginx];
+    /// Those that are compared unless told otherwise.
+    pub(crate) const USUAL: [Self; 3] = [Self::Floor, Self::Fieldgate, Self::Nginx];
 
     /// Its name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Floor => "floor",
+            Self::FloorTokio => "floor-tokio",
             Self::Fieldgate => "fieldgate",
             Self::Nginx => "nginx",
         }
+    }
+
+    /// It hands on bytes and knows no messages.
+    pub(crate) fn is_floor(self) -> bool {
+        matches!(self, Self::Floor | Self::FloorTokio)
     }
 }
 
@@ -93,19 +103,22 @@ impl Server {
         let log = fs::File::create(folder.0.join("log")).attempt("create a log file")?;
         let mut address = free_address()?;
         let mut command = match peer {
-            Peer::Floor => {
+            Peer::Floor | Peer::FloorTokio => {
                 let mut command = Command::new(std::env::current_exe().attempt("find this program")?);
                 command
                     .arg("floor")
                     .arg("--floor-read")
                     .arg(programs.floor_read.to_string())
                     .stdout(Stdio::piped());
+                if peer == Peer::FloorTokio {
+                    command.arg("--tokio");
+                }
                 command
             }
             Peer::Fieldgate => fieldgate(programs, settings, &folder.0, address)?,
             Peer::Nginx => nginx(programs, settings, &folder.0, address)?,
         };
-        if peer != Peer::Floor {
+        if !peer.is_floor() {
             command.stdout(log.try_clone().attempt("share a log file")?);
         }
         // The floor ends with its standard input, so also when this program is killed.

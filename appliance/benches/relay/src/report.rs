@@ -86,7 +86,7 @@ impl Results {
     /// The tables for people.
     pub(crate) fn tables(&self) -> String {
         let mut out = String::from(
-            "load      peer       CPU s/GB  ratio  nginx  p50 us   p99 us  p99 x  peak PSS  RSS MB  \
+            "load      peer        CPU s/GB  ratio  nginx  p50 us   p99 us  p99 x  peak PSS  RSS MB  \
              lost reord chang  Mbit/s  srv%  gen%\n",
         );
         let written = "writing to a string cannot fail";
@@ -100,7 +100,7 @@ impl Results {
             let joins = matches!(load.kind, Kind::Join | Kind::Idle);
             writeln!(
                 out,
-                "{:<9} {:<10} {:>8} {:>6} {:>6} {:>7} {:>8} {:>6} {:>9} {:>7} {:>5} {:>5} {:>5} {:>7} {:>5} {:>5}",
+                "{:<9} {:<11} {:>8} {:>6} {:>6} {:>7} {:>8} {:>6} {:>9} {:>7} {:>5} {:>5} {:>5} {:>7} {:>5} {:>5}",
                 load.name,
                 peer.name(),
                 column(get(cpu), 3),

@@ -15,6 +15,8 @@ const SKIP_AFTER: i64 = 6;
 const START: i64 = 2;
 /// Distance of a player from the end, in parts (bis 4.4.3.8: at least two, should be three).
 const PART_HOLD_BACK: i64 = 3;
+/// The least such distance, however short parts are: a player has nothing else against a network or a machine that hesitates.
+const LEAST_HOLD_BACK: i64 = SECOND * 6 / 5;
 
 /// The media playlist of a lane. With `skip`, a delta update where that saves anything.
 pub fn media(package: &Package, lane: &Lane, skip: bool) -> String {
@@ -140,7 +142,7 @@ fn write_media(out: &mut String, package: &Package, lane: &Lane, skip: bool) -> 
         writeln!(
             out,
             "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={},HOLD-BACK={},CAN-SKIP-UNTIL={}",
-            Seconds(part.saturating_mul(PART_HOLD_BACK)),
+            Seconds(part.saturating_mul(PART_HOLD_BACK).max(LEAST_HOLD_BACK)),
             Seconds(target.saturating_mul(3)),
             Seconds(skip_after),
         )?;
