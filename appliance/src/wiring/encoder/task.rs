@@ -30,6 +30,8 @@ const COUNT_ENTRIES: usize = 512;
 const COUNT_BYTES: usize = 4 << 20;
 const SECOND_TICKS: i64 = 90_000;
 const MILLISECOND_TICKS: i64 = 90;
+/// Long enough to tell 29.97 from 30 by times in milliseconds.
+const COUNTED_TICKS: i64 = 4 * SECOND_TICKS;
 const RATE_MAX: i64 = 1_000;
 /// What is there of a stream that is over has so long to be stored.
 const STORED_WITHIN: Duration = Duration::from_secs(60);
@@ -280,7 +282,7 @@ async fn pictures(source: &Mountpoint) -> Tracks {
     }
 }
 
-/// Pictures a second of a stream whose header says nothing of it, counted for a second; the integer part, as encoders
+/// Pictures a second of a stream whose header says nothing of it, counted for four seconds; the integer part, as encoders
 /// have it. 0: that cannot be told.
 async fn counted_rate(source: Arc<Mountpoint>) -> u32 {
     let mut subscriber = source.subscribe(Some(source.limits().bound.age));
@@ -305,7 +307,7 @@ async fn counted_rate(source: Arc<Mountpoint>) -> u32 {
     timeout(COUNT_WITHIN, counted).await.unwrap_or(0)
 }
 
-/// Counts pictures until a second of them has gone by.
+/// Counts pictures until four seconds of them have gone by.
 #[derive(Default)]
 struct RateCount {
     first: Option<i64>,
@@ -321,11 +323,12 @@ impl RateCount {
         };
         self.intervals += 1;
         let span = dts.saturating_sub(first);
-        if span < SECOND_TICKS {
+        // Sources round their times to milliseconds.
+        let least = span.saturating_sub(2 * MILLISECOND_TICKS);
+        if least < COUNTED_TICKS - 3 * MILLISECOND_TICKS {
             return None;
         }
-        // Sources round their times to milliseconds.
-        let rate = self.intervals.saturating_mul(SECOND_TICKS + 2 * MILLISECOND_TICKS) / span;
+        let rate = self.intervals.saturating_mul(SECOND_TICKS) / least;
         Some(u32::try_from(rate.min(RATE_MAX)).unwrap_or(0))
     }
 }
