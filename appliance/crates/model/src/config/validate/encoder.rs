@@ -91,7 +91,7 @@ mod tests {
         }
         for (own_encoder, count) in [(json!(null), 0), (json!(2), 1)] {
             let config = json!({
-                "http": {"listen": ["0.0.0.0:8080"]},
+                "http": {"listen": ["0.0.0.0:8081"]},
                 "compat": {"encoder": {"enabled": true}, "coordinator": {
                     "enabled": true, "listen": ["0.0.0.0:8090"], "own_encoder": own_encoder,
                 }},
