@@ -1,6 +1,6 @@
 """A gateway of the image in QEMU, by emulation: started, watched on its console, its power cut.
 
-Used by scripts/run-image and scripts/image/trial.
+Used by scripts/run-image and by the target `qemu` of scripts/hw-tests.
 """
 
 import atexit
@@ -9,13 +9,13 @@ import pathlib
 import re
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
+
+from hwtests.gateway import Api
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
@@ -111,21 +111,8 @@ class Machine:
             return len(self.lines)
 
     def healthy(self, patience: float) -> float:
-        """Waits until the gateway answers on its page's port; when."""
-        deadline = time.monotonic() + patience
-        context = ssl.create_default_context()
-        # The gateway made its certificate itself.
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        why = ""
-        while time.monotonic() < deadline:
-            try:
-                with urllib.request.urlopen(f"https://localhost:{self.page}/healthz", timeout=10, context=context) as answer:
-                    if answer.status == 200:
-                        return time.monotonic() - self.began
-            except OSError as error:
-                why = str(error)
-            time.sleep(0.3)
-        raise TimeoutError(f"no answer on /healthz within {patience:.0f} s: {why}")
+        """Waits until the gateway answers on its page's port; when, after the start."""
+        return Api(f"https://localhost:{self.page}").healthy(patience) - self.began
 
     def command_qemu(self, *commands: dict):
         """Says this to QEMU itself, and ends on its first refusal."""

@@ -1,4 +1,4 @@
-"""What stands on this host beside a gateway in QEMU: upstreams that count pictures, an encoder that publishes."""
+"""What stands on this host beside a gateway: upstreams that count pictures, an encoder that publishes."""
 
 import subprocess
 import threading
@@ -10,14 +10,19 @@ QUIET = ["ffmpeg", "-hide_banner", "-nostdin", "-loglevel", "quiet"]
 class Sink:
     """An RTMP upstream; takes one push after the other, as long as it lasts."""
 
-    def __init__(self, port: int, name: str):
-        self.url = f"rtmp://127.0.0.1:{port}/live/{name}"
+    def __init__(self, port: int, name: str, listen: str = "127.0.0.1"):
+        self.port, self.name = port, name
+        self.url = self.url_from(listen)
         self.came: list[float] = []
         self.ended = 0.0
         self.arrived = threading.Condition()
         self.listener: subprocess.Popen | None = None
         self.stopped = False
         threading.Thread(target=self.listen, daemon=True).start()
+
+    def url_from(self, host: str) -> str:
+        """Its address as somebody sees it to whom this machine is `host`."""
+        return f"rtmp://{host}:{self.port}/live/{self.name}"
 
     def listen(self):
         while not self.stopped:

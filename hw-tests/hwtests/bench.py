@@ -1,0 +1,88 @@
+"""What every case works with: the target, its API, and upstreams on this machine that count pictures."""
+
+import contextlib
+import json
+import pathlib
+import time
+
+from hwtests.case import check
+from hwtests.gateway import Api
+from hwtests.sink import Sink
+
+PASSWORD = "seven green lanterns"
+USER = "trial"
+PICTURES = 50
+
+
+class Bench:
+    def __init__(self, target, notes: pathlib.Path, fresh: bool, seed: int):
+        self.target, self.notes, self.seed = target, notes, seed
+        # The config on a target's medium names the ports, so they stay as long as the medium.
+        self.kept = {} if fresh or not notes.exists() else json.loads(notes.read_text())
+        self.demo = Sink(self.kept.setdefault("port", target.sink_port()), "demo")
+        self.yard = Sink(self.kept.setdefault("camera_port", target.sink_port()), "yard")
+        self.keep()
+
+    def keep(self, **more):
+        self.kept |= more
+        self.notes.touch(mode=0o600)
+        self.notes.write_text(json.dumps(self.kept))
+
+    def stop(self):
+        self.demo.stop()
+        self.yard.stop()
+
+    # The API.
+
+    def api(self, method: str, path: str, body=None, headers=None):
+        return Api(self.target.page, self.target.token or self.kept.get("token", "")).ask(method, path, body, headers)
+
+    def change(self, patch: dict):
+        Api(self.target.page, self.target.token or self.kept.get("token", "")).change(patch, self.target.patience)
+
+    def status(self) -> dict:
+        return self.api("GET", "/api/v1/status")[0]
+
+    def not_locked_in(self, mountpoint: str) -> list:
+        return self.status()["workers"][mountpoint].get("sandbox_gaps", [])
+
+    def claim(self):
+        """Makes a token, unless there is one: claims the gateway with the code that the target shows."""
+        if self.target.token or self.kept.get("token"):
+            return
+        code = self.target.claim_code()
+        answer, headers = self.api("POST", "/api/v1/claim", {"code": code, "user": USER, "password": PASSWORD})
+        cookie, csrf = headers["Set-Cookie"].split(";")[0], answer["csrf"]
+        page = {"Cookie": cookie, "X-CSRF-Token": csrf, "Origin": self.target.page}
+        made, _ = self.api("POST", "/api/v1/tokens", {"name": "trial", "role": "admin"}, page)
+        self.keep(token=made["token"])
+
+    # The machine.
+
+    def running(self):
+        """The target, on and healthy."""
+        self.target.running()
+        return self.target
+
+    def push_to(self, sink: Sink) -> list:
+        """A mountpoint's `push` to this upstream."""
+        return [{"url": sink.url_from(self.target.here)}]
+
+    def delivers(self, since: float, sink: Sink | None = None) -> float:
+        """Waits for pictures at the upstream; when the first one came."""
+        return (sink or self.demo).pictures(PICTURES, self.target.patience, since)
+
+    @contextlib.contextmanager
+    def shell(self):
+        shell = self.running().shell()
+        try:
+            yield shell
+        finally:
+            shell.close()
+
+    def inside_until(self, what: str, command: str, wanted: str):
+        with self.shell() as shell:
+            deadline = time.monotonic() + self.target.patience
+            while wanted not in (said := shell.run(command)):
+                check(time.monotonic() < deadline, f"waited for: {what}; it says {said}")
+                time.sleep(3)

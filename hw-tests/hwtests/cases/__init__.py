@@ -1,0 +1,10 @@
+"""The cases, by feature, in the order in which they are run: each starts where the one before left the machine."""
+
+from hwtests.case import CASES, Case
+from hwtests.cases import boot, cameras, power, streams, supervision, updates  # noqa: F401
+
+ORDER = ["boot", "push", "power_cut", "restart", "update", "inside", "watchdog", "vivid", "bad_update", "refusals", "cuts"]
+
+
+def in_order() -> list[Case]:
+    return [CASES[name] for name in ORDER]

@@ -1,0 +1,47 @@
+"""The start of the machine, and what it looks like inside then."""
+
+import time
+
+from hwtests.case import case, check
+
+
+@case(needs=("slots",))
+def boot(bench) -> dict:
+    """A medium that was just flashed boots, makes its data partition, and answers."""
+    target = bench.target
+    target.on()
+    began = time.monotonic()
+    loader = target.starts_at()
+    target.running()
+    healthy = time.monotonic()
+    target.claim_code()
+    slot = target.loader_said()
+    check(slot.startswith("slot A"), slot)
+    return {"loader_after_s": round(loader - began, 1), "healthy_after_loader_s": round(healthy - loader, 1)}
+
+
+@case(needs=("shell", "systemd"), after=("push",))
+def inside(bench) -> dict:
+    """Figures of the running machine: memory, ports, units, what a worker is held in by, the times of the start."""
+    with bench.shell() as shell:
+        failed = shell.run("systemctl --failed --no-legend --plain")
+        check(not failed, f"failed units: {failed}")
+        gateway = int(shell.run("systemctl show --value --property MainPID fieldgate"))
+        memory = shell.run(r"for one in $(cat /sys/fs/cgroup/system.slice/fieldgate.service/cgroup.procs); do "
+                           r"echo $one $(sed -n 's/^Pss: *\([0-9]*\).*/\1/p' /proc/$one/smaps_rollup); done")
+        pss = {int(pid): int(kib) for pid, kib in (line.split() for line in memory.splitlines())}
+        started = shell.run("systemctl show --property ExecMainStartTimestampMonotonic "
+                            "--property ActiveEnterTimestampMonotonic fieldgate")
+        at = {line.split("=")[0]: int(line.split("=")[1]) for line in started.splitlines()}
+        # Ports in state "listening" (0A), or bound (07 of UDP), on whatever address.
+        ports = shell.run(r"for kind in tcp tcp6 udp udp6; do sed -nE "
+                          r"'s/^ *[0-9]+: ([0-9A-F]+):([0-9A-F]{4}) [0-9A-F:]+ (0A|07) .*/\2/p' /proc/net/$kind | "
+                          r"while read -r port; do echo $kind $((0x$port)); done; done | sort -u")
+        gaps = bench.not_locked_in("demo")
+        check(not gaps, f"the worker is not locked in: {gaps}")
+        return {
+            "gateway_pss_kib": pss[gateway], "other_pss_kib": sorted(kib for pid, kib in pss.items() if pid != gateway),
+            "start_to_ready_ms": (at["ActiveEnterTimestampMonotonic"] - at["ExecMainStartTimestampMonotonic"]) // 1000,
+            "listening": ports.splitlines(), "boot": shell.run("systemd-analyze time").splitlines()[0],
+            "slowest": shell.run("systemd-analyze blame --no-pager | head -n 8").splitlines(),
+        }
