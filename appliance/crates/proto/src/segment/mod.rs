@@ -24,14 +24,17 @@ pub mod names;
 mod package;
 mod picture;
 pub mod recorded;
+mod settings;
 pub mod target;
 pub mod ts;
 pub mod vod;
+mod wall_clock;
 
 pub use codec::codec_string;
 pub use lane::{Found, Lane};
-pub use package::{Package, Settings};
+pub use package::Package;
 pub use picture::{first_picture, fuzz as fuzz_picture};
+pub use settings::Settings;
 
 use bytes::Bytes;
 use fieldgate_media::{Track, TrackKind};

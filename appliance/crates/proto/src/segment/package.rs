@@ -4,7 +4,8 @@
 //! leads is always a little ahead, as sound waits until the pictures have reached its time.
 
 use super::lane::{Begin, Lane};
-use super::{Found, Init, Origin, SECOND, Sample, Segment, codec, init};
+use super::wall_clock::WallClock;
+use super::{Found, Init, Origin, SECOND, Sample, Segment, Settings, codec, init};
 use bytes::Bytes;
 use fieldgate_media::{ClockSource, Track, TrackKind, Tracks, Unit};
 use std::collections::VecDeque;
@@ -30,21 +31,6 @@ const SILENT_MAX: usize = 2;
 /// Times of sources by RTMP are milliseconds: parts last that much longer than planned.
 const PART_JITTER: i64 = 180;
 
-/// How a stream is cut.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// How long a segment shall be, ticks; it ends at the next keyframe.
-    pub segment: i64,
-    /// How long a part may be, ticks; none: no parts.
-    pub part: Option<i64>,
-    /// What playlists name, ticks; as much again is kept for players that are late.
-    pub window: i64,
-    /// Bytes that may be kept in all; the oldest segments go.
-    pub max_bytes: u64,
-    /// Number of the first segment.
-    pub first_number: u64,
-}
-
 /// A stream in segments.
 #[derive(Debug)]
 pub struct Package {
@@ -66,8 +52,7 @@ pub struct Package {
     /// Duration of the first whole segment, ticks.
     nominal: Option<i64>,
     part_target: Option<i64>,
-    /// A time of the stream and of the wall clock, microseconds.
-    anchor: Option<(i64, i64)>,
+    wall_clock: WallClock,
     /// Where the first period began, and the present one.
     origins: Option<(Origin, Origin)>,
     /// Time of the newest unit that leads.
@@ -96,7 +81,7 @@ impl Package {
             target_secs: None,
             nominal: None,
             part_target: None,
-            anchor: None,
+            wall_clock: WallClock::default(),
             origins: None,
             newest: 0,
             listed_from: settings.first_number,
@@ -162,7 +147,7 @@ impl Package {
     pub fn interrupt(&mut self) {
         self.finish();
         self.begins_period = self.begins_period || self.lanes().any(|lane| lane.segments().next().is_some());
-        self.anchor = None;
+        self.wall_clock = WallClock::default();
         self.evict();
         self.version = self.version.saturating_add(1);
     }
@@ -406,7 +391,7 @@ impl Package {
             self.plan_parts(settled.duration);
             let is_long = start.is_some_and(|start| sample.dts.saturating_sub(start) > longest);
             if has_samples && (is_long || bytes > most_bytes) {
-                let at = self.wall_clock(settled.dts);
+                let at = self.wall_clock.at(settled.dts);
                 self.begin(settled.dts, at, arrived);
             }
             if let Some(lead) = self.lead_mut() {
@@ -421,8 +406,8 @@ impl Package {
             }
             Some(start) if !sample.keyframe || sample.dts.saturating_sub(start) < shortest => {}
             _ => {
-                self.anchor_at(sample.dts, captured, slack);
-                let at = self.wall_clock(sample.dts);
+                self.wall_clock.tell(sample.dts, captured, slack);
+                let at = self.wall_clock.at(sample.dts);
                 self.begin(sample.dts, at, arrived);
             }
         }
@@ -496,18 +481,6 @@ impl Package {
         for lane in self.video.iter_mut().chain(&mut self.audio) {
             lane.set_part_target(self.part_target);
         }
-    }
-
-    fn anchor_at(&mut self, dts: i64, captured: i64, slack: u64) {
-        let strays = self.anchor.is_none() || self.wall_clock(dts).abs_diff(captured) > slack;
-        if strays {
-            self.anchor = Some((dts, captured));
-        }
-    }
-
-    fn wall_clock(&self, dts: i64) -> i64 {
-        let (at, unix_micros) = self.anchor.unwrap_or((dts, 0));
-        unix_micros.saturating_add(dts.saturating_sub(at).saturating_mul(100).saturating_div(9))
     }
 
     /// Sound follows as far as the pictures are.
