@@ -1,24 +1,27 @@
 //! The plugins that a static build has inside, and their registration.
 //!
-//! `scripts/build-static` reads the names here to know what to link, and sets `cfg(fieldgate_static)`. No other build has
-//! anything inside.
+//! `scripts/build-static` reads the names here to know what to link, and sets `cfg(fieldgate_static)`; with
+//! `cfg(fieldgate_va)`, for a program that takes libc and libva from the system, VA-API too, whose drivers are shared
+//! objects. No other build has anything inside.
 
 /// Declares what each plugin's registration is called; `static` libraries of GStreamer export one function each.
 macro_rules! plugins {
-    ($($register:ident)*) => {
+    ($($register:ident)* ; with libva: $($va:ident)*) => {
         #[cfg(fieldgate_static)]
         #[allow(unsafe_code, reason = "GStreamer's own way to link plugins in; each takes nothing and may be called twice")]
         mod linked {
             unsafe extern "C" {
                 $(safe fn $register();)*
+                $(#[cfg(fieldgate_va)] safe fn $va();)*
             }
             pub(super) fn register() {
                 $($register();)*
+                $(#[cfg(fieldgate_va)] $va();)*
             }
         }
 
         #[cfg(test)]
-        const REGISTRATIONS: &[&str] = &[$(stringify!($register)),*];
+        const REGISTRATIONS: &[&str] = &[$(stringify!($register),)* $(stringify!($va)),*];
     };
 }
 
@@ -49,6 +52,8 @@ plugins! {
     gst_plugin_videotestsrc_register
     gst_plugin_voaacenc_register
     gst_plugin_volume_register
+    ; with libva:
+    gst_plugin_va_register
 }
 
 /// Whether the plugins are part of this program; then there are no others.
@@ -78,7 +83,6 @@ mod tests {
         ("libav", "FFmpeg: size, and licences that depend on how it is built"),
         ("libcamera", "it opens the code for each image processor as a file of the system"),
         ("v4l2codecs", "needs libgudev and libudev, which cannot be linked in"),
-        ("va", "its drivers are shared objects"),
         ("vaapi", "its drivers are shared objects"),
         ("x264", "GPL"),
     ];
