@@ -22,7 +22,7 @@ use crate::logging::Tail;
 use crate::supervisor::{ChildContext, ChildError, ChildKey};
 use driver::{Ask, Driver};
 use fieldgate_compat::node::{Key, PeerKind, Question, Refused, Routed, Verdict as NodeVerdict, Wish};
-use fieldgate_hub::{Action, Context, Request, Retry, Terms, Verdict};
+use fieldgate_hub::{Action, Context, Request, Retry, RtmpClient, Terms, Verdict};
 use fieldgate_model::config::{Hls, MeshNode};
 use fieldgate_net::{
     Absent, ConnectionLimits, Elsewhere, HttpAnswer, HttpHandler, HttpListener, HttpRequest,
@@ -30,12 +30,14 @@ use fieldgate_net::{
 };
 use places::NoPlace;
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -68,10 +70,15 @@ struct Desk {
 }
 
 /// A viewer who was let in.
+#[derive(Clone)]
 struct Watching {
     stream_id: String,
     /// Gone with the viewer.
     revoked: Weak<CancellationToken>,
+    peer: IpAddr,
+    /// By RTMP: its connection.
+    client: Option<Arc<RtmpClient>>,
+    since: Instant,
 }
 
 impl Mesh {
@@ -120,21 +127,27 @@ impl Mesh {
             Routed::Role => return Verdict::Deny { text: Refused::Role.to_string() },
             Routed::Unknown | Routed::Later => return Verdict::UnknownName,
         }
-        self.note_viewer(&stream_id, &request.revoked);
+        self.note_viewer(&stream_id, request);
         Verdict::Allow { mountpoint: places::mountpoint_of(&stream_id), terms: Terms::default() }
     }
 
-    fn note_viewer(&self, stream_id: &str, revoked: &Arc<CancellationToken>) {
+    fn note_viewer(&self, stream_id: &str, request: &Request) {
         let mut watching = self.watching();
         watching.retain(|viewer| viewer.revoked.strong_count() > 0);
-        watching.push(Watching { stream_id: stream_id.to_owned(), revoked: Arc::downgrade(revoked) });
+        watching.push(Watching {
+            stream_id: stream_id.to_owned(),
+            revoked: Arc::downgrade(&request.revoked),
+            peer: request.peer,
+            client: request.client.clone(),
+            since: Instant::now(),
+        });
     }
 
     /// Viewers of a stream now.
-    fn viewers_of(&self, stream_id: &str) -> u64 {
+    fn viewers_of(&self, stream_id: &str) -> Vec<Watching> {
         let watching = self.watching();
         let here = watching.iter().filter(|viewer| viewer.stream_id == stream_id);
-        here.filter(|viewer| viewer.revoked.strong_count() > 0).count() as u64
+        here.filter(|viewer| viewer.revoked.strong_count() > 0).cloned().collect()
     }
 
     /// Sends away the viewers of one stream, or all; how many there were.
@@ -249,7 +262,7 @@ impl Elsewhere for Mesh {
                 Routed::Role => return Err(absent(403, Refused::Role.to_string())),
                 Routed::Later => return Err(absent(503, "the stream is not here yet; try again")),
             }
-            self.note_viewer(&request.name, &request.revoked);
+            self.note_viewer(&request.name, &request);
             Ok(places::mountpoint_of(&request.name))
         })
     }

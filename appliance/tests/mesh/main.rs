@@ -87,6 +87,13 @@ fn check_07_08_12_25_tokens_of_broadcasters() {
     let denied = format!("{TOKEN}Z");
     assert_ne!(code(publish(&node, "live", &denied)), "allowed");
     assert_eq!(master.calls("POST", "/auth").len(), asked + 1);
+    // The old hook is answered like a publisher of our own.
+    let hook = |name: &str| {
+        let form = format!("call=publish&app=live&name={name}&addr=192.0.2.9&clientid=7&type=live");
+        http::request(node.api, "POST", "/private/publish", &[], form.as_bytes()).status
+    };
+    assert_eq!((hook(TOKEN), hook(&denied), hook("s1")), (200, 403, 400));
+    assert_eq!(node.ask("GET", "/private/publish?call=publish", None).status, 400);
     // An ingest has no viewers and takes no nodes.
     assert_ne!(code(Client::playing(node.gateway.rtmp, &format!("s1?token={VIEWER}"))), "allowed");
     let hls = http::get(node.http, &format!("/hls/s1/index.m3u8?token={VIEWER}"));
@@ -178,6 +185,15 @@ fn check_13_14_15_16_17_viewers_of_a_relay() {
     assert_eq!(log.matches("the stream is cut into segments").count(), 1, "one for all viewers");
     let mut player = Client::playing(node.gateway.rtmp, &format!("s1?token={VIEWER}")).unwrap();
     assert!(player.tag(secs(20)).is_ok());
+    // Its publisher, five by HLS, one by DASH, one by RTMP.
+    let streams = node.streams();
+    let shown = streams.split("<name>s1</name>").nth(1).unwrap().split("</stream>").next().unwrap();
+    assert_eq!(
+        (shown.matches("<client>").count(), shown.matches("<flashver>HTTP<").count()),
+        (8, 6),
+        "{shown}"
+    );
+    assert!(shown.contains("<nclients>8</nclients>") && shown.contains("<height>180</height>"), "{shown}");
     let stays = publish(&node, "relay", "s2?key=K2").unwrap();
     node.wait_for_stream("s2", true);
     // What the master does not know is said at once.
@@ -402,6 +418,18 @@ fn check_23_without_a_master_nobody_is_called() {
     let publisher = publish(&node, "relay", "s1?key=K1").unwrap();
     node.wait_for_stream("s1", true);
     assert_ne!(code(publish(&node, "live", TOKEN)), "allowed");
+    // An operator gives another role, and what it forbids ends.
+    let give = |mode: &str| {
+        let body = json!({"mode": mode}).to_string();
+        http::request(node.api, "PUT", "/public/role", &[("Authorization", KEY)], body.as_bytes()).status
+    };
+    assert_eq!((give("boss"), give("relay")), (400, 204));
+    publisher.wait_for_more(20);
+    assert_eq!(give("ingest"), 204);
+    wait::until_true("the feed to be ended", secs(20), || publisher.is_closed());
+    assert_eq!(
+        node.ask("GET", "/public/role", Some(("Authorization", KEY))).json(),
+        json!({"mode": "ingest"})
+    );
     assert!(master.calls("POST", "/announce").is_empty());
-    drop(publisher);
 }

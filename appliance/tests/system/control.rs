@@ -326,3 +326,83 @@ fn a_gateway_under_another_gateway() {
     publisher.finish();
     wait::until_true("no stream", secs(60), || report(&coordinator)["activeStreams"] == json!([]));
 }
+
+#[test]
+fn check_24_25_a_killed_gateway_begins_from_nothing_under_a_coordinator_in_trouble() {
+    let (fake, state, files) = (Fake::start(), Arc::new(Scratch::new()), Scratch::new());
+    let start = || {
+        let url = format!("ws://{}/", fake.address);
+        let config = json!({"compat": {
+            "control": {"enabled": true, "url": url, "secret": SECRET, "play_allow": ["127.0.0.0/8"],
+                "external_ip": "127.0.0.1", "grace": "10m"},
+            "encoder": {"enabled": true, "url": url, "secret": SECRET, "capacity": 2, "segment": "1s",
+                "folder": files.path()},
+        }});
+        Gateway::start_in(state.clone(), config, |_| {})
+    };
+    // The streaming server's socket, and the encoder's, which says at once what it can take.
+    let sockets = |from: usize| {
+        let (first, second) = (fake.peer(from), fake.peer(from + 1));
+        let is_encoder = fake.upgrades()[from].line == "/ws/control/hls";
+        let (server, mut encoder) = if is_encoder { (second, first) } else { (first, second) };
+        assert_eq!(encoder.expect(""), "REGISTER\nCapacity:2");
+        (server, encoder)
+    };
+    let encode = |gateway: &Gateway, encoder: &mut Peer| {
+        encoder.say(&format!(
+            "ENCODE-START\nStream-Channel:c1\nStream-ID:id-1\nStream-Source-Type:RTMP\nResolutions:ORIGINAL\n\
+             Stream-Source-URI:rtmp://{}/c1/channel-key-0001\nRecord:True\nPreviews:False",
+            gateway.rtmp
+        ));
+        let told = encoder.expect("STREAM-AVAILABLE\nStream-Channel:c1\nStream-ID:id-1\n");
+        files.join(&field(&told, "Index-file"))
+    };
+    let mut gateway = start();
+    let (mut server, mut encoder) = sockets(0);
+    let publisher = live(&gateway, &mut server, "c1", "id-1");
+    let list = encode(&gateway, &mut encoder);
+    // One more is being asked about when it is killed.
+    let asked = publish(&gateway, "c2", "channel-key-0002");
+    server.expect_of("PUBLISH-REQUEST", "c2");
+    gateway.process().kill();
+    drop((gateway, publisher, asked, server, encoder));
+    // It comes up without the coordinator, and lets nobody in.
+    fake.behave(Fault::Hangs);
+    let before = fake.attempts();
+    let gateway = start();
+    for fault in [Fault::Hangs, Fault::Garbage, Fault::ClosesAtOnce] {
+        let before = if fault == Fault::Hangs { before } else { fake.attempts() };
+        fake.behave(fault);
+        wait::until_true("both to try", secs(120), || fake.attempts() >= before + 2);
+        assert_eq!(code(publish(&gateway, "c1", "channel-key-0001")), "NetStream.Publish.BadName");
+    }
+    for part in ["control", "encoder"] {
+        wait::until_true("the status to say so", secs(30), || {
+            let shown = gateway.status()["elsewhere"][part].clone();
+            shown["state"] == "connecting" && shown["error"].is_string()
+        });
+    }
+    fake.behave(Fault::None);
+    let (mut server, mut encoder) = sockets(2);
+    assert_eq!(
+        server.count("PUBLISH-REQUEST") + server.count("PUBLISH-END"),
+        0,
+        "it knows nothing of before"
+    );
+    assert_eq!(encoder.count("STREAM-AVAILABLE") + encoder.count("STREAM-CLOSED"), 0);
+    // The same stream again: what is listed is there, and nothing is left half written.
+    let publisher = live(&gateway, &mut server, "c1", "id-1");
+    assert_eq!(encode(&gateway, &mut encoder), list);
+    publisher.wait_for_more(20);
+    publisher.finish();
+    server.expect(&end_of("c1", "id-1"));
+    encoder.expect("STREAM-CLOSED\nStream-Channel:c1\nStream-ID:id-1");
+    let folder = list.parent().unwrap();
+    let listed = std::fs::read_to_string(&list).unwrap();
+    let segments: Vec<&str> = listed.lines().filter(|line| !line.starts_with('#')).collect();
+    assert!(segments.first() == Some(&"0.ts") && listed.ends_with("#EXT-X-ENDLIST\n"), "{listed}");
+    assert!(segments.iter().all(|name| folder.join(name).exists()), "{listed}");
+    let names = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name());
+    let names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    assert!(!names.iter().any(|name| name.ends_with(".part")), "{names:?}");
+}

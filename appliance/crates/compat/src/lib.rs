@@ -15,6 +15,7 @@ pub mod env;
 pub mod key;
 pub mod kmp_control;
 pub mod node;
+mod percent;
 mod plays;
 
 #[cfg(test)]

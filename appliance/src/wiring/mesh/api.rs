@@ -1,9 +1,13 @@
 //! The node's own API: what its answers are made of.
 
-use super::driver::Driver;
+use super::Watching;
+use super::driver::{Done, Driver};
+use super::places::Place;
 use crate::wiring::timing::now;
 use fieldgate_compat::node::api::{self, Element, Second, Wanted};
-use fieldgate_compat::{Reply, Request};
+use fieldgate_compat::node::{Refused, Verdict, judged};
+use fieldgate_compat::{ExchangeId, Reply, Request};
+use fieldgate_media::{TrackKind, Tracks};
 use fieldgate_net::{HttpAnswer, HttpRequest};
 use tokio::sync::oneshot;
 
@@ -11,20 +15,44 @@ use tokio::sync::oneshot;
 const LOG_LINES: usize = 10_000;
 
 impl Driver {
-    /// Answers one request.
-    pub(super) fn on_request(&mut self, request: HttpRequest, answer: oneshot::Sender<HttpAnswer>) {
+    /// Answers one request; `exchange` is its own.
+    pub(super) fn on_request(
+        &mut self,
+        exchange: ExchangeId,
+        request: HttpRequest,
+        answer: oneshot::Sender<HttpAnswer>,
+    ) {
         let HttpRequest { method, target, headers, body, peer } = request;
         let request = Request { method, target, headers, body, peer: peer.ip() };
-        let reply = match api::wanted(&self.node, &self.api_key, self.local_only, &request) {
-            Err(reply) => reply,
-            Ok(wanted) => self.reply(wanted),
+        let wanted = api::wanted(&self.node, &self.api_key, self.local_only, &request);
+        let reply = match wanted.map(|wanted| self.reply(exchange, wanted)) {
+            Err(reply) | Ok(Some(reply)) => reply,
+            Ok(None) => {
+                let (tell, verdict) = oneshot::channel();
+                self.verdicts.insert(exchange, tell);
+                self.work.spawn(async move {
+                    let verdict = verdict.await.unwrap_or(Verdict::Refuse(Refused::Full));
+                    answer.send(http(judged(&verdict))).ok();
+                    Done::Nothing
+                });
+                return;
+            }
         };
-        let Reply { status, headers, body } = reply;
-        answer.send(HttpAnswer { status, headers, body }).ok();
+        answer.send(http(reply)).ok();
     }
 
-    fn reply(&mut self, wanted: Wanted) -> Reply {
-        match wanted {
+    /// The answer; none yet: it is the verdict of this exchange.
+    fn reply(&mut self, exchange: ExchangeId, wanted: Wanted) -> Option<Reply> {
+        Some(match wanted {
+            Wanted::Peer(question) => {
+                self.node.handle_question(exchange, question, now());
+                return None;
+            }
+            Wanted::ShownRole => api::shown_role(&self.node),
+            Wanted::Role(role) => {
+                self.node.set_role(role, now());
+                api::role_taken()
+            }
             Wanted::Log { start, end, logger } => {
                 let page = self.mesh.log.page(None, LOG_LINES);
                 let lines = page
@@ -45,7 +73,7 @@ impl Driver {
             }
             Wanted::DropViewers { stream_id } => api::dropped(self.mesh.dismiss_viewers(Some(&stream_id))),
             Wanted::Tables(document) => api::taken(&self.node.handle_tables(&document, now())),
-        }
+        })
     }
 
     /// The node's streams, in the old media server's words.
@@ -54,35 +82,8 @@ impl Driver {
         let rates = self.rates;
         let application = |app: &'static str| {
             let places = self.places.iter().filter(|(_, place)| place.app() == app);
-            let streams = places.filter_map(|(stream_id, place)| {
-                let publisher = place.mountpoint.publisher()?;
-                let connection = publisher.rtmp.as_ref().map_or(0, |session| session.client.connection);
-                let flashver =
-                    publisher.rtmp.map_or(String::new(), |session| session.client.flash_ver.clone());
-                let millis = self.unix().saturating_sub(place.since_unix).max(0) * 1000;
-                let viewers = self.mesh.viewers_of(stream_id);
-                let client = Element::Of(vec![
-                    ("id", Element::text(connection)),
-                    ("address", Element::text(&publisher.from)),
-                    ("time", Element::text(millis)),
-                    ("flashver", Element::text(flashver)),
-                    ("publishing", Element::text("")),
-                    ("active", Element::text("")),
-                ]);
-                let stream = Element::Of(vec![
-                    ("name", Element::text(stream_id)),
-                    ("time", Element::text(millis)),
-                    ("bw_in", Element::text(place.bits_per_second())),
-                    ("bytes_in", Element::text(place.mountpoint.ring().counters().bytes)),
-                    ("client", client),
-                    ("meta", Element::text("")),
-                    ("nclients", Element::text(viewers + 1)),
-                    ("publishing", Element::text("")),
-                    ("active", Element::text("")),
-                ]);
-                Some((viewers + 1, stream))
-            });
-            let streams: Vec<(u64, Element)> = streams.collect();
+            let streams: Vec<(u64, Element)> =
+                places.filter_map(|(stream_id, place)| self.stream(stream_id, place)).collect();
             let clients: u64 = streams.iter().map(|(clients, _)| clients).sum();
             let mut live: Vec<_> = streams.into_iter().map(|(_, stream)| ("stream", stream)).collect();
             live.push(("nclients", Element::text(clients)));
@@ -99,6 +100,83 @@ impl Driver {
             ("server", Element::Of(server.into())),
         ])
     }
+
+    /// A stream that is published, its publisher first and then its viewers, with how many they are.
+    fn stream(&self, stream_id: &str, place: &Place) -> Option<(u64, Element)> {
+        let publisher = place.mountpoint.publisher()?;
+        let millis = self.unix().saturating_sub(place.since_unix).max(0) * 1000;
+        let (connection, flash_ver) = publisher.rtmp.map_or((0, String::new()), |session| {
+            (session.client.connection, session.client.flash_ver.clone())
+        });
+        let viewers = self.mesh.viewers_of(stream_id);
+        let clients = viewers.len() as u64 + 1;
+        let mut stream = vec![
+            ("name", Element::text(stream_id)),
+            ("time", Element::text(millis)),
+            ("bw_in", Element::text(place.bits_per_second())),
+            ("bytes_in", Element::text(place.mountpoint.ring().counters().bytes)),
+            (
+                "client",
+                Element::Of(vec![
+                    ("id", Element::text(connection)),
+                    ("address", Element::text(&publisher.from)),
+                    ("time", Element::text(millis)),
+                    ("flashver", Element::text(flash_ver)),
+                    ("publishing", Element::text("")),
+                    ("active", Element::text("")),
+                ]),
+            ),
+        ];
+        stream.extend(viewers.iter().map(|viewer| ("client", client(viewer))));
+        stream.extend([
+            ("meta", meta(&place.mountpoint.ring().tracks())),
+            ("nclients", Element::text(clients)),
+            ("publishing", Element::text("")),
+            ("active", Element::text("")),
+        ]);
+        Some((clients, Element::Of(stream)))
+    }
+}
+
+fn http(reply: Reply) -> HttpAnswer {
+    let Reply { status, headers, body } = reply;
+    HttpAnswer { status, headers, body }
+}
+
+/// A viewer; one of HLS or DASH has no connection of its own.
+fn client(viewer: &Watching) -> Element {
+    let (connection, flash_ver) =
+        viewer.client.as_ref().map_or((0, "HTTP"), |client| (client.connection, client.flash_ver.as_str()));
+    Element::Of(vec![
+        ("id", Element::text(connection)),
+        ("address", Element::text(viewer.peer)),
+        ("time", Element::text(viewer.since.elapsed().as_millis())),
+        ("flashver", Element::text(flash_ver)),
+        ("active", Element::text("")),
+    ])
+}
+
+/// What the stream consists of; empty until that is known.
+fn meta(tracks: &Tracks) -> Element {
+    let video = tracks.first(TrackKind::Video).map(|track| {
+        let video = Element::Of(vec![
+            ("width", Element::text(track.video.width)),
+            ("height", Element::text(track.video.height)),
+            ("frame_rate", Element::text(track.video.frame_rate.round())),
+            ("codec", Element::text(track.codec.name().to_uppercase())),
+        ]);
+        ("video", video)
+    });
+    let audio = tracks.first(TrackKind::Audio).map(|track| {
+        let audio = Element::Of(vec![
+            ("codec", Element::text(track.codec.name().to_uppercase())),
+            ("channels", Element::text(track.audio.channels)),
+            ("sample_rate", Element::text(track.audio.sample_rate)),
+        ]);
+        ("audio", audio)
+    });
+    let known: Vec<_> = video.into_iter().chain(audio).collect();
+    if known.is_empty() { Element::text("") } else { Element::Of(known) }
 }
 
 /// What went through all RTMP connections in the last second.

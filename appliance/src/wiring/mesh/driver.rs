@@ -63,7 +63,7 @@ pub(super) enum DriverError {
 }
 
 /// What a task has done.
-enum Done {
+pub(super) enum Done {
     Call(ExchangeId, CallOutcome),
     Address(Option<Ipv4Addr>),
     Kept,
@@ -92,9 +92,9 @@ pub(super) struct Driver {
     to_self: mpsc::Sender<Ask>,
     moments: mpsc::Receiver<(String, Moment)>,
     tell: mpsc::Sender<(String, Moment)>,
-    work: JoinSet<Done>,
+    pub(super) work: JoinSet<Done>,
     next: u64,
-    verdicts: BTreeMap<ExchangeId, oneshot::Sender<Verdict>>,
+    pub(super) verdicts: BTreeMap<ExchangeId, oneshot::Sender<Verdict>>,
     routed: BTreeMap<ExchangeId, oneshot::Sender<Routed>>,
     pub(super) places: BTreeMap<String, Place>,
     pushes: BTreeMap<PushId, CancellationToken>,
@@ -226,7 +226,7 @@ impl Driver {
             StreamReport {
                 stream_id: stream_id.clone(),
                 app: place.app().to_owned(),
-                clients: self.mesh.viewers_of(stream_id),
+                clients: self.mesh.viewers_of(stream_id).len() as u64,
                 bw_in: place.bits_per_second(),
                 since: place.since_unix,
             }
@@ -259,7 +259,7 @@ impl Driver {
                 self.routed.insert(exchange, answer);
                 self.node.handle_want(exchange, &stream_id, now());
             }
-            Ask::Request(request, answer) => self.on_request(request, answer),
+            Ask::Request(request, answer) => self.on_request(exchange, request, answer),
             Ask::Place { stream_id, peer, addr, answer } => self.on_place(stream_id, peer, &addr, answer),
         }
     }

@@ -4,7 +4,7 @@ use super::BODY_MAX;
 use super::access::header;
 use super::reply::Refused;
 use super::target::{Engine, Target, hls_of_stream};
-use crate::Request;
+use crate::{Request, percent};
 use fieldgate_model::config::{CameraType, RESERVED_APPLICATIONS, is_stream_name};
 use serde_json::{Map, Value};
 
@@ -184,7 +184,11 @@ impl Fields {
 
     fn of_query(query: &str) -> Fields {
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        Fields(pairs.map(|(name, value)| (decode(name), Value::String(decode(value)))).collect())
+        Fields(
+            pairs
+                .map(|(name, value)| (percent::of_field(name), Value::String(percent::of_field(value))))
+                .collect(),
+        )
     }
 
     /// Whether there is anything of that name; `null` is nothing.
@@ -255,22 +259,4 @@ fn json(request: &Request) -> Result<Value, Refused> {
     }
     serde_json::from_slice(&request.body)
         .map_err(|error| Refused::new(400, format!("the body is no JSON: {error}")))
-}
-
-/// A part of a query: percent-decoded, `+` is a blank.
-fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let escaped = (byte == b'%').then(|| after.split_first_chunk::<2>()).flatten();
-        let value = escaped.and_then(|([high, low], after)| {
-            let (high, low) = (char::from(*high).to_digit(16)?, char::from(*low).to_digit(16)?);
-            Some((u8::try_from(high << 4 | low).ok()?, after))
-        });
-        let plain = if byte == b'+' { b' ' } else { byte };
-        let (byte, after) = value.unwrap_or((plain, after));
-        bytes.push(byte);
-        rest = after;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -1,7 +1,7 @@
 //! The node's own HTTP API: who may ask what, and how the answers look.
 
-use super::{Key, Node, tables};
-use crate::{Reply, Request};
+use super::{Key, Node, Question, Role, hook, tables};
+use crate::{Reply, Request, percent};
 use serde_json::{Value, json};
 
 /// Name of the one log that there is: the last lines, in memory.
@@ -39,6 +39,12 @@ pub enum Wanted {
     },
     /// New tables.
     Tables(Vec<u8>),
+    /// [`shown_role`].
+    ShownRole,
+    /// Another role.
+    Role(Role),
+    /// An old media server asks about a peer; [`super::judged`] is the answer.
+    Peer(Question),
 }
 
 /// Reads a request: what it wants, or what it is answered at once. `local_only`: statistics and control are for this
@@ -63,11 +69,17 @@ pub fn wanted(node: &Node, master_key: &Key, local_only: bool, request: &Request
             _ => Err(plain(405, "Method Not Allowed")),
         };
     }
+    if path == "/public/role" && method == "PUT" {
+        let role = role_of(&request.body).map(Wanted::Role);
+        return role
+            .ok_or_else(|| plain(400, "the body must be {\"mode\": \"ingest\"}, or root_relay, or relay"));
+    }
     if !matches!(method, "GET" | "POST") {
         return Err(plain(405, "Method Not Allowed"));
     }
     match path {
         "/public/logs" => Err(document(&json!([LOG]))),
+        "/public/role" => Ok(Wanted::ShownRole),
         "/public/statistics/nginx" => Ok(Wanted::Json),
         "/public/statistics/server" => Ok(Wanted::Server),
         "/statistics" => Ok(Wanted::Xml),
@@ -75,6 +87,10 @@ pub fn wanted(node: &Node, master_key: &Key, local_only: bool, request: &Request
             Ok(Wanted::DropPublisher { app: field(query, "app"), stream_id: field(query, "name") })
         }
         "/control/drop/client" => Ok(Wanted::DropViewers { stream_id: field(query, "name") }),
+        "/private/publish" => {
+            hook::question("publish", query, request).map(Wanted::Peer).ok_or_else(hook::refused)
+        }
+        "/private/play" => hook::question("play", query, request).map(Wanted::Peer).ok_or_else(hook::refused),
         _ => match path.strip_prefix("/public/logs/") {
             Some("latest" | LOG) => {
                 let number = |name, default| field(query, name).parse().unwrap_or(default);
@@ -103,7 +119,22 @@ fn is_authorised(node: &Node, master_key: &Key, request: &Request) -> bool {
 fn field(query: &str, name: &str) -> String {
     let mut fields = query.split('&').filter_map(|pair| pair.split_once('='));
     let value = fields.find(|(known, _)| *known == name).map_or("", |(_, value)| value);
-    value.chars().take(256).collect()
+    percent::of_field(value).chars().take(256).collect()
+}
+
+fn role_of(body: &[u8]) -> Option<Role> {
+    let document: Value = serde_json::from_slice(body).ok()?;
+    Role::parse(document.get("mode")?.as_str()?)
+}
+
+/// What role the node has.
+pub fn shown_role(node: &Node) -> Reply {
+    document(&json!({"mode": node.roles().shown().word()}))
+}
+
+/// What a new role gets.
+pub fn role_taken() -> Reply {
+    plain(204, "")
 }
 
 /// What log lines a request gets.
@@ -182,6 +213,8 @@ impl Element {
         match self {
             Element::Text(text) if text.is_empty() => out.push_str(&format!("<{name}/>")),
             Element::Text(text) => {
+                // Peers give some of them.
+                let text: String = text.chars().filter(|c| !c.is_control()).collect();
                 let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
                 out.push_str(&format!("<{name}>{text}</{name}>"));
             }
@@ -237,7 +270,7 @@ fn document(value: &Value) -> Reply {
     reply(200, "application/json", value.to_string())
 }
 
-fn plain(status: u16, text: &str) -> Reply {
+pub(super) fn plain(status: u16, text: &str) -> Reply {
     reply(status, "text/plain; charset=utf-8", text.to_owned())
 }
 
@@ -335,9 +368,12 @@ mod tests {
     fn statistics_and_control_are_for_this_machine_unless_opened() {
         let node = announced_node(true);
         let key = ("authorization", "master-key");
-        for target in
-            ["/statistics", "/control/drop/client?name=s1", "/control/drop/publisher?app=live&name=s1"]
-        {
+        for target in [
+            "/statistics",
+            "/control/drop/client?name=s1",
+            "/control/drop/publisher?app=live&name=s1",
+            "/private/play?app=live&addr=192.0.2.9&clientid=8&call=play&name=s1",
+        ] {
             assert_eq!(ask(&node, target, key), Err(403), "{target}");
             assert!(ask_from(&node, [127, 0, 0, 1], "GET", target, ("x", "")).is_ok(), "{target}");
         }
@@ -346,6 +382,32 @@ mod tests {
         assert_eq!(ask(&node, "/public/relay_table", key), Err(405));
         let put = ask_from(&node, [192, 0, 2, 1], "PUT", "/public/relay_table", key);
         assert_eq!(put, Ok(Wanted::Tables(Vec::new())));
+        assert_eq!(ask_from(&node, [127, 0, 0, 1], "GET", "/private/publish", key), Err(400));
+        let named = ask_from(&node, [127, 0, 0, 1], "GET", "/control/drop/client?name=s%2D1", key);
+        assert_eq!(named, Ok(Wanted::DropViewers { stream_id: "s-1".into() }));
+    }
+
+    #[test]
+    fn check_16_an_operator_gives_a_role_too() {
+        let node = announced_node(true);
+        let put = |header: (&str, &str), body: &str| {
+            let request = Request {
+                method: "PUT".into(),
+                target: "/public/role".into(),
+                headers: vec![(header.0.to_owned(), header.1.to_owned())],
+                body: body.into(),
+                peer: IpAddr::from([192, 0, 2, 1]),
+            };
+            wanted(&node, &Key::new("master-key"), true, &request).map_err(|reply| reply.status)
+        };
+        let key = ("authorization", "master-key");
+        assert_eq!(put(key, r#"{"mode": "RR"}"#), Ok(Wanted::Role(Role::RootRelay)));
+        assert_eq!(put(("x", ""), r#"{"mode": "RR"}"#), Err(401));
+        for body in ["", "relay", "{}", r#"{"mode": 1}"#, r#"{"mode": "boss"}"#] {
+            assert_eq!(put(key, body), Err(400), "{body}");
+        }
+        assert_eq!(ask(&node, "/public/role", key), Ok(Wanted::ShownRole));
+        assert_eq!(shown_role(&node).body, br#"{"mode":"relay"}"#);
     }
 
     #[test]
@@ -353,9 +415,9 @@ mod tests {
         let stream = |name: &str| {
             ("stream", Element::Of(vec![("name", Element::text(name)), ("active", Element::text(""))]))
         };
-        let tree = Element::Of(vec![("uptime", Element::text(81)), stream("a&b"), stream("c")]);
+        let tree = Element::Of(vec![("uptime", Element::text(81)), stream("a&\u{1}b"), stream("c")]);
         let json: Value = serde_json::from_slice(&tree.json("rtmp").body).unwrap();
-        let expected = json!({"rtmp": {"uptime": "81", "stream": [{"name": "a&b", "active": null}, {"name": "c", "active": null}]}});
+        let expected = json!({"rtmp": {"uptime": "81", "stream": [{"name": "a&\u{1}b", "active": null}, {"name": "c", "active": null}]}});
         assert_eq!(json, expected);
         let xml = String::from_utf8(tree.xml("rtmp").body).unwrap();
         assert!(

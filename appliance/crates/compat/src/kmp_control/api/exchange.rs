@@ -4,7 +4,7 @@ use super::document::Snapshot;
 use crate::kmp_control::json::{Json, Writer, pretty};
 use crate::kmp_control::reply::Fields;
 use crate::kmp_control::upstream::Upstream;
-use crate::{Reply, Request};
+use crate::{Reply, Request, percent};
 use fieldgate_model::config::KmpControlApi;
 use std::collections::VecDeque;
 
@@ -304,21 +304,5 @@ fn number(text: &str) -> Option<u64> {
 
 /// The parts of a path, percent-decoded; empty ones do not count.
 fn segments(path: &str) -> Vec<String> {
-    path.split('/').filter(|segment| !segment.is_empty()).map(decode).collect()
-}
-
-fn decode(segment: &str) -> String {
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let escaped = (byte == b'%').then(|| after.split_first_chunk::<2>()).flatten();
-        let value = escaped.and_then(|([high, low], after)| {
-            let (high, low) = (char::from(*high).to_digit(16)?, char::from(*low).to_digit(16)?);
-            Some((u8::try_from(high << 4 | low).ok()?, after))
-        });
-        let (byte, after) = value.unwrap_or((byte, after));
-        bytes.push(byte);
-        rest = after;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    path.split('/').filter(|segment| !segment.is_empty()).map(percent::of_path).collect()
 }
