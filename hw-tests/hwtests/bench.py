@@ -2,25 +2,30 @@
 
 import contextlib
 import json
-import pathlib
 import time
 
 from hwtests.case import check
 from hwtests.gateway import Api
+from hwtests.machine import free_port
 from hwtests.sink import Sink
 
+# What the run adds to a gateway's mountpoints begins with this.
+OURS = "hw-test-"
+DEMO, YARD = OURS + "demo", OURS + "yard"
 PASSWORD = "seven green lanterns"
 USER = "trial"
-PICTURES = 50
 
 
 class Bench:
-    def __init__(self, target, notes: pathlib.Path, fresh: bool, seed: int):
-        self.target, self.notes, self.seed = target, notes, seed
+    def __init__(self, target, fresh: bool, asked):
+        self.target, self.notes = target, target.notes
+        # How the run was asked for: the seed of random cuts, and times in seconds.
+        self.seed, self.soak, self.heat, self.discharge = asked.seed, asked.soak, asked.heat, asked.discharge
+        self.pictures = asked.pictures
         # The config on a target's medium names the ports, so they stay as long as the medium.
-        self.kept = {} if fresh or not notes.exists() else json.loads(notes.read_text())
-        self.demo = Sink(self.kept.setdefault("port", target.sink_port()), "demo")
-        self.yard = Sink(self.kept.setdefault("camera_port", target.sink_port()), "yard")
+        self.kept = {} if fresh or not self.notes.exists() else json.loads(self.notes.read_text())
+        self.demo = Sink(self.kept.setdefault("port", free_port()), DEMO, target.listen)
+        self.yard = Sink(self.kept.setdefault("camera_port", free_port()), YARD, target.listen)
         self.keep()
 
     def keep(self, **more):
@@ -28,7 +33,15 @@ class Bench:
         self.notes.touch(mode=0o600)
         self.notes.write_text(json.dumps(self.kept))
 
+    def leave(self):
+        """Takes out of a borrowed config what was put in."""
+        if self.target.is_borrowed:
+            config, _ = self.api("GET", "/api/v1/config")
+            if ours := [name for name in config["mountpoints"] if name.startswith(OURS)]:
+                self.change({"mountpoints": {name: None for name in ours}})
+
     def stop(self):
+        """Ends what this machine has for it."""
         self.demo.stop()
         self.yard.stop()
 
@@ -70,7 +83,13 @@ class Bench:
 
     def delivers(self, since: float, sink: Sink | None = None) -> float:
         """Waits for pictures at the upstream; when the first one came."""
-        return (sink or self.demo).pictures(PICTURES, self.target.patience, since)
+        return (sink or self.demo).pictures(self.pictures, self.target.patience, since)
+
+    def cut(self):
+        """The power is gone. Upstreams do not wait for connections that nobody will end."""
+        self.target.cut()
+        for sink in (self.demo, self.yard):
+            sink.hang_up()
 
     @contextlib.contextmanager
     def shell(self):

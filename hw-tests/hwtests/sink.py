@@ -61,10 +61,20 @@ class Sink:
                 raise TimeoutError(f"the push to {self.url} did not end within {patience:.0f} s")
             return self.ended
 
-    def stop(self):
-        self.stopped = True
+    def hang_up(self):
+        """Ends the push that there may be, and waits for the next."""
         if self.listener:
             self.listener.kill()
+
+    def taken(self) -> list[float]:
+        """When pictures came since this was asked last."""
+        with self.arrived:
+            came, self.came = self.came, []
+            return came
+
+    def stop(self):
+        self.stopped = True
+        self.hang_up()
 
 
 class Encoder:

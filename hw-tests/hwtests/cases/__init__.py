@@ -1,9 +1,12 @@
 """The cases, by feature, in the order in which they are run: each starts where the one before left the machine."""
 
 from hwtests.case import CASES, Case
-from hwtests.cases import boot, cameras, power, streams, supervision, updates  # noqa: F401
+from hwtests.cases import boot, cameras, heat, power, streams, supervision, updates  # noqa: F401
 
-ORDER = ["boot", "push", "power_cut", "restart", "update", "inside", "watchdog", "vivid", "bad_update", "refusals", "cuts"]
+ORDER = [
+    "boot", "push", "encoders", "power_cut", "restart", "update", "inside", "watchdog", "worker_killed", "killed", "camera",
+    "reboot", "heat", "bad_update", "refusals", "cuts", "soak",
+]
 
 
 def in_order() -> list[Case]:

@@ -2,22 +2,44 @@
 
 import time
 
+from hwtests.bench import DEMO
 from hwtests.case import case, check
 
 
-@case(needs=("slots",))
+def times_of_start(bench, since: float) -> dict:
+    """From the power, or the order to restart, to health and to the first picture that arrives here."""
+    # A picture tells by itself when it came, so these may be waited for one after the other.
+    bench.running()
+    healthy = time.monotonic()
+    first = bench.delivers(since)
+    kernel = bench.target.kernel_began()
+    told = {"healthy_after_s": healthy - since, "first_picture_after_s": first - since}
+    if kernel is not None:
+        told |= {"kernel_after_s": kernel - since, "healthy_after_kernel_s": healthy - kernel,
+                 "first_picture_after_kernel_s": first - kernel}
+    return {name: round(value, 1) for name, value in told.items()}
+
+
+@case(needs=("flash",))
 def boot(bench) -> dict:
     """A medium that was just flashed boots, makes its data partition, and answers."""
-    target = bench.target
+    target, began = bench.target, time.monotonic()
     target.on()
-    began = time.monotonic()
-    loader = target.starts_at()
     target.running()
-    healthy = time.monotonic()
-    target.claim_code()
-    slot = target.loader_said()
-    check(slot.startswith("slot A"), slot)
-    return {"loader_after_s": round(loader - began, 1), "healthy_after_loader_s": round(healthy - loader, 1)}
+    healthy, kernel = time.monotonic(), target.kernel_began()
+    return {"kernel_after_s": round(kernel - began, 1), "healthy_after_kernel_s": round(healthy - kernel, 1),
+            **target.is_as_flashed()}
+
+
+@case(needs=("shell", "systemd"), after=("push",))
+def reboot(bench) -> dict:
+    """Told to restart in order, the machine does, and delivers."""
+    with bench.shell() as shell:
+        since = time.monotonic()
+        # Later, so that the answer to this one still comes.
+        shell.run("systemd-run --quiet --on-active=1 systemctl reboot")
+    gone = bench.demo.gone(bench.target.patience, since)
+    return times_of_start(bench, gone)
 
 
 @case(needs=("shell", "systemd"), after=("push",))
@@ -37,7 +59,7 @@ def inside(bench) -> dict:
         ports = shell.run(r"for kind in tcp tcp6 udp udp6; do sed -nE "
                           r"'s/^ *[0-9]+: ([0-9A-F]+):([0-9A-F]{4}) [0-9A-F:]+ (0A|07) .*/\2/p' /proc/net/$kind | "
                           r"while read -r port; do echo $kind $((0x$port)); done; done | sort -u")
-        gaps = bench.not_locked_in("demo")
+        gaps = bench.not_locked_in(DEMO)
         check(not gaps, f"the worker is not locked in: {gaps}")
         return {
             "gateway_pss_kib": pss[gateway], "other_pss_kib": sorted(kib for pid, kib in pss.items() if pid != gateway),

@@ -2,12 +2,13 @@
 
 import time
 
+from hwtests.bench import DEMO
 from hwtests.case import case, check
 
 
-@case(after=("push",))
+@case(needs=("systemd",), after=("push",))
 def restart(bench) -> dict:
-    """Told so by its API, the program ends, is started again by systemd, and delivers."""
+    """Told so by its API, the program ends, is started again, and delivers."""
     bench.running()
     since = time.monotonic()
     bench.api("POST", "/api/v1/restart")
@@ -30,3 +31,47 @@ def watchdog(bench) -> dict:
         first = bench.delivers(restarted)
         return {"new_pid": pid != before, "restarted_after_s": round(restarted - began, 1),
                 "first_picture_after_s": round(first - began, 1), "systemd": result[-150:]}
+
+
+@case(needs=("shell",), after=("push",))
+def worker_killed(bench) -> dict:
+    """The worker of the test picture is killed: a new one takes its place, the gateway is the same, and it delivers."""
+    with bench.shell() as shell:
+        before = bench.status()
+        since = time.monotonic()
+        shell.run(f"kill -KILL {before['workers'][DEMO]['pid']}")
+        now = until_new(bench, lambda: bench.status()["workers"].get(DEMO, {}).get("pid", 0), before["workers"][DEMO]["pid"])
+        after = bench.status()
+        check(after["started"] == before["started"], "the gateway was started again as well")
+        first = bench.delivers(now)
+        return {"new_worker_after_s": round(now - since, 1), "first_picture_after_s": round(first - since, 1)}
+
+
+@case(needs=("shell", "supervisor"), after=("push",))
+def killed(bench) -> dict:
+    """The program is killed: it is started again, its workers end with it, and it delivers."""
+    with bench.shell() as shell:
+        before = bench.status()
+        worker = before["workers"][DEMO]["pid"]
+        gateway = shell.run(f"sed -n 's/^PPid:[^0-9]*//p' /proc/{worker}/status")
+        since = time.monotonic()
+        shell.run(f"kill -KILL {gateway}")
+        now = until_new(bench, lambda: bench.status()["started"], before["started"])
+        left = shell.run(f"grep -l fieldgate /proc/{worker}/comm 2>/dev/null || true")
+        check(not left, f"the worker {worker} outlived the program")
+        first = bench.delivers(now)
+        return {"answers_after_s": round(now - since, 1), "first_picture_after_s": round(first - since, 1)}
+
+
+def until_new(bench, asked, before) -> float:
+    """Waits until the gateway answers, with something else than before; when."""
+    deadline, seen = time.monotonic() + bench.target.patience, None
+    while time.monotonic() < deadline:
+        try:
+            seen = asked()
+            if seen and seen != before:
+                return time.monotonic()
+        except OSError as error:
+            seen = error
+        time.sleep(0.3)
+    raise TimeoutError(f"still {seen} after {bench.target.patience:.0f} s")

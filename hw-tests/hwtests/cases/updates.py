@@ -16,7 +16,7 @@ def run(*command, **more):
     return subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True, **more).stdout
 
 
-@case(needs=("slots", "stick"), after=("push",))
+@case(needs=("stick",), after=("push",))
 def update(bench) -> dict:
     """A good update from a stick runs in the other slot, becomes good, and has the config."""
     target = bench.target
@@ -32,7 +32,7 @@ def update(bench) -> dict:
     return {"installed_after_s": installed, "first_picture_after_loader_s": round(first, 1)}
 
 
-@case(needs=("slots", "stick"), after=("push", "update"))
+@case(needs=("stick",), after=("push", "update"))
 def bad_update(bench) -> dict:
     """An update whose program ends at once: after its tries the slot that ran before runs again."""
     target = bench.running()
@@ -49,7 +49,7 @@ def bad_update(bench) -> dict:
     return {"old_slot_after_s": round(back - began, 1), "first_picture_after_s": round(first - began, 1)}
 
 
-@case(needs=("slots", "stick"), after=("boot",))
+@case(needs=("stick",), after=("boot",))
 def refusals(bench) -> dict:
     """Updates that are truncated, signed by somebody else, or for another machine are not installed."""
     target = bench.running()

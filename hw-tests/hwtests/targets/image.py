@@ -1,6 +1,7 @@
 """The firmware image in QEMU, by emulation: its power is cut by ending QEMU, its console is a serial port."""
 
 import pathlib
+import re
 import subprocess
 import time
 
@@ -19,13 +20,17 @@ class Image(Target):
     patience = 900
     # As the guest's network calls it.
     here = "10.0.2.2"
+    rtmp_config = {"listen": ["0.0.0.0:1935"]}
+    has_network = False
+    # What an emulated machine manages.
+    sizes = ((320, 180, 10), (640, 360, 5))
+    camera_wish = {"width": 320, "height": 180, "frame_rate": 10, "bitrate": 300_000, "keyframe_interval": "1s"}
 
     def __init__(self, image: pathlib.Path, fresh: bool):
         self.image, self.work = image, image.parent
         self.disk, self.log = self.work / "trial.img", self.work / "trial.log"
         self.notes = self.work / "trial.json"
         self.gateway: machine.Machine | None = None
-        self.code = ""
         # Whether what runs came from a bundle with a shell in it; None when it must be asked.
         self.has_shell: bool | None = None
         if fresh or not self.disk.exists():
@@ -38,7 +43,7 @@ class Image(Target):
                 "console": str(self.log)}
 
     def lacks(self, need: str) -> str | None:
-        if need in ("shell", "systemd", "cameras"):
+        if need in ("shell", "cameras"):
             return None if self.shell_answers() else "the image has no shell until the case update has put one in"
         if need == "stick" and not (self.work / "fieldgate.raucb").exists():
             return f"there is no {self.work / 'fieldgate.raucb'}; scripts/build-image makes it with the image"
@@ -53,9 +58,6 @@ class Image(Target):
             except TimeoutError:
                 self.has_shell = False
         return self.has_shell
-
-    def sink_port(self) -> int:
-        return machine.free_port()
 
     @property
     def page(self) -> str:
@@ -74,17 +76,16 @@ class Image(Target):
         """The power is gone, at once."""
         self.gateway.cut()
 
-    def is_off(self) -> bool:
-        return self.gateway.process.poll() is not None
-
     def running(self):
         if self.gateway is None:
             self.on()
         self.gateway.healthy(self.patience)
 
-    def starts_at(self) -> float:
-        """When the kernel was begun, after `on`: the boot loader's last word."""
-        return self.gateway.began + self.gateway.said(LOADER, BOOT)[0]
+    def kernel_began(self) -> float:
+        """The boot loader's last word."""
+        self.gateway.said(LOADER, BOOT)
+        with self.gateway.arrived:
+            return self.gateway.began + max(when for when, line in self.gateway.lines if re.search(LOADER, line))
 
     def end(self):
         if self.gateway:
@@ -92,8 +93,11 @@ class Image(Target):
 
     # Its console and its only USB socket.
 
-    def loader_said(self) -> str:
-        return self.gateway.said(LOADER, BOOT)[1]
+    def is_as_flashed(self) -> dict:
+        _, slot = self.gateway.said(LOADER, BOOT)
+        check(slot.startswith("slot A"), slot)
+        self.claim_code()
+        return {"slot": slot}
 
     def claim_code(self) -> str:
         return self.gateway.said(r"claim code \S+", BOOT)[1].split()[-1]
