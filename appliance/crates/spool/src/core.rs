@@ -386,8 +386,12 @@ impl Core {
                     self.due = Some(now);
                     break;
                 }
-                let packets = next_packets(&tail.queue);
+                let mut packets = next_packets(&tail.queue);
                 tail.queue.pin(packets.last().map_or(0, |last| last.id + 1));
+                let written = self.segments.as_ref().and_then(Segments::header);
+                if let Some(header) = unwritten_header(&tail.queue, written, packets.first()) {
+                    packets.insert(0, header);
+                }
                 packets
             };
             if packets.is_empty() {
@@ -548,6 +552,16 @@ fn next_packets(queue: &PacketQueue) -> Vec<Stored> {
     let frames = packets.iter().rposition(Stored::is_frame).map_or(0, |last| last + 1);
     packets.truncate(frames);
     packets
+}
+
+/// The header of the next frame, where it was released before it was ever written, as the frames were that it came with:
+/// after a restart nobody could decode what is written now.
+fn unwritten_header(queue: &PacketQueue, written: Option<&Stored>, next: Option<&Stored>) -> Option<Stored> {
+    let (header, frame) = (queue.header()?, next.filter(|next| next.is_frame())?);
+    let is_written =
+        written.is_some_and(|written| (&written.head, &written.body) == (&header.head, &header.body));
+    let captured_unix_micros = frame.captured_unix_micros;
+    (!is_written).then(|| Stored { id: frame.id, captured_unix_micros, ..header.clone() })
 }
 
 fn cause_of(error: &io::Error) -> LossCause {

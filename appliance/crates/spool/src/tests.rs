@@ -145,6 +145,33 @@ fn what_is_acknowledged_before_its_batch_is_due_is_never_written() {
     assert_eq!(bench.core.shared().lock().held().frames, 0);
 }
 
+/// Found by power cuts on a logged disk: what was sent after the restart came without the header that it is decoded by.
+#[test]
+fn a_header_that_was_acknowledged_before_it_was_written_is_written_with_the_frames_that_need_it() {
+    let fs = SimFs::default();
+    let mut bench = Bench::open(&fs, settings(1 << 20));
+    for (stream, first) in [(1, 0), (2, 1_000)] {
+        bench.append(header(first, stream));
+        (first..first + 5).for_each(|id| bench.append(frame(id, id == first, 1_000)));
+        bench.release(first + 3);
+        bench.pass(1);
+        (first + 5..first + 8).for_each(|id| bench.append(frame(id, false, 1_000)));
+        bench.pass(1);
+        bench.append(header(first + 8, stream + 10));
+        (first + 8..first + 10).for_each(|id| bench.append(frame(id, id == first + 8, 1_000)));
+        bench.pass(1);
+        let mut found = Bench::open(&fs.after_cut(Unsynced::Gone, 0), settings(1 << 20));
+        let batch = found.read(first + 3);
+        let headers = batch.packets.iter().filter(|packet| !packet.is_frame());
+        let headers: Vec<(u64, u8)> = headers.map(|header| (header.id, header.head[0])).collect();
+        assert_eq!(headers, [(first + 3, stream), (first + 8, stream + 10)], "each once, with its frame");
+        assert_eq!(found.ids(first + 3), range(first + 3..first + 10));
+        assert_eq!(found.read(first + 7).header.map(|header| header.head[0]), Some(stream));
+        assert_eq!(found.losses(), []);
+        bench.release(first + 10);
+    }
+}
+
 #[test]
 fn order_bytes_headers_and_times_come_back_after_a_reopen_in_order() {
     let fs = SimFs::default();
