@@ -41,6 +41,7 @@ mod masks;
 mod mutual;
 #[cfg(feature = "gst")]
 mod pictures;
+mod power;
 mod relay;
 #[cfg(feature = "gst")]
 mod renditions;
