@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  coordinator <--socket--> driver (one task), core: compat::encoder
-//!                             +-- task per stream: RTMP pull --> mountpoint encoder/N --+-- cutter --> keeper --> store
+//!                             +-- task per stream: pull --> mountpoint encoder/N --+-- cutter --> keeper --> store
 //!                                                                  +-- worker --> encoder/N~M -- cutter --> keeper -^
 //!                                                                  +-- previews ---------------------------------^
 //! ```
@@ -14,6 +14,7 @@ mod driver;
 mod keeper;
 mod making;
 mod previews;
+mod received;
 mod store;
 mod task;
 

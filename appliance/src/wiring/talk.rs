@@ -35,7 +35,7 @@ pub(super) async fn talk<T>(
         };
         let heard = match message {
             Some(SocketMessage::Text(text)) => Heard::Text(text),
-            Some(SocketMessage::Binary) => Heard::Binary,
+            Some(SocketMessage::Binary(_)) => Heard::Binary,
             Some(SocketMessage::TooLong) => {
                 listener.send(of(Heard::Broken(MessageError::TooLong))).await.ok();
                 // The last words; nothing can be read any more.

@@ -181,6 +181,55 @@ fn check_03_04_05_07_21_pushes_come_and_go_beside_a_live_camera() {
 }
 
 #[test]
+fn check_02_06_08_09_10_11_12_13_14_15_16_every_route_answers_as_it_did() {
+    let gateway = Gateway::start(config(&json!({"engine": "127.0.0.9"})));
+    let cameras = || {
+        let known = gateway.done("GET", "/cameras", Value::Null);
+        let known = known["cameras"].as_array().unwrap().iter();
+        known.map(|camera| camera["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let pushed = |camera: &str| gateway.pushes(camera).into_iter().map(|(url, _)| url).collect::<Vec<_>>();
+    assert_eq!(gateway.done("GET", "/stats", Value::Null)["input_conn"], 0);
+    for path in ["/Status", "/status"] {
+        assert_eq!(gateway.done("GET", path, Value::Null)["status"], "ok", "{path}");
+    }
+    gateway.done("PUT", "/connectCamera", json!({"stream_app": "cam1"}));
+    let stats = gateway.done("GET", "/stats", Value::Null);
+    assert_eq!(stats["input_conn"], 1);
+    for total in ["bw_in", "bw_out"] {
+        assert!(stats[total].as_str().unwrap().bytes().all(|byte| byte.is_ascii_digit()), "{stats}");
+    }
+    let of =
+        |key: &str, app: &str| json!({"stream_key": key, "stream_app": app, "stream_engine_IP": "127.0.0.1"});
+    let answer = gateway.done("PUT", "/connectStream", of("k1", "cam1"));
+    assert_eq!(answer["message"], "http://127.0.0.1:8080/hls/k1.m3u8");
+    gateway.done("PUT", "/connectStream", of("k2", "ghost"));
+    let registered = gateway.done("POST", "/registerCamera", json!({"name": "c", "type": "plane"}));
+    let endpoint = registered["endpoint"].as_str().unwrap();
+    assert!(endpoint.ends_with(&format!(":{}/c/c", gateway.rtmp.port())), "{endpoint}");
+    let asked = gateway.done("GET", "/getStream", json!({"name": "c", "se_ip": "127.0.0.5:5000"}));
+    assert_eq!(asked["url"], "http://127.0.0.5:80/hls/c.m3u8");
+    assert_eq!(pushed("c"), ["rtmp://127.0.0.5/plane/c"]);
+    assert_eq!(gateway.done("GET", "/getStream", json!("c"))["url"], "http://127.0.0.9:80/hls/c.m3u8");
+    assert_eq!(pushed("c").len(), 2);
+    let unknown = gateway.ask("GET", "/getStream", &json!({"name": "nope", "se_ip": "127.0.0.5"}));
+    assert!(unknown.status == 404 && unknown.json()["error"].as_str().unwrap().contains("nope"));
+    // What is wrong is said, and changes nothing.
+    let before = cameras();
+    assert_eq!(before, ["c", "cam1", "ghost"]);
+    assert_eq!(gateway.ask("PUT", "/connectCamera", &json!({"app": "x"})).status, 400);
+    let broken = [("Content-Type", "application/json")];
+    let broken =
+        http::request(gateway.aggregator.unwrap(), "PUT", "/connectCamera", &broken, b"{\"stream_app\"");
+    assert!(broken.status == 400 && broken.json()["code"] == 400, "{}", broken.text());
+    assert_eq!(gateway.ask("POST", "/connectCamera", &json!({"stream_app": "cam3"})).status, 405);
+    for name in ["a; push rtmp://x", "../x"] {
+        assert_eq!(gateway.ask("PUT", "/connectCamera", &json!({"stream_app": name})).status, 400, "{name}");
+    }
+    assert_eq!(cameras(), before);
+}
+
+#[test]
 fn check_17_what_was_answered_survives_a_kill() {
     let scratch = Arc::new(Scratch::new());
     let mut gateway = Gateway::start_in(scratch.clone(), config(&json!({})), |_| {});

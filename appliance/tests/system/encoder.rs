@@ -360,3 +360,122 @@ fn check_25_files_go_to_a_server_and_a_coordinator_that_drops_the_line_is_found_
     let log = gateway.process().log();
     assert!(!log.contains("files-token-0001") && !log.contains(SECRET));
 }
+
+/// Six seconds of picture and sound in a container that can be sent as it grows.
+fn container(folder: &Scratch, channel: &str) -> Vec<u8> {
+    let (form, sound, more): (_, _, &[&str]) = match channel {
+        // As browsers make it.
+        "webm" => ("matroska", "libopus", &["-live", "1"]),
+        "mp4" => ("mp4", "aac", &["-movflags", "frag_keyframe+empty_moov+default_base_moof"]),
+        "flv" => ("flv", "aac", &[]),
+        _ => ("mpegts", "aac", &[]),
+    };
+    let path = folder.join(channel);
+    let mut args = vec!["-nostdin", "-v", "error", "-f", "lavfi"];
+    args.extend(["-i", "testsrc2=size=160x120:rate=25:duration=6", "-f", "lavfi"]);
+    args.extend([
+        "-i",
+        "sine=duration=6:sample_rate=48000",
+        "-c:v",
+        "libx264",
+        "-bf",
+        "2",
+        "-g",
+        "25",
+        "-c:a",
+        sound,
+    ]);
+    args.extend(more);
+    args.extend(["-f", form, path.to_str().unwrap()]);
+    let mut ffmpeg = Process::start("ffmpeg", &args);
+    assert!(ffmpeg.end_within(secs(60)).success(), "{channel}: {}", ffmpeg.log());
+    std::fs::read(path).unwrap()
+}
+
+/// A streaming server by WebSocket that serves these; the paths that were asked for.
+fn socket_server(streams: BTreeMap<&'static str, Vec<u8>>) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, asked) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let (streams, paths) = (Arc::new(streams), asked.clone());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let (streams, paths) = (streams.clone(), paths.clone());
+            std::thread::spawn(move || serve_socket(stream, &streams, &paths));
+        }
+    });
+    (address, asked)
+}
+
+fn serve_socket(
+    stream: TcpStream,
+    streams: &BTreeMap<&str, Vec<u8>>,
+    paths: &Mutex<Vec<String>>,
+) -> Option<()> {
+    use tokio_tungstenite::tungstenite::{self, Message};
+    let mut path = String::new();
+    #[allow(clippy::result_large_err, reason = "the library's own type")]
+    let note = |request: &tungstenite::handshake::server::Request, answer| {
+        path = request.uri().path().to_owned();
+        Ok(answer)
+    };
+    let mut socket = tungstenite::accept_hdr(stream, note).ok()?;
+    let channel = path.split('/').nth(1)?.to_owned();
+    paths.lock().unwrap().push(path);
+    socket.send(Message::text("h")).ok()?;
+    if channel == "bad" {
+        socket.send(Message::text("ERROR: Invalid streaming key channel-key-0001")).ok()?;
+    } else {
+        // What was kept comes at once, the rest as it is made.
+        let bytes = streams.get(channel.as_str())?;
+        for piece in bytes.chunks(bytes.len().div_ceil(60)) {
+            socket.send(Message::binary(piece.to_vec())).ok()?;
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+    socket.close(None).ok()?;
+    while socket.read().is_ok() {}
+    Some(())
+}
+
+#[test]
+fn check_25_sources_by_websocket_are_taken_apart() {
+    let (fake, scratch, folder) = (Fake::start(), Scratch::new(), Scratch::new());
+    let known = ["webm", "mp4", "flv", "ts"];
+    let mut streams: BTreeMap<_, _> = known.map(|name| (name, container(&scratch, name))).into();
+    streams.insert("junk", b"no container at all ".repeat(100));
+    let (server, asked) = socket_server(streams);
+    let mut gateway = Gateway::start(json!({"compat": {"encoder": {
+        "enabled": true, "url": format!("ws://{}/", fake.address), "secret": SECRET, "segment": "1s", "capacity": 8,
+        "folder": folder.path(),
+    }}}));
+    let mut coordinator = fake.peer(0);
+    coordinator.expect("REGISTER");
+    for channel in known.into_iter().chain(["bad", "junk"]) {
+        coordinator.say(&format!(
+            "ENCODE-START\nStream-Channel:{channel}\nStream-ID:id\nStream-Source-Type:WS\n\
+             Stream-Source-URI:ws://{server}/{channel}/channel-key-0001\nResolutions:ORIGINAL\nRecord:True\nPreviews:False"
+        ));
+    }
+    for (channel, why) in [("bad", "Invalid streaming key ***"), ("junk", "no container that is known here")]
+    {
+        let closed = coordinator.expect(&format!("STREAM-CLOSED\nStream-Channel:{channel}\n"));
+        assert!(closed.contains(why), "{closed}");
+        assert!(asked.lock().unwrap().contains(&format!("/{channel}/channel-key-0001/receive-clear-cache")));
+    }
+    for channel in known {
+        coordinator.expect(&format!("STREAM-AVAILABLE\nStream-Channel:{channel}\n"));
+    }
+    for channel in known {
+        let closed = coordinator.expect(&format!("STREAM-CLOSED\nStream-Channel:{channel}\n"));
+        assert!(!closed.contains("Error-Code"), "{closed}");
+        let list = folder.join(&format!("hls/{channel}/id/160x120-25/vod-0.m3u8"));
+        let (width, height, pictures) = probed(&list);
+        assert!(
+            (width, height) == (160, 120) && (125..=150).contains(&pictures),
+            "{channel}: {pictures} pictures"
+        );
+        assert_eq!(codecs(&list), ["h264", "aac"], "{channel}");
+    }
+    let log = gateway.process().log();
+    assert!(!log.contains("channel-key-0001"), "{log}");
+}

@@ -1,7 +1,9 @@
 //! One pipeline per kind of camera.
 
+mod container;
 mod csi;
 mod file;
+mod received;
 mod rtp;
 pub(crate) mod rtsp;
 mod test;
@@ -14,7 +16,9 @@ use crate::intake::Intake;
 use crate::microphone::Absent;
 use crate::outlet::Outlet;
 use crate::transcode;
+use bytes::Bytes;
 use fieldgate_model::job::{EncoderTrial, RefusedPackets, Work};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Asked of the kernel for each UDP port, in bytes: the packets of a keyframe come at once. It gives no more than its
@@ -53,12 +57,13 @@ impl News {
     }
 }
 
-/// Builds the pipeline for this work, with the session beside it where there is one; `tell` gets the encoder trials as
-/// they go. `None` for work without a stream.
+/// Builds the pipeline for this work, with the session beside it where there is one; `asks` are for work that is handed
+/// bytes, `tell` gets the encoder trials as they go. `None` for work without a stream.
 pub(crate) fn build(
     work: &Work,
     outlet: &Outlet,
     intake: &Intake,
+    asks: Option<Receiver<Bytes>>,
     tell: impl FnMut(&[EncoderTrial]),
 ) -> Result<Option<(Camera, Option<rtsp::Session>)>, WorkError> {
     let alone = |camera| Some((camera, None));
@@ -66,6 +71,9 @@ pub(crate) fn build(
         Work::Rtp(settings) => rtp::build(settings, outlet, tell).map(alone),
         Work::Csi(settings) => csi::build(settings, outlet, tell).map(alone),
         Work::File(settings) => file::build(settings, outlet, tell).map(alone),
+        Work::Received(settings) => {
+            received::build(settings, outlet, asks.ok_or(WorkError::Ended)?, tell).map(alone)
+        }
         Work::Test(settings) => test::build(settings, outlet, tell).map(alone),
         Work::ProbeEncoders(wish) => {
             crate::encoders::measure(wish, tell)?;

@@ -53,7 +53,7 @@ pub fn main(link: UnixStream, commands: Inbound, job: &Job, guards: Vec<Guard>, 
     let mut worker = Worker {
         outlet,
         inbox,
-        asks,
+        asks: Some(asks),
         intake,
         dropped: 0,
         status: WorkerStatus { sandbox: guards, ..WorkerStatus::default() },
@@ -87,7 +87,8 @@ pub fn main(link: UnixStream, commands: Inbound, job: &Job, guards: Vec<Guard>, 
 struct Worker {
     outlet: Outlet,
     inbox: Receiver<WorkerCommand>,
-    asks: Receiver<Bytes>,
+    /// Nothing: they go to the pipeline.
+    asks: Option<Receiver<Bytes>>,
     intake: Intake,
     /// Units of the intake that were counted as dropped.
     dropped: u64,
@@ -108,8 +109,9 @@ impl Worker {
             return Ok(Phase::Done);
         }
         self.controls = Controls::of(&job.work);
+        let asks = if let Work::Received(_) = job.work { self.asks.take() } else { None };
         let (outlet, intake, status) = (&self.outlet, &self.intake, &mut self.status);
-        let camera = cameras::build(&job.work, outlet, intake, |trials| {
+        let camera = cameras::build(&job.work, outlet, intake, asks, |trials| {
             // Each trial may take seconds; it is progress all the same.
             outlet.pulse();
             let of_decoders = trials.iter().any(|trial| decoders::is_decoder(&trial.name));
@@ -124,8 +126,8 @@ impl Worker {
         drop(session);
         let _ = camera.pipeline.set_state(gst::State::Null);
         match played {
-            // A file that is played once is done at its end; a camera never is.
-            Err(WorkError::Ended) if matches!(job.work, Work::File(_)) => Ok(Phase::Done),
+            // A file that is played once, or received, is done at its end; a camera never is.
+            Err(WorkError::Ended) if matches!(job.work, Work::File(_) | Work::Received(_)) => Ok(Phase::Done),
             played => played,
         }
     }
@@ -144,7 +146,8 @@ impl Worker {
             if self.outlet.is_closed() || !self.obey(None) {
                 return Ok(Phase::Done);
             }
-            let Ok(ask) = self.asks.recv_timeout(TURN.into()) else { continue };
+            let ask = self.asks.as_ref().and_then(|asks| asks.recv_timeout(TURN.into()).ok());
+            let Some(ask) = ask else { continue };
             let (outlet, status) = (&self.outlet, &mut self.status);
             let answer = keyframes.answer(&ask, &mut || outlet.pulse(), |trials| {
                 outlet.pulse();

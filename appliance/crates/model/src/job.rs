@@ -64,6 +64,8 @@ pub enum Work {
     Rtp(RtpCamera),
     /// A recorded file, played at the speed of life.
     File(FileCamera),
+    /// Take a container apart whose bytes the gateway hands over.
+    Received(Received),
     /// Decode and encode again the stream that the gateway sends.
     Transcode(Box<Transcode>),
     /// Really encode a few frames with each candidate, of whatever codec, measure those that work, report, end.
@@ -273,6 +275,17 @@ pub struct FileCamera {
     pub path: PathBuf,
     /// Whether it begins anew when it ends.
     pub repeat: bool,
+    /// What happens to its pictures.
+    pub video: VideoTreatment,
+    /// What happens to its sound.
+    pub audio: AudioTreatment,
+}
+
+/// A container that is received: WebM or Matroska, fragmented MP4, FLV or MPEG-TS. Its bytes are asks of the worker, an
+/// empty one is the end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Received {
     /// What happens to its pictures.
     pub video: VideoTreatment,
     /// What happens to its sound.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 /// Name, connection, TLS and answer together.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
+/// Longest message of a control socket, in bytes.
+const MESSAGE_BYTES: usize = 64 << 10;
 
 /// The coordinator's address.
 #[derive(Clone, Debug)]
@@ -31,7 +33,13 @@ impl Address {
     /// How the socket at `path` is opened, such as `ws/control/rtmp`.
     pub(in crate::wiring) fn call(&self, path: &str, headers: Vec<(&'static str, String)>) -> SocketCall {
         let target = format!("{}{path}", self.base);
-        SocketCall { server: self.server.clone(), target, headers, within: OPEN_WITHIN }
+        SocketCall {
+            server: self.server.clone(),
+            target,
+            headers,
+            within: OPEN_WITHIN,
+            message_bytes: MESSAGE_BYTES,
+        }
     }
 }
 

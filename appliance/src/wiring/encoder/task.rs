@@ -3,7 +3,7 @@
 use super::Shop;
 use super::making::Made;
 use super::previews::Showing;
-use fieldgate_compat::encoder::{Assignment, Available, Shape, TaskId};
+use fieldgate_compat::encoder::{Assignment, Available, Shape, SourceKind, TaskId};
 use fieldgate_hub::{Bound, Item, Limits, Mountpoint, Registry};
 use fieldgate_media::{TrackId, TrackKind, Tracks};
 use fieldgate_net::{RtmpEndpoint, RtmpPull};
@@ -94,7 +94,12 @@ impl Task {
         let source = place.mountpoint.clone();
         let kept = source.clone();
         tokio::select! {
-            ended = async { task.clone().encode(&source, task.pull(&source)?).await } => ended,
+            ended = async {
+                match task.assignment.kind {
+                    SourceKind::Rtmp => task.clone().encode(&source, task.pull(&source)?).await,
+                    SourceKind::WebSocket => task.clone().encode(&source, task.receive(&source)).await,
+                }
+            } => ended,
             // It runs until the mountpoint is closed, which is ours.
             () = async { kept.keep().await; std::future::pending().await } => Ok(()),
         }

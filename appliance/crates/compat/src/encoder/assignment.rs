@@ -18,7 +18,7 @@ pub enum Unfit {
     #[error("the channel or the stream's id is no plain name")]
     Name,
     /// It comes in a way that is not spoken here.
-    #[error("the source is no RTMP stream")]
+    #[error("the source is neither an RTMP stream nor one by WebSocket")]
     Source,
     /// No more tasks than were told.
     #[error("there is no place for one more task")]
@@ -76,6 +76,27 @@ impl Previews {
     }
 }
 
+/// How a source is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// From an RTMP server.
+    Rtmp,
+    /// From a streaming server by WebSocket.
+    WebSocket,
+}
+
+impl SourceKind {
+    /// As `Stream-Source-Type` and the address say, if they say the same.
+    fn read(kind: &str, uri: &str) -> Option<SourceKind> {
+        let (scheme, _) = uri.split_once("://").filter(|_| uri.len() <= URI_MAX)?;
+        match (kind.to_ascii_uppercase().as_str(), scheme.to_ascii_lowercase().as_str()) {
+            ("RTMP", "rtmp" | "rtmps") => Some(SourceKind::Rtmp),
+            ("WS", "ws" | "wss") => Some(SourceKind::WebSocket),
+            _ => None,
+        }
+    }
+}
+
 /// A stream that shall be encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
@@ -83,7 +104,9 @@ pub struct Assignment {
     pub channel: String,
     /// The stream.
     pub stream_id: String,
-    /// Where it is played, with its key.
+    /// How it is played.
+    pub kind: SourceKind,
+    /// Where, with its key.
     pub source: Key,
     /// What is made of it.
     pub resolutions: Resolutions,
@@ -101,14 +124,11 @@ impl Assignment {
             return Err(Unfit::Name);
         }
         let uri = message.get("Stream-Source-URI");
-        let scheme = uri.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-        let is_rtmp = matches!(scheme.as_deref(), Some("rtmp" | "rtmps")) && uri.len() <= URI_MAX;
-        if !message.get("Stream-Source-Type").eq_ignore_ascii_case("RTMP") || !is_rtmp {
-            return Err(Unfit::Source);
-        }
+        let kind = SourceKind::read(message.get("Stream-Source-Type"), uri).ok_or(Unfit::Source)?;
         Ok(Assignment {
             channel,
             stream_id,
+            kind,
             source: Key::new(uri),
             resolutions: Resolutions::parse(message.get("Resolutions")),
             record: message.get("Record").eq_ignore_ascii_case("true"),
@@ -140,6 +160,24 @@ mod tests {
             assert_eq!(Previews::parse(text), None, "{text}");
         }
         assert_eq!(some(256, 144, 3).map(|previews| previews.name()), Some("256x144-3".to_owned()));
+    }
+
+    #[test]
+    fn check_25_a_source_is_what_its_type_and_its_address_say() {
+        let long = format!("rtmp://h/{}", "a".repeat(URI_MAX));
+        for (kind, uri, read) in [
+            ("RTMP", "rtmp://h:1935/c/k", Some(SourceKind::Rtmp)),
+            ("rtmp", "RTMPS://h/c/k", Some(SourceKind::Rtmp)),
+            ("WS", "ws://h:80/c/k", Some(SourceKind::WebSocket)),
+            ("ws", "wss://h/c/k", Some(SourceKind::WebSocket)),
+            ("WS", "rtmp://h/c/k", None),
+            ("RTMP", "ws://h/c/k", None),
+            ("RTMP", long.as_str(), None),
+            ("", "rtmp://h/c/k", None),
+            ("WS", "h/c/k", None),
+        ] {
+            assert_eq!(SourceKind::read(kind, uri), read, "{kind} {uri:.30}");
+        }
     }
 
     #[test]

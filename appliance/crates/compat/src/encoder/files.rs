@@ -245,6 +245,7 @@ mod tests {
         let assignment = Assignment {
             channel: "c1".to_owned(),
             stream_id: "ab".to_owned(),
+            kind: super::super::SourceKind::Rtmp,
             source: Key::default(),
             resolutions: Resolutions::parse("640x360~500"),
             record: false,

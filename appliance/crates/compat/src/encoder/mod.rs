@@ -21,7 +21,7 @@ mod renditions;
 mod tests;
 mod variables;
 
-pub use assignment::{Assignment, Previews, Unfit};
+pub use assignment::{Assignment, Previews, SourceKind, Unfit};
 pub use files::{Files, ListSettings, Listed, Lists, Vod, preview_index};
 pub use note::Note;
 pub use renditions::{Rendition, Resolutions, Shape};

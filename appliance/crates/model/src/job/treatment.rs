@@ -14,6 +14,7 @@ impl Work {
             Work::Rtsp(camera) => Some((&camera.video, &camera.audio)),
             Work::Rtp(camera) => Some((&camera.video, &camera.audio)),
             Work::File(camera) => Some((&camera.video, &camera.audio)),
+            Work::Received(received) => Some((&received.video, &received.audio)),
             Work::Transcode(_) | Work::Inspect(_) | Work::ProbeEncoders(_) | Work::ProbeDevice(_) => None,
         }
     }

@@ -54,6 +54,8 @@ pub struct SocketCall {
     pub headers: Vec<(&'static str, String)>,
     /// For name, connection, TLS and the answer together.
     pub within: Duration,
+    /// Longest message that is taken, in bytes.
+    pub message_bytes: usize,
 }
 
 /// Why there is no WebSocket.
@@ -91,7 +93,7 @@ impl SocketCall {
         let options = DialOptions { timeout: self.within, ..DialOptions::default() };
         let request = self.request()?;
         let stream: Box<dyn Wire> = Box::new(dial(&self.server, &options).await?);
-        let asking = client_async_with_config(request, stream, Some(limits(MESSAGE_BYTES)));
+        let asking = client_async_with_config(request, stream, Some(limits(self.message_bytes)));
         match tokio::time::timeout_at(deadline, asking).await {
             Ok(Ok((socket, _))) => Ok(WebSocket(socket)),
             Ok(Err(Error::Http(answer))) => {
@@ -129,8 +131,8 @@ impl SocketCall {
 pub enum SocketMessage {
     /// A text.
     Text(String),
-    /// Bytes, which are left out.
-    Binary,
+    /// Bytes.
+    Binary(Bytes),
     /// More bytes than a message may have; nothing more can be read.
     TooLong,
 }
@@ -162,7 +164,7 @@ impl WebSocket {
                     return Ok(None);
                 }
                 Some(Ok(Message::Text(text))) => SocketMessage::Text(text.as_str().to_owned()),
-                Some(Ok(Message::Binary(_))) => SocketMessage::Binary,
+                Some(Ok(Message::Binary(bytes))) => SocketMessage::Binary(bytes),
                 // Pings are answered below.
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
                 Some(Err(Error::Capacity(_))) => SocketMessage::TooLong,

@@ -89,7 +89,7 @@ async fn messages_come_and_go_and_pings_are_answered() {
     socket.send(Message::text("hello")).await.unwrap();
     assert_eq!(answer(&mut socket).await, Message::text("Text(\"hello\")"));
     socket.send(Message::binary(vec![1])).await.unwrap();
-    assert_eq!(answer(&mut socket).await, Message::text("Binary"));
+    assert_eq!(answer(&mut socket).await, Message::text("Binary(b\"\\x01\")"));
     socket.send(Message::Ping(Bytes::from_static(b"p"))).await.unwrap();
     assert_eq!(answer(&mut socket).await, Message::Pong(Bytes::from_static(b"p")));
     assert_eq!(bench.limits.counts().open, 1, "it counts as a connection");
@@ -154,6 +154,7 @@ fn call(address: SocketAddr, target: &str) -> SocketCall {
         target: target.to_owned(),
         headers: vec![("x-control-auth-token", "t".to_owned())],
         within: Duration::from_secs(20),
+        message_bytes: MESSAGE_BYTES,
     }
 }
 

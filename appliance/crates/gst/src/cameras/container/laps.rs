@@ -15,7 +15,7 @@ const USUAL_STEP_NS: i64 = SECOND_NS / 25;
 
 /// The laps of one file. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Laps(Arc<Mutex<State>>);
+pub(in crate::cameras) struct Laps(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
