@@ -81,12 +81,12 @@ bundle older own fieldgate-test 0.9
 head -c 200000 good.raucb >truncated.raucb
 "#;
 
-struct Machine {
+pub(super) struct Machine {
     process: Process,
 }
 
 impl Machine {
-    fn start(scratch: &Scratch, slot: &str, version: &str) -> Machine {
+    pub(super) fn start(scratch: &Scratch, slot: &str, version: &str) -> Machine {
         let folder = scratch.path().to_str().unwrap().to_owned();
         let args = ["-m", "sh", "-euc", MACHINE, "sh", &folder, &program(), slot, version];
         let mut process = Process::start_with("unshare", &args, |command| {
@@ -102,19 +102,26 @@ impl Machine {
         Machine { process }
     }
 
-    fn is_to_restart(&self) -> bool {
+    pub(super) fn is_to_restart(&self) -> bool {
         let inner = Path::new("/proc").join(self.process.pid().to_string());
         inner.join("root/run/fieldgate-helper/restart").exists()
     }
 }
 
-/// None where this kernel or this user may not have one.
-fn site() -> Option<Arc<Scratch>> {
+/// Whether this kernel lets this user have one.
+pub(super) fn may() -> bool {
     let may = Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|status| status.success());
     let is_there = Command::new("rauc").arg("--version").output().is_ok_and(|output| output.status.success());
     let has_loops = Path::new("/dev/loop-control").exists();
     if !rustix::process::geteuid().is_root() || !may || !has_loops || !is_there {
         println!("skipped: a machine with RAUC needs root, namespaces, loop devices and rauc");
+        return false;
+    }
+    true
+}
+
+fn site() -> Option<Arc<Scratch>> {
+    if !may() {
         return None;
     }
     let scratch = Arc::new(Scratch::new());
@@ -125,23 +132,23 @@ fn site() -> Option<Arc<Scratch>> {
     Some(scratch)
 }
 
-fn gateway(scratch: &Arc<Scratch>) -> Gateway {
+pub(super) fn gateway(scratch: &Arc<Scratch>) -> Gateway {
     let config = json!({"update": {"hold": "5s"}});
     Gateway::start_in(scratch.clone(), config, |command| {
         command.arg("--system-helper").arg(scratch.join("helper.sock"));
     })
 }
 
-fn update(gateway: &Gateway) -> Value {
+pub(super) fn update(gateway: &Gateway) -> Value {
     gateway.get("/api/v1/update").json()
 }
 
-fn until(gateway: &Gateway, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+pub(super) fn until(gateway: &Gateway, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
     wait::until_true(what, secs(120), || fits(&update(gateway)));
     update(gateway)
 }
 
-fn post(gateway: &Gateway, path: &str, body: &Value) -> (u16, Value) {
+pub(super) fn post(gateway: &Gateway, path: &str, body: &Value) -> (u16, Value) {
     let body = body.to_string();
     let answer = gateway.request("POST", path, &[("Content-Type", "application/json")], body.as_bytes());
     (answer.status, answer.json())
@@ -153,7 +160,7 @@ fn put(gateway: &Gateway, offset: usize, piece: &[u8]) -> (u16, Value) {
     (answer.status, answer.json())
 }
 
-fn send(gateway: &Gateway, bundle: &Path) {
+pub(super) fn send(gateway: &Gateway, bundle: &Path) {
     let bytes = std::fs::read(bundle).unwrap();
     let (status, said) = post(gateway, "/api/v1/update/upload", &json!({"size": bytes.len(), "label": "x"}));
     assert_eq!(status, 201, "{said}");

@@ -7,12 +7,14 @@ mod block;
 mod far_end;
 mod judge;
 mod story;
+mod update;
 
 use crate::common::scratch::Scratch;
 use block::{Cuts, Dice};
 use std::sync::Arc;
 use std::time::Instant;
 use story::Stage;
+use update::Update;
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
@@ -36,4 +38,13 @@ fn after_a_power_cut_at_any_write_config_and_ledger_are_true() {
         story.judge(&disk, cuts.end(cut));
     }
     println!("seed {seed}: {states} states in {:?}", began.elapsed());
+}
+
+#[test]
+fn after_a_power_cut_at_any_write_of_an_update_a_whole_slot_is_started() {
+    if !block::may() || !crate::firmware::may() {
+        return;
+    }
+    let (states, seed) = (number("POWER_STATES", 12), number("POWER_SEED", 1));
+    Update::record().cut(states, seed);
 }

@@ -98,6 +98,15 @@ impl Drop for Mounted {
     }
 }
 
+/// Makes the file system of the data partition.
+pub(super) fn format_data(disk: &Path) {
+    let (at, len) = part("data");
+    // As systemd-repart does in the image.
+    let (offset, len) = (format!("offset={at}"), format!("{}k", len >> 10));
+    let args = ["-q", "-t", "ext4", "-b", "4096", "-E", &offset, disk.to_str().unwrap(), &len];
+    Process::run("mke2fs", &args, secs(60));
+}
+
 /// A disk that is being written, and its log.
 pub(super) struct Disk {
     shown: PathBuf,

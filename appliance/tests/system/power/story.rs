@@ -1,19 +1,17 @@
 //! What a gateway goes through while its disk's writes are logged, and what it had promised by when.
 
-use super::block::{Clock, Disk, Loop, Mounted};
+use super::block::{Clock, Disk, Loop, Mounted, format_data};
 use super::far_end::{Came, FarEnd, Got};
 use crate::common::fixture::Fixture;
 use crate::common::flv::{Tag, VIDEO};
 use crate::common::gateway::Gateway;
 use crate::common::healthy::{End, Publisher};
 use crate::common::nginx::free_address;
-use crate::common::process::Process;
 use crate::common::rtmp::Client;
 use crate::common::scratch::Scratch;
 use crate::common::wait::{self, secs};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -59,15 +57,6 @@ fn other(number: u64) -> Value {
     json!({ "source": { "kind": "publish" }, "ring": { "bytes": RING + number } })
 }
 
-pub(super) fn format(disk: &Path) {
-    let (at, len) = super::block::part("data");
-    // As systemd-repart does in the image.
-    let offset = format!("offset={at}");
-    let args =
-        ["-q", "-t", "ext4", "-b", "4096", "-E", &offset, disk.to_str().unwrap(), &format!("{}k", len >> 10)];
-    Process::run("mke2fs", &args, secs(60));
-}
-
 /// A recording that goes on.
 pub(super) struct Stage {
     // In the order in which they end.
@@ -83,7 +72,7 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn set(scratch: &Arc<Scratch>) -> Stage {
-        let disk = Disk::record(scratch, format);
+        let disk = Disk::record(scratch, format_data);
         let device = Loop::of(disk.shown(), "data");
         let data = Mounted::at(&device, &scratch.join("state"));
         let clock = disk.clock();
