@@ -1,12 +1,11 @@
 //! What a gateway goes through while its disk's writes are logged, and what it had promised by when.
 
 use super::block::{Clock, Disk, Loop, Mounted, format_data};
-use super::far_end::{Came, FarEnd, Got};
+use super::far_end::{Came, FarEnd, Got, own_address};
 use crate::common::fixture::Fixture;
 use crate::common::flv::{Tag, VIDEO};
 use crate::common::gateway::Gateway;
 use crate::common::healthy::{End, Publisher};
-use crate::common::nginx::free_address;
 use crate::common::rtmp::Client;
 use crate::common::scratch::Scratch;
 use crate::common::wait::{self, secs};
@@ -76,7 +75,7 @@ impl Stage {
         let device = Loop::of(disk.shown(), "data");
         let data = Mounted::at(&device, &scratch.join("state"));
         let clock = disk.clock();
-        let (upstream, second) = (free_address(), free_address());
+        let (upstream, second) = (own_address(), own_address());
         let far = FarEnd::new(upstream, Some(clock.clone()), Got::default());
         let witness = FarEnd::new(second, Some(clock.clone()), Got::default());
         let push = |id: &str, to: SocketAddr| {
