@@ -48,20 +48,28 @@ def stick(folder: pathlib.Path, bundle: pathlib.Path) -> pathlib.Path:
 
 
 class Machine:
-    """One run of QEMU on a disk; ports are the host's."""
+    """One run of QEMU on a disk; ports are the host's. Each write of the disk is noted in `writes`, where that is given, in
+    the format of Linux' dm-log-writes."""
 
-    def __init__(self, disk: pathlib.Path, log: pathlib.Path):
+    def __init__(self, disk: pathlib.Path, log: pathlib.Path, writes: pathlib.Path | None = None):
         self.sockets = tempfile.TemporaryDirectory()
         self.control = pathlib.Path(self.sockets.name) / "qmp"
         # Nothing listens there but what build-image --trial puts in.
         self.shell = pathlib.Path(self.sockets.name) / "shell"
         self.plugged = 0
         self.page, self.rtmp, self.log = free_port(), free_port(), log
+        medium = ["-drive", f"file={disk},if=none,id=disk,format=raw,cache=writeback"]
+        if writes:
+            writes.write_bytes(b"")
+            # What this machine itself would lose in a power cut is of no matter.
+            for name, file in (("medium", disk), ("notes", writes)):
+                medium[:0] = ["-blockdev", f"driver=file,node-name={name},filename={file},cache.no-flush=on"]
+            medium[4:] = ["-blockdev", "driver=blklogwrites,node-name=disk,file=medium,log=notes,log-sector-size=512"]
         command = [
             "qemu-system-aarch64", "-M", "virt,gic-version=3", "-cpu", "cortex-a53", "-accel", "tcg,thread=multi",
             "-smp", "2", "-m", "1024", "-display", "none", "-monitor", "none", "-serial", "stdio",
             "-bios", FIRMWARE, "-device", "i6300esb", "-action", "watchdog=reset",
-            "-drive", f"file={disk},if=none,id=disk,format=raw,cache=writeback", "-device", "virtio-blk-pci,drive=disk",
+            *medium, "-device", "virtio-blk-pci,drive=disk",
             "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self.page}-:8443,hostfwd=tcp:127.0.0.1:{self.rtmp}-:1935",
             "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci",
             "-device", "virtio-serial-pci", "-chardev", f"socket,id=shell,path={self.shell},server=on,wait=off",
