@@ -72,7 +72,7 @@ def arguments() -> argparse.Namespace:
     if not asked.list and asked.target != "qemu" and not (asked.target or "").startswith("ssh:"):
         parser.error(f"--target must be qemu or ssh:[USER@]HOST, not {asked.target}")
     if (asked.target or "").startswith("ssh:") and not asked.token_file:
-        parser.error("--target ssh: needs --token-file; the gateway's page makes a token under Access")
+        parser.error("--target ssh: needs --token-file; hw-tests/README.md tells how a token is made")
     if asked.seed is None:
         asked.seed = random.randrange(1 << 32)
     if asked.discharge is None:

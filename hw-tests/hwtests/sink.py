@@ -18,7 +18,8 @@ class Sink:
         self.arrived = threading.Condition()
         self.listener: subprocess.Popen | None = None
         self.stopped = False
-        threading.Thread(target=self.listen, daemon=True).start()
+        self.thread = threading.Thread(target=self.listen, daemon=True)
+        self.thread.start()
 
     def url_from(self, host: str) -> str:
         """Its address as somebody sees it to whom this machine is `host`."""
@@ -74,7 +75,10 @@ class Sink:
 
     def stop(self):
         self.stopped = True
-        self.hang_up()
+        # One may be starting just now.
+        while self.thread.is_alive():
+            self.hang_up()
+            self.thread.join(0.2)
 
 
 class Encoder:

@@ -30,6 +30,8 @@ mod firmware;
 mod fleet;
 mod harness;
 mod hostile;
+#[cfg(feature = "gst")]
+mod hw_tests;
 mod kmp;
 mod kmp_chain;
 mod kmp_control;

@@ -77,7 +77,8 @@ class Image(Target):
         self.gateway.cut()
 
     def running(self):
-        if self.gateway is None:
+        # A case that failed may have left it dark.
+        if self.gateway is None or self.gateway.process.poll() is not None:
             self.on()
         self.gateway.healthy(self.patience)
 

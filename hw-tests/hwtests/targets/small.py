@@ -63,7 +63,8 @@ class Small(Target):
         self.one.cut()
 
     def running(self):
-        if self.one is None:
+        # A case that failed may have left it dark.
+        if self.one is None or self.one.process.poll() is not None:
             self.on()
         try:
             Api(self.page).healthy(self.patience)

@@ -92,6 +92,9 @@ class Board(Target):
         self.off = False
 
     def running(self):
+        # A case that failed may have left it dark.
+        if self.off:
+            self.on()
         Api(self.page).healthy(self.patience)
 
     def kernel_began(self) -> float | None:
@@ -102,7 +105,6 @@ class Board(Target):
 
     def light(self):
         if self.off:
-            self.on()
             self.running()
 
 
