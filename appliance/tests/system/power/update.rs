@@ -304,7 +304,9 @@ impl Update {
         let marker = scratch.join("state/update/trial").exists();
         let is_open = matches!(phase, Some("installing" | "installed" | "trial"));
         assert!(marker || !is_open, "without its marker the image would judge by itself: {shown}");
+        // RAUC writes its notes without a flush and takes zeros for none; half of them is what must not be.
         let status = std::fs::read_to_string(scratch.join("data/status.raucs")).unwrap_or_default();
+        let status = status.trim_matches('\0');
         assert!(status.is_empty() || status.starts_with('['), "RAUC's own notes: {status}");
         gateway.process().kill();
     }
