@@ -34,7 +34,7 @@ class Guest:
 
     def __init__(self, kernel: str, initrd: str, disk: pathlib.Path, console: pathlib.Path, patience: float):
         self.folder = tempfile.TemporaryDirectory()
-        self.page, self.rtmp, self.number = free_port(), free_port(), 0
+        self.page, self.rtmp, self.number, self.console = free_port(), free_port(), 0, console
         port = pathlib.Path(self.folder.name) / "port"
         self.process = subprocess.Popen([
             "qemu-system-x86_64", "-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024",
@@ -67,7 +67,8 @@ class Guest:
     def heard(self) -> str:
         line = self.answers.readline()
         if not line:
-            raise RuntimeError("the guest has gone")
+            tail = self.console.read_text(errors="replace")[-1500:]
+            raise RuntimeError(f"the guest has gone; its console ended with:\n{tail}")
         return line.decode(errors="replace").rstrip()
 
     def run(self, command: str, patience: float = 120) -> str:
