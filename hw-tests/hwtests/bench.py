@@ -47,11 +47,14 @@ class Bench:
 
     # The API.
 
+    def gateway(self) -> Api:
+        return Api(self.target.page, self.target.token or self.kept.get("token", ""))
+
     def api(self, method: str, path: str, body=None, headers=None):
-        return Api(self.target.page, self.target.token or self.kept.get("token", "")).ask(method, path, body, headers)
+        return self.gateway().ask(method, path, body, headers)
 
     def change(self, patch: dict):
-        Api(self.target.page, self.target.token or self.kept.get("token", "")).change(patch, self.target.patience)
+        self.gateway().change(patch, self.target.patience)
 
     def status(self) -> dict:
         return self.api("GET", "/api/v1/status")[0]

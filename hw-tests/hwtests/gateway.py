@@ -1,12 +1,16 @@
 """A gateway's API, over whatever leads to it."""
 
 import json
+import pathlib
 import ssl
 import time
 import urllib.error
 import urllib.request
 
 from hwtests.case import check
+
+# Most bytes of a bundle that it takes at once.
+PIECE = 1 << 20
 
 
 class Api:
@@ -19,11 +23,12 @@ class Api:
         self.context.check_hostname, self.context.verify_mode = False, ssl.CERT_NONE
 
     def ask(self, method: str, path: str, body=None, headers=None):
-        every = {"Content-Type": "application/json", **(headers or {})}
+        is_raw = isinstance(body, bytes)
+        every = {"Content-Type": "application/octet-stream" if is_raw else "application/json", **(headers or {})}
         if self.token:
             every["Authorization"] = f"Bearer {self.token}"
-        request = urllib.request.Request(f"{self.base}{path}", method=method, headers=every,
-                                         data=None if body is None else json.dumps(body).encode())
+        data = body if is_raw or body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.base}{path}", method=method, headers=every, data=data)
         try:
             with urllib.request.urlopen(request, timeout=60, context=self.context) as answer:
                 text = answer.read()
@@ -48,6 +53,19 @@ class Api:
                 _, now = self.ask("GET", "/api/v1/config")
                 if now["ETag"] != headers["ETag"]:
                     break
+
+    def send_bundle(self, bundle: pathlib.Path, until: float = 1.0) -> int:
+        """Sends a firmware bundle, or goes on with one that was cut off, as far as this part of it; bytes that are there."""
+        size = bundle.stat().st_size
+        view, _ = self.ask("GET", "/api/v1/update")
+        upload = view.get("upload")
+        if not upload or upload["label"] != bundle.name or upload["complete"]:
+            upload, _ = self.ask("POST", "/api/v1/update/upload", {"size": size, "label": bundle.name})
+        with bundle.open("rb") as file:
+            while upload["received"] < int(size * until):
+                file.seek(upload["received"])
+                upload, _ = self.ask("PUT", f"/api/v1/update/upload?offset={upload['received']}", file.read(PIECE))
+        return upload["received"]
 
     def healthy(self, patience: float) -> float:
         """Waits until it answers; when."""

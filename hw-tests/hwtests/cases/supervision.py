@@ -4,6 +4,7 @@ import time
 
 from hwtests.bench import DEMO
 from hwtests.case import case, check
+from hwtests.targets.image import LOADER
 
 
 @case(needs=("systemd",), after=("push",))
@@ -31,6 +32,23 @@ def watchdog(bench) -> dict:
         first = bench.delivers(restarted)
         return {"new_pid": pid != before, "restarted_after_s": round(restarted - began, 1),
                 "first_picture_after_s": round(first - began, 1), "systemd": result[-150:]}
+
+
+@case(needs=("shell", "stick"), after=("push",))
+def wedged(bench) -> dict:
+    """systemd itself hangs: the hardware watchdog resets the machine, and it delivers."""
+    target = bench.running()
+    since, one = target.gateway.mark(), target.gateway
+    with bench.shell() as shell:
+        booted = shell.run("cat /proc/sys/kernel/random/boot_id")
+        # The kernel stops PID 1 and whatever is in its control group; the shell is in another.
+        shell.run("echo 1 > /sys/fs/cgroup/init.scope/cgroup.freeze")
+        began = time.monotonic() - one.began
+    loader, said = one.said(LOADER, target.patience, since)
+    first = bench.delivers(one.began + loader) - one.began
+    with bench.shell() as shell:
+        check(shell.run("cat /proc/sys/kernel/random/boot_id") != booted, "the machine did not start anew")
+    return {"reset_after_s": round(loader - began, 1), "first_picture_after_s": round(first - began, 1), "loader": said}
 
 
 @case(needs=("shell",), after=("push",))
