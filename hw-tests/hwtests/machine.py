@@ -65,8 +65,9 @@ class Machine:
             for name, file in (("medium", disk), ("notes", writes)):
                 medium[:0] = ["-blockdev", f"driver=file,node-name={name},filename={file},cache.no-flush=on"]
             medium[4:] = ["-blockdev", "driver=blklogwrites,node-name=disk,file=medium,log=notes,log-sector-size=512"]
+        # A processor whose kernel need not keep two page tables: by emulation each system call would empty QEMU's own.
         command = [
-            "qemu-system-aarch64", "-M", "virt,gic-version=3", "-cpu", "cortex-a53", "-accel", "tcg,thread=multi",
+            "qemu-system-aarch64", "-M", "virt,gic-version=3", "-cpu", "max,pauth-impdef=on", "-accel", "tcg,thread=multi",
             "-smp", "2", "-m", "1024", "-display", "none", "-monitor", "none", "-serial", "stdio",
             "-bios", FIRMWARE, "-device", "i6300esb", "-action", "watchdog=reset",
             *medium, "-device", "virtio-blk-pci,drive=disk",

@@ -39,7 +39,7 @@ class Image(Target):
             self.has_shell = False
 
     def about(self) -> dict:
-        return {"kind": "qemu", "machine": "arm64 virt, cortex-a53 by emulation, 2 cores, 1 GiB", "image": str(self.image),
+        return {"kind": "qemu", "machine": "arm64 virt by emulation, 2 cores, 1 GiB", "image": str(self.image),
                 "console": str(self.log)}
 
     def lacks(self, need: str) -> str | None:
