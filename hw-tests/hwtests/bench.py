@@ -20,7 +20,8 @@ class Bench:
     def __init__(self, target, fresh: bool, asked):
         self.target, self.notes = target, target.notes
         # How the run was asked for: the seed of random cuts, and times in seconds.
-        self.seed, self.soak, self.heat, self.discharge = asked.seed, asked.soak, asked.heat, asked.discharge
+        self.seed, self.discharge = asked.seed, asked.discharge
+        self.soak, self.heat, self.idle = asked.soak, asked.heat, asked.idle
         self.pictures = asked.pictures
         # The config on a target's medium names the ports, so they stay as long as the medium.
         self.kept = {} if fresh or not self.notes.exists() else json.loads(self.notes.read_text())

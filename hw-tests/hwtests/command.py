@@ -53,6 +53,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=50, help="that must arrive each time (default 50)")
     parser.add_argument("--soak", type=span, default="60s", help="how long `soak` takes, such as 7d (default 60s)")
     parser.add_argument("--heat", type=span, default="5m", help="how long `heat` keeps the processor busy (default 5m)")
+    parser.add_argument("--idle", type=span, default="0s",
+                        help="how long `idle` counts what is written, such as 30m (default: it is skipped)")
     parser.add_argument("--seed", type=int, help="of the random power cuts; each report has the one that it used")
     qemu = parser.add_argument_group("--target qemu")
     qemu.add_argument("--image", type=pathlib.Path, help="of scripts/build-image (default: target/image/fieldgate.img)")

@@ -124,7 +124,7 @@ class Machine:
         return Api(f"https://localhost:{self.page}").healthy(patience) - self.began
 
     def command_qemu(self, *commands: dict):
-        """Says this to QEMU itself, and ends on its first refusal; its last answer."""
+        """Says this to QEMU itself, and ends on its first refusal."""
         with socket.socket(socket.AF_UNIX) as line:
             line.settimeout(30)
             line.connect(str(self.control))
@@ -138,7 +138,6 @@ class Machine:
                         raise RuntimeError(f"QEMU refuses {command}: {answer['error']}")
                     if "return" in answer:
                         break
-            return answer["return"]
 
     def plug(self, stick: pathlib.Path):
         """Plugs a USB stick in."""
@@ -153,12 +152,6 @@ class Machine:
     def unplug(self):
         """Takes the last stick out again."""
         self.command_qemu({"execute": "device_del", "arguments": {"id": f"stick{self.plugged}d"}})
-
-    def written(self) -> tuple[int, int]:
-        """Bytes and writes that the medium was given since the start."""
-        disks = self.command_qemu({"execute": "query-blockstats"})
-        told = next(one["stats"] for one in disks if one.get("device") == "disk")
-        return told["wr_bytes"], told["wr_operations"]
 
     def cut(self):
         """The power is gone, at once."""

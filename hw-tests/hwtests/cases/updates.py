@@ -173,7 +173,7 @@ def cut_update(bench) -> dict:
     def cut_and_start(what: str, wanted: str):
         target.cut()
         target.on()
-        ran[what] = target.loader_said()
+        _, ran[what] = target.gateway.said(LOADER, target.patience)
         check(ran[what].startswith(f"slot {wanted}"), f"after a power cut {what}: {ran[what]}")
 
     sent = gateway().send_bundle(bundle, until=0.3)
