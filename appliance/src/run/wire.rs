@@ -71,7 +71,8 @@ pub(super) fn wire(
     let spawner = Spawner::start()?;
     let spool = Arc::new(Spool::start(options.large.join("spool"), context.clock.clone())?);
     let rtmp_counters = Arc::new(RtmpServerCounters::default());
-    let (encoders, board) = (Arc::new(Encoders::new(spawner.clone())), Arc::new(Board::default()));
+    let encoders = Encoders::remembering(spawner.clone(), &options.state.join("encoders"));
+    let (encoders, board) = (Arc::new(encoders.map_err(BootError::from)?), Arc::new(Board::default()));
     let (sight, inspecting) = Sight::new(&context, &spawner);
     let capacity = Arc::new(Capacity::new(
         encoders.clone(),

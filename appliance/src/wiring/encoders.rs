@@ -1,4 +1,5 @@
-//! Which encoders work on this machine, and what they take of it: found once, when the first camera needs one, and kept.
+//! Which encoders work on this machine, and what they take of it: found once, when the first camera needs one, and kept,
+//! also over restarts of the same program on the same machine.
 //!
 //! ```text
 //!  unknown --first camera that encodes--> found --a worker dies by it--> unknown, with one more left out
@@ -6,12 +7,16 @@
 //!
 //! Cameras whose pictures pass as they are never ask.
 
+mod memo;
+
 use crate::steward::chain;
+use crate::store::StoreError;
 use fieldgate_media::Codec;
 use fieldgate_model::job::{EncoderTrial, EncoderWish, PictureCodec};
 use fieldgate_model::plan::{Known as Facts, KnownDecoder, KnownEncoder};
 use fieldgate_model::status::{EncoderStatus, Notice};
 use fieldgate_worker::{Deadlines, Exit, Probed, Program, Spawner, WorkerError, probe_encoders};
+use memo::{Machine, Memo, Memory};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -78,6 +83,7 @@ pub struct Encoders {
     /// Held while they are tried, so that all who need one wait for the same trial.
     trying: tokio::sync::Mutex<()>,
     known: Mutex<Known>,
+    memory: Option<Memory>,
 }
 
 #[derive(Default)]
@@ -96,6 +102,19 @@ struct Fallen {
 }
 
 impl Encoders {
+    /// As [`Encoders::new`], with what an earlier start found on this machine, if it is the same still. Blocks on the disk.
+    pub fn remembering(spawner: Spawner, folder: &Path) -> Result<Self, StoreError> {
+        Self::new(spawner).with_memory(folder, &Machine::here())
+    }
+
+    fn with_memory(self, folder: &Path, machine: &Machine) -> Result<Self, StoreError> {
+        let (memory, memo) = Memory::open(folder, machine)?;
+        let found = memo.as_ref().and_then(|memo| Found::among(&memo.encoders));
+        let measured = memo.map(|memo| (memo.encoders, memo.decoders));
+        let known = Mutex::new(Known { found, measured, ..Known::default() });
+        Ok(Encoders { known, memory: Some(memory), ..self })
+    }
+
     /// Nothing known yet; trials run in workers of their own.
     pub fn new(spawner: Spawner) -> Self {
         Self::with_prover(Box::new(move |wish, cancel| {
@@ -109,7 +128,7 @@ impl Encoders {
     }
 
     pub(super) fn with_prover(prover: Prover) -> Self {
-        Encoders { prover, trying: tokio::sync::Mutex::default(), known: Mutex::default() }
+        Encoders { prover, trying: tokio::sync::Mutex::default(), known: Mutex::default(), memory: None }
     }
 
     /// The encoder that works; tries them if that is not known. Dropping the future ends the trial.
@@ -142,6 +161,7 @@ impl Encoders {
             }
             if let Some(found) = found {
                 self.keep(&found);
+                self.remember();
                 return Ok(found);
             }
             let works = |error: &EncoderError| !matches!(error, EncoderError::Worker(_));
@@ -212,6 +232,19 @@ impl Encoders {
         }
     }
 
+    /// Keeps for the next start what this one knows. While one is left out there is nothing to keep: the next start tries
+    /// all of them.
+    fn remember(&self) {
+        let Some(memory) = &self.memory else { return };
+        let known = self.known();
+        let measured = known.measured.clone().filter(|_| known.fallen.is_empty() && known.found.is_some());
+        memory.keep(measured.map(|(encoders, decoders)| Memo {
+            machine: Machine::here(),
+            encoders,
+            decoders,
+        }));
+    }
+
     fn keep(&self, found: &Found) {
         self.known().found = Some(found.clone());
         let EncoderStatus { name, hardware, reason, .. } = found.status();
@@ -226,6 +259,8 @@ impl Encoders {
                 // What was found is not there any more.
                 let mut known = self.known();
                 (known.found, known.measured) = (None, None);
+                drop(known);
+                self.remember();
             }
             return false;
         };
@@ -241,6 +276,8 @@ impl Encoders {
         warn!(encoder = suspect.name, cause, "an encoder took a camera's worker down; another is looked for");
         known.fallen.insert(suspect.name.clone(), Fallen { cause, is_left_out: true });
         known.found.take_if(|found| found.name == suspect.name);
+        drop(known);
+        self.remember();
         true
     }
 

@@ -8,6 +8,11 @@ fn trial(name: &str, hardware: bool, works: bool, reason: &str) -> EncoderTrial 
 
 /// A machine with these encoders; the wishes that came are kept.
 fn machine(works: &'static [(&'static str, bool)]) -> (Arc<Encoders>, Arc<Mutex<Vec<EncoderWish>>>) {
+    let (encoders, wishes) = forgetful(works);
+    (Arc::new(encoders), wishes)
+}
+
+fn forgetful(works: &'static [(&'static str, bool)]) -> (Encoders, Arc<Mutex<Vec<EncoderWish>>>) {
     let wishes = Arc::new(Mutex::new(Vec::new()));
     let seen = wishes.clone();
     let encoders = Encoders::with_prover(Box::new(move |wish, _| {
@@ -27,7 +32,7 @@ fn machine(works: &'static [(&'static str, bool)]) -> (Arc<Encoders>, Arc<Mutex<
             Probed { trials, decoders: Vec::new(), wish: None, error: None }
         })
     }));
-    (Arc::new(encoders), wishes)
+    (encoders, wishes)
 }
 
 fn crash() -> WorkerError {
@@ -120,6 +125,67 @@ async fn an_encoder_that_is_not_there_any_more_is_looked_for_again() {
     assert!(!encoders.note_end(&trials, &error));
     assert_eq!(encoders.found(), None);
     assert!(encoders.notices().is_empty(), "nobody fell");
+}
+
+/// Waits until the file is, or is not, there: it is written in the background.
+async fn is_kept(folder: &Path) -> bool {
+    // The writer has one lock, which is free again when it is done; blocking tasks are begun in their order.
+    tokio::task::spawn_blocking(|| ()).await.unwrap();
+    let file = folder.join("trials.json");
+    for _ in 0..1000 {
+        if file.exists() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    false
+}
+
+#[tokio::test]
+async fn the_next_start_on_the_same_machine_tries_none() {
+    let folder = std::env::temp_dir().join(format!("fg-encoders-memo-{}", std::process::id()));
+    let (here, cancel) = (Machine::here(), CancellationToken::new());
+    let start = |machine: &Machine| {
+        loop {
+            let (encoders, wishes) = forgetful(BOTH);
+            match encoders.with_memory(&folder, machine) {
+                Ok(encoders) => return (encoders, wishes),
+                // What the start before had to write is being written.
+                Err(StoreError::Locked { .. }) => std::thread::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let (first, wishes) = start(&here);
+    let found = first.find(&cancel).await.unwrap();
+    assert!(is_kept(&folder).await);
+    assert_eq!(wishes.lock().unwrap().len(), 1);
+    drop(first);
+
+    let (second, wishes) = start(&here);
+    assert_eq!(second.found().as_ref(), Some(&found));
+    second.measure(&cancel).await;
+    assert!(second.facts().is_measured && wishes.lock().unwrap().is_empty());
+    // It takes a worker down: the start after this one tries all of them again.
+    assert!(second.note_end(&found.trials, &crash()));
+    while folder.join("trials.json").exists() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(second.find(&cancel).await.unwrap().name, "openh264enc");
+    drop(second);
+    let (third, _) = start(&here);
+    assert_eq!(third.found(), None);
+    third.find(&cancel).await.unwrap();
+    assert!(is_kept(&folder).await);
+    drop(third);
+
+    // Another kernel, and a file that says nothing.
+    let mut other = serde_json::to_value(&here).unwrap();
+    other["kernel"] = "another".into();
+    assert_eq!(start(&serde_json::from_value(other).unwrap()).0.found(), None);
+    std::fs::write(folder.join("trials.json"), b"{").unwrap();
+    assert_eq!(start(&here).0.found(), None);
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
