@@ -73,6 +73,11 @@ class Sink:
             came, self.came = self.came, []
             return came
 
+    def let_go(self):
+        """Of whoever is connected and will never say so: a machine that was reset."""
+        if self.listener:
+            self.listener.kill()
+
     def stop(self):
         self.stopped = True
         # One may be starting just now.

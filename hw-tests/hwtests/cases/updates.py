@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -270,7 +271,9 @@ def bad_bundles(target) -> dict[str, tuple[pathlib.Path, str]]:
     truncated.write_bytes(good[: len(good) // 2])
     for name in ("root.img", "boot.img"):
         (other / "content" / name).write_bytes(os.urandom(100_000))
-    keys = other / "keys"
+    # Not in the checkout, where no private key belongs.
+    folder_of_keys = tempfile.TemporaryDirectory()
+    keys = pathlib.Path(folder_of_keys.name) / "keys"
     run(machine.ROOT / "yocto/meta-fieldgate/scripts/make-keys", keys, 1)
     made = {"truncated": (truncated, "signature")}
     kinds = (("stranger", "fieldgate-arm64-uefi", keys, "verif"), ("machine", "fieldgate-other", KEYS, "kind"),
@@ -286,4 +289,5 @@ def bad_bundles(target) -> dict[str, tuple[pathlib.Path, str]]:
         else:
             run("mksquashfs", other / "content", bundle, "-quiet", "-no-progress")
         made[name] = (bundle, why)
+    folder_of_keys.cleanup()
     return made
