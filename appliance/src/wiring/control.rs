@@ -6,14 +6,13 @@
 //!                                                         +--> channels (mountpoints), cameras
 //! ```
 
-pub(super) mod address;
 mod driver;
 
 use super::channels::Asking;
+use super::control_socket::address::Address;
 use super::coordinator::own_address;
 use super::{ElsewhereSign, Wiring, pushes};
 use crate::supervisor::{ChildContext, ChildError};
-use address::Address;
 use driver::Driver;
 use fieldgate_compat::coordinator::is_id;
 use fieldgate_hub::{Context, Request, Retry, Verdict};

@@ -18,7 +18,8 @@ mod received;
 mod store;
 mod task;
 
-use super::control::address::Address;
+use super::control_socket::Whereabouts;
+use super::control_socket::address::Address;
 use super::{Wiring, pushes};
 use crate::supervisor::{ChildContext, ChildError};
 use driver::Driver;
@@ -40,11 +41,13 @@ impl Wiring {
     /// Belongs to a coordinator as an encoder until it is cancelled.
     pub(super) async fn encoder(&self, settings: Settings, child: ChildContext) -> Result<(), ChildError> {
         let tls = pushes::client_tls(true, settings.verify, settings.ca.as_deref())?;
-        let address = settings.url.as_deref().map(|url| {
-            Address::new(url, tls.clone())
-                .ok_or_else(|| ChildError::new(Retry::Never, "compat.encoder.url is no address"))
-        });
-        let address = address.transpose()?;
+        let whereabouts = match settings.url.as_deref() {
+            None => Whereabouts::Inside(self.coordinator.clone()),
+            Some(url) => Whereabouts::At(
+                Address::new(url, tls.clone())
+                    .ok_or_else(|| ChildError::new(Retry::Never, "compat.encoder.url is no address"))?,
+            ),
+        };
         let folder = settings.folder.clone().unwrap_or_else(|| self.encoder_folder.clone());
         let store = Store::open(&settings, folder, tls.clone());
         let store = store.await.map_err(|error| ChildError::of(Retry::Backoff, &error))?;
@@ -53,7 +56,7 @@ impl Wiring {
             .map_err(|_| ChildError::new(Retry::Backoff, "there are no random numbers"))?;
         child.ready.ready();
         let shop = Arc::new(Shop { wiring: self.clone(), settings, store, tls });
-        Driver::new(shop, address, u64::from_le_bytes(seed)).run(child.cancel).await;
+        Driver::new(shop, whereabouts, u64::from_le_bytes(seed)).run(child.cancel).await;
         Ok(())
     }
 }

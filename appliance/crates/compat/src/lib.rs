@@ -9,6 +9,7 @@
 
 pub mod aggregator;
 pub mod control;
+pub mod control_socket;
 pub mod coordinator;
 pub mod encoder;
 pub mod env;

@@ -1,14 +1,15 @@
 //! Does what the streaming server's core asks for, and tells it what happens.
 
 use super::Control;
-use super::address::Address;
 use crate::wiring::ElsewhereSign;
 use crate::wiring::channels::{Asking, Channels};
-use crate::wiring::line::{Line, Said, hear};
+use crate::wiring::control_socket::address::Address;
+use crate::wiring::control_socket::line::Said;
+use crate::wiring::control_socket::{ControlSocket, Credentials, Whereabouts};
 use crate::wiring::passing::Moment;
 use crate::wiring::talk::Heard;
 use crate::wiring::timing::{now, sleep_until};
-use fieldgate_compat::control::{Action, PublishId, Settings as CoreSettings, StreamServer, socket_token};
+use fieldgate_compat::control::{Action, PublishId, Settings as CoreSettings, StreamServer};
 use fieldgate_compat::coordinator::{Message, Refused};
 use fieldgate_compat::key::Key;
 use fieldgate_hub::{Registry, StreamState};
@@ -30,15 +31,9 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) struct Driver {
     control: Arc<Control>,
     core: StreamServer,
-    address: Address,
-    secret: Option<Key>,
-    tells_expiry: bool,
-    /// Where encoders come, beside the token.
-    headers: Vec<(&'static str, String)>,
+    socket: ControlSocket,
     play_allow: Vec<Network>,
     inbox: mpsc::Receiver<Asking>,
-    line: Option<Line>,
-    sign: ElsewhereSign,
     channels: Channels<PublishId>,
     sights: mpsc::Receiver<(String, bool)>,
     work: JoinSet<()>,
@@ -80,14 +75,21 @@ impl Driver {
         }
         Driver {
             core: StreamServer::new(settings, now()),
-            address,
-            secret: config.secret.map(|secret| Key::new(secret.reveal())),
-            tells_expiry: config.jwt_exp,
-            headers: external.into_iter().chain(port).chain(tls).collect(),
+            socket: ControlSocket::new(
+                Whereabouts::At(address),
+                Credentials {
+                    subject: "rtmp-control",
+                    path: "ws/control/rtmp",
+                    secret: config.secret.map(|secret| Key::new(secret.reveal())),
+                    tells_expiry: config.jwt_exp,
+                    // Where encoders come.
+                    headers: external.into_iter().chain(port).chain(tls).collect(),
+                },
+                control.context.clock.clone(),
+                sign,
+            ),
             play_allow: config.play_allow,
             inbox,
-            line: None,
-            sign,
             channels: Channels::new(registry, cameras),
             sights,
             work,
@@ -104,7 +106,7 @@ impl Driver {
             tokio::select! {
                 () = cancel.cancelled() => break,
                 Some(asking) = self.inbox.recv() => self.on_asking(asking),
-                said = hear(&mut self.line) => self.on_said(said),
+                said = self.socket.hear() => self.on_said(said),
                 (id, moment) = self.channels.next() => self.on_moment(id, &moment),
                 Some((channel, has_stream)) = self.sights.recv() => {
                     self.core.handle_camera(&channel, has_stream, now());
@@ -114,7 +116,7 @@ impl Driver {
             }
         }
         self.control.set_desk(None);
-        self.line = None;
+        self.socket.end().await;
         self.channels.clear();
         self.work.shutdown().await;
     }
@@ -139,10 +141,7 @@ impl Driver {
 
     fn on_said(&mut self, said: Said) {
         match said {
-            Said::Open => {
-                self.sign.up();
-                self.core.handle_connected(now());
-            }
+            Said::Open => self.core.handle_connected(now()),
             Said::Heard(Heard::Text(text)) => self.core.handle_text(&text, now()),
             Said::Heard(Heard::Binary) => self.core.handle_binary(now()),
             Said::Heard(Heard::Broken(why)) => self.core.handle_broken(why, now()),
@@ -151,8 +150,7 @@ impl Driver {
     }
 
     fn lose(&mut self, why: &str) {
-        self.line = None;
-        self.sign.lost(why);
+        self.socket.close(why);
         self.core.handle_lost(why, now());
     }
 
@@ -170,12 +168,9 @@ impl Driver {
     fn act(&mut self) {
         while let Some(action) = self.core.poll_action() {
             match action {
-                Action::Connect => self.connect(),
+                Action::Connect => self.socket.connect(),
                 Action::Send(message) => self.send(&message),
-                Action::Close => {
-                    self.line = None;
-                    self.sign.lost("the gateway has closed it");
-                }
+                Action::Close => self.socket.close("the gateway has closed it"),
                 Action::Verdict(exchange, verdict) => {
                     if let Some((channel, id)) = self.channels.judge(exchange, verdict) {
                         self.core.handle_publish_end(&channel, id, now());
@@ -189,20 +184,9 @@ impl Driver {
     }
 
     fn send(&mut self, message: &Message) {
-        if self.line.as_ref().is_some_and(|line| !line.send(message)) {
+        if !self.socket.send(message) {
             self.lose("it takes no messages");
         }
-    }
-
-    fn connect(&mut self) {
-        let unix_now = self.control.context.clock.unix_micros() / 1_000_000;
-        let token = socket_token(self.secret.as_ref(), "rtmp-control", self.tells_expiry.then_some(unix_now));
-        let token = token.map(|token| ("x-control-auth-token", token.reveal().to_owned()));
-        let headers = token.into_iter().chain(self.headers.iter().cloned()).collect();
-        let call = self.address.call("ws/control/rtmp", headers);
-        let (line, talking) = Line::open(call);
-        self.line = Some(line);
-        self.work.spawn(talking);
     }
 }
 
@@ -264,17 +248,17 @@ mod tests {
         let own = (IpAddr::from([127, 0, 0, 1]), None);
         let sign = ElsewhereSign::new(Arc::default(), context.clock.clone(), "control");
         let mut driver = Driver::new(Arc::new(Control::new(&context)), settings, address, own, 1, asks, sign);
-        let (line, mut to_send, _tell) = Line::detached();
-        driver.line = Some(line);
+        let (line, mut to_send, _tell) = crate::wiring::control_socket::line::Line::detached();
+        driver.socket.set_line(line);
         driver.core.handle_connected(now());
         let publish = |driver: &mut Driver, number: u64| {
             driver.core.handle_publish(ExchangeId(number), &format!("c{number}"), "k", own.0, now());
             driver.act();
         };
         (0..64).for_each(|number| publish(&mut driver, number));
-        assert!(driver.line.is_some() && to_send.len() == 64);
+        assert!(driver.socket.has_line() && to_send.len() == 64);
         publish(&mut driver, 64);
-        assert!(driver.line.is_none(), "one too many");
+        assert!(!driver.socket.has_line(), "one too many");
         // What was taken still goes out, then the socket is closed.
         for _ in 0..64 {
             assert!(to_send.recv().await.unwrap().starts_with("PUBLISH-REQUEST\n"));

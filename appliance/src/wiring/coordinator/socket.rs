@@ -2,11 +2,11 @@
 
 use super::driver::Ask;
 use super::{Coordinator, answer_of, whole};
-use crate::wiring::line::Said;
+use crate::wiring::control_socket::line::Said;
 use crate::wiring::talk::Heard;
 use crate::wiring::talk::talk;
 use fieldgate_compat::Request;
-use fieldgate_compat::control::socket_token;
+use fieldgate_compat::control_socket::socket_token;
 use fieldgate_compat::coordinator::SocketId;
 use fieldgate_net::{HttpAnswer, HttpRequest, SocketTask, WebSocket};
 use std::net::{IpAddr, Ipv4Addr};

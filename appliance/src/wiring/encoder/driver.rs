@@ -3,11 +3,10 @@
 use super::Shop;
 use super::task::Task;
 use crate::wiring::ElsewhereSign;
-use crate::wiring::control::address::Address;
-use crate::wiring::line::{Line, Said, hear};
+use crate::wiring::control_socket::line::Said;
+use crate::wiring::control_socket::{ControlSocket, Credentials, Whereabouts};
 use crate::wiring::talk::Heard;
 use crate::wiring::timing::{now, sleep_until};
-use fieldgate_compat::control::socket_token;
 use fieldgate_compat::coordinator::Message;
 use fieldgate_compat::encoder::{Action, Available, Encoder, Settings as CoreSettings, TaskId};
 use fieldgate_compat::key::Key;
@@ -27,12 +26,7 @@ const ID_MAX: usize = 200;
 pub(super) struct Driver {
     shop: Arc<Shop>,
     core: Encoder,
-    /// Of a coordinator elsewhere; nothing: it is the gateway's own.
-    address: Option<Address>,
-    secret: Option<Key>,
-    line: Option<Line>,
-    sign: ElsewhereSign,
-    talking: JoinSet<()>,
+    socket: ControlSocket,
     tasks: JoinSet<(TaskId, Result<(), String>)>,
     stops: BTreeMap<TaskId, CancellationToken>,
     tell: mpsc::Sender<(TaskId, Available)>,
@@ -40,7 +34,7 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(shop: Arc<Shop>, address: Option<Address>, seed: u64) -> Driver {
+    pub(super) fn new(shop: Arc<Shop>, whereabouts: Whereabouts, seed: u64) -> Driver {
         let settings = CoreSettings {
             capacity: u32::try_from(shop.settings.capacity).ok(),
             reregister: shop.settings.reregister,
@@ -48,14 +42,19 @@ impl Driver {
             seed,
         };
         let (tell, told) = mpsc::channel(TOLD);
+        let credentials = Credentials {
+            subject: "hls-control",
+            path: "ws/control/hls",
+            secret: shop.settings.secret.as_ref().map(|secret| Key::new(secret.reveal())),
+            tells_expiry: shop.settings.jwt_exp,
+            headers: Vec::new(),
+        };
+        let clock = shop.wiring.context.clock.clone();
+        let sign = ElsewhereSign::new(shop.wiring.board.clone(), clock.clone(), "encoder");
         Driver {
             core: Encoder::new(settings, now()),
-            secret: shop.settings.secret.as_ref().map(|secret| Key::new(secret.reveal())),
-            sign: ElsewhereSign::new(shop.wiring.board.clone(), shop.wiring.context.clock.clone(), "encoder"),
+            socket: ControlSocket::new(whereabouts, credentials, clock, sign),
             shop,
-            address,
-            line: None,
-            talking: JoinSet::new(),
             tasks: JoinSet::new(),
             stops: BTreeMap::new(),
             tell,
@@ -74,26 +73,22 @@ impl Driver {
                 biased;
                 () = cancel.cancelled() => break,
                 Some((id, available)) = self.told.recv() => self.core.handle_available(id, &available),
-                said = hear(&mut self.line) => self.on_said(said),
+                said = self.socket.hear() => self.on_said(said),
                 Some(ended) = self.tasks.join_next() => self.on_ended(ended),
-                Some(_) = self.talking.join_next() => {}
                 () = sleep_until(due) => self.core.handle_timeout(now()),
             }
         }
-        self.line = None;
+        self.socket.close("the gateway has closed it");
         self.stops.values().for_each(CancellationToken::cancel);
         // Nobody listens any more; what is listed still ends with its lists.
         self.told.close();
         while self.tasks.join_next().await.is_some() {}
-        self.talking.shutdown().await;
+        self.socket.end().await;
     }
 
     fn on_said(&mut self, said: Said) {
         match said {
-            Said::Open => {
-                self.sign.up();
-                self.core.handle_connected(now());
-            }
+            Said::Open => self.core.handle_connected(now()),
             Said::Heard(Heard::Text(text)) => self.core.handle_text(&text, now()),
             Said::Heard(Heard::Binary) => self.core.handle_binary(now()),
             Said::Heard(Heard::Broken(why)) => self.core.handle_broken(why, now()),
@@ -102,8 +97,7 @@ impl Driver {
     }
 
     fn lose(&mut self, why: &str) {
-        self.line = None;
-        self.sign.lost(why);
+        self.socket.close(why);
         self.core.handle_lost(why, now());
     }
 
@@ -127,12 +121,9 @@ impl Driver {
     fn act(&mut self) {
         while let Some(action) = self.core.poll_action() {
             match action {
-                Action::Connect => self.connect(),
+                Action::Connect => self.socket.connect(),
                 Action::Send(message) => self.send(&message),
-                Action::Close => {
-                    self.line = None;
-                    self.sign.lost("the gateway has closed it");
-                }
+                Action::Close => self.socket.close("the gateway has closed it"),
                 Action::Start(id, assignment) => {
                     let stop = CancellationToken::new();
                     self.stops.insert(id, stop.clone());
@@ -151,25 +142,8 @@ impl Driver {
     }
 
     fn send(&mut self, message: &Message) {
-        if self.line.as_ref().is_some_and(|line| !line.send(message)) {
+        if !self.socket.send(message) {
             self.lose("it takes no messages");
         }
-    }
-
-    fn connect(&mut self) {
-        let Some(address) = &self.address else {
-            let (line, talking) = Line::inside(self.shop.wiring.coordinator.clone());
-            self.line = Some(line);
-            self.talking.spawn(talking);
-            return;
-        };
-        let unix_now = self.shop.wiring.context.clock.unix_micros() / 1_000_000;
-        let expiry = self.shop.settings.jwt_exp.then_some(unix_now);
-        let token = socket_token(self.secret.as_ref(), "hls-control", expiry);
-        let token = token.map(|token| ("x-control-auth-token", token.reveal().to_owned()));
-        let call = address.call("ws/control/hls", token.into_iter().collect());
-        let (line, talking) = Line::open(call);
-        self.line = Some(line);
-        self.talking.spawn(talking);
     }
 }

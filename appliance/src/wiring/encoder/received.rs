@@ -10,7 +10,7 @@ use super::Shop;
 use super::task::Task;
 use crate::steward::chain;
 use crate::wiring::Board;
-use crate::wiring::control::address::Address;
+use crate::wiring::control_socket::address::Address;
 use bytes::Bytes;
 use fieldgate_hub::link::Limits;
 use fieldgate_hub::{LocalShard, Mountpoint, Publisher, PublisherInfo};

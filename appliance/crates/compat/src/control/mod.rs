@@ -13,7 +13,6 @@
 //! [`crate::coordinator`].
 
 pub mod fuzz;
-pub(crate) mod link;
 mod note;
 mod publish;
 #[cfg(test)]
@@ -24,30 +23,18 @@ pub use note::Note;
 pub use variables::take_variables;
 
 use crate::ExchangeId;
-use crate::coordinator::{Message, MessageError, Refused, is_id, token};
+use crate::control_socket::{self, Due, Heard, Link, complaint};
+use crate::coordinator::{Message, MessageError, Refused, is_id};
 use crate::key::Key;
 use crate::plays::Plays;
-use link::{Due, Link};
 use publish::{Publish, Standing};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// What of a coordinator's words about its errors is shown.
-const WORDS_MAX: usize = 200;
-/// How long a token is valid that says so, in seconds.
-const TOKEN_VALID: i64 = 3_600;
-
 /// `now` so much later.
 fn after(now: Instant, span: Duration) -> Instant {
     now.checked_add(span).unwrap_or(now)
-}
-
-/// The token for a socket of this subject, such as `rtmp-control`; none without a secret. `unix_now`, in seconds since
-/// 1970: it shall say how long it is valid.
-pub fn socket_token(secret: Option<&Key>, subject: &str, unix_now: Option<i64>) -> Option<Key> {
-    let valid = unix_now.map(|now| (now, now.saturating_add(TOKEN_VALID)));
-    secret.map(|secret| Key::new(token::sign(secret, subject, valid)))
 }
 
 /// What a streaming server goes by.
@@ -125,7 +112,7 @@ impl StreamServer {
     /// The socket is open.
     pub fn handle_connected(&mut self, now: Instant) {
         self.link.connected(now);
-        self.note(Note::Connected);
+        self.note(control_socket::Note::Connected);
         self.ask_again(now);
         self.ask_for_cameras(now);
     }
@@ -133,30 +120,23 @@ impl StreamServer {
     /// The socket is gone, or could not be opened.
     pub fn handle_lost(&mut self, why: &str, now: Instant) {
         let wait = self.link.lost(now);
-        self.note(Note::Lost { why: why.to_owned(), wait });
+        self.note(control_socket::Note::Lost { why: why.to_owned(), wait });
         self.coordinator_lost(now);
     }
 
     /// A text message has come.
     pub fn handle_text(&mut self, text: &str, now: Instant) {
-        if !self.link.is_up() {
-            return;
-        }
-        self.link.heard(now);
-        let message = match Message::parse(text) {
-            Ok(message) => message,
-            Err(why) => return self.handle_broken(why, now),
+        let message = match self.link.hear(text, now) {
+            Heard::Message(message) => message,
+            Heard::Nothing => return,
+            Heard::Reported(words) => return self.note(control_socket::Note::Reported(words)),
+            Heard::Broken(why) => return self.handle_broken(why, now),
         };
         let (channel, stream_id) = (message.get("Stream-Channel"), message.get("Stream-ID"));
         match message.kind() {
             "PUBLISH-ACCEPT" => self.on_accept(message.get("Request-ID"), channel, stream_id, now),
             "PUBLISH-DENY" => self.on_deny(message.get("Request-ID"), Refused::Denied, now),
             "STREAM-KILL" => self.on_kill(channel, stream_id, now),
-            "ERROR" => {
-                let words = format!("{} {}", message.get("Error-Code"), message.get("Error-Message"));
-                let words = words.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect();
-                self.note(Note::Reported(words));
-            }
             _ => {}
         }
     }
@@ -171,10 +151,8 @@ impl StreamServer {
         if !self.link.is_up() {
             return;
         }
-        let message =
-            Message::new("ERROR").with("Error-Code", why.code()).with("Error-Message", &why.to_string());
-        self.actions.push_back(Action::Send(message));
-        self.note(Note::Broken(why));
+        self.actions.push_back(Action::Send(complaint(why)));
+        self.note(control_socket::Note::Broken(why));
         self.hang_up("it breaks the protocol", now);
     }
 
@@ -213,8 +191,8 @@ impl StreamServer {
         self.actions.push_back(Action::Verdict(exchange, verdict));
     }
 
-    fn note(&mut self, note: Note) {
-        self.actions.push_back(Action::Note(note));
+    fn note(&mut self, note: impl Into<Note>) {
+        self.actions.push_back(Action::Note(note.into()));
     }
 
     fn is_id(&self, text: &str) -> bool {

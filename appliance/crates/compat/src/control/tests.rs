@@ -1,6 +1,8 @@
 //! The numbered checks of the contract for a client of a coordinator, with time handed in.
 
 use super::*;
+use crate::control_socket::socket_token;
+use crate::coordinator::token;
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -333,7 +335,7 @@ fn check_20_heartbeats_silence_and_broken_messages() {
     bench.connect();
     bench.hear("HEARTBEAT");
     bench.hear("ERROR\nError-Code:X\nError-Message:y");
-    assert_eq!(bench.notes.last(), Some(&Note::Reported("X y".to_owned())));
+    assert_eq!(bench.notes.last(), Some(&Note::Socket(control_socket::Note::Reported("X y".to_owned()))));
     bench.hear(&"a".repeat(70_000));
     assert!(bench.sent.last().unwrap().starts_with("ERROR\nError-Code:MESSAGE_TOO_LONG\n"));
     assert_eq!(bench.closes, 2);

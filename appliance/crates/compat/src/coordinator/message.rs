@@ -4,6 +4,8 @@ use std::fmt;
 
 /// Longest message, in bytes.
 pub const MESSAGE_MAX: usize = 64 << 10;
+/// What of words about errors is shown, in characters.
+pub(crate) const WORDS_MAX: usize = 200;
 /// Most parameters of one.
 const PARAMETERS_MAX: usize = 64;
 
@@ -100,6 +102,12 @@ impl Message {
             text.push_str(value);
         }
         text
+    }
+
+    /// What an `ERROR` says, for the log.
+    pub(crate) fn error_words(&self) -> String {
+        let words = format!("{} {}", self.get("Error-Code"), self.get("Error-Message"));
+        words.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect()
     }
 }
 

@@ -29,6 +29,7 @@ mod verification;
 pub use auth::{CallAuth, CommandAuth};
 pub use events::Available;
 pub use ident::is_id;
+pub(crate) use message::WORDS_MAX;
 pub use message::{MESSAGE_MAX, Message, MessageError};
 pub use note::{Note, Refused};
 pub use variables::take_variables;

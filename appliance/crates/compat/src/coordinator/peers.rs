@@ -12,8 +12,6 @@ const BEAT: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_secs(60);
 /// Between two lines about sockets that are refused.
 const QUIET: Duration = Duration::from_secs(10);
-/// What of a peer's words about its errors is shown.
-const WORDS_MAX: usize = 200;
 /// Longest `Request-ID`, in bytes.
 const REQUEST_ID_MAX: usize = 128;
 
@@ -166,9 +164,7 @@ impl Coordinator {
             Err(why) => self.handle_broken(socket, why, now),
             Ok(message) if message.kind() == "ERROR" => {
                 let (id, kind) = (socket.0, peer.kind());
-                let words = format!("{} {}", message.get("Error-Code"), message.get("Error-Message"));
-                let text = words.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect();
-                self.note(Note::Reported { kind, id, text });
+                self.note(Note::Reported { kind, id, text: message.error_words() });
             }
             Ok(message) if is_encoder => self.on_encoder(socket.0, &message, now),
             Ok(message) => self.on_server(socket.0, &message, now),

@@ -27,13 +27,11 @@ pub use note::Note;
 pub use renditions::{Rendition, Resolutions, Shape};
 pub use variables::take_variables;
 
-use crate::control::link::{Due, Link};
-use crate::coordinator::{Message, MessageError};
+use crate::control_socket::{self, Due, Heard, Link, complaint};
+use crate::coordinator::{Message, MessageError, WORDS_MAX};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// What of a coordinator's words about its errors is shown.
-const WORDS_MAX: usize = 200;
 /// Tasks at once, whatever was told.
 pub const TASKS_MAX: usize = 256;
 /// A stream that shall stop may come to its end for so long.
@@ -151,13 +149,13 @@ impl Encoder {
     pub fn handle_connected(&mut self, now: Instant) {
         self.link.connected(now);
         self.register();
-        self.note(Note::Connected);
+        self.note(control_socket::Note::Connected);
     }
 
     /// The socket is gone, or could not be opened.
     pub fn handle_lost(&mut self, why: &str, now: Instant) {
         let wait = self.link.lost(now);
-        self.note(Note::Lost { why: why.to_owned(), wait });
+        self.note(control_socket::Note::Lost { why: why.to_owned(), wait });
         // Whoever comes next knows nothing of them.
         for (id, task) in std::mem::take(&mut self.tasks) {
             if !task.is_stopping {
@@ -168,22 +166,15 @@ impl Encoder {
 
     /// A text message has come.
     pub fn handle_text(&mut self, text: &str, now: Instant) {
-        if !self.link.is_up() {
-            return;
-        }
-        self.link.heard(now);
-        let message = match Message::parse(text) {
-            Ok(message) => message,
-            Err(why) => return self.handle_broken(why, now),
+        let message = match self.link.hear(text, now) {
+            Heard::Message(message) => message,
+            Heard::Nothing => return,
+            Heard::Reported(words) => return self.note(control_socket::Note::Reported(words)),
+            Heard::Broken(why) => return self.handle_broken(why, now),
         };
         match message.kind() {
             "ENCODE-START" => self.on_start(&message),
             "ENCODE-STOP" => self.on_stop(message.get("Stream-Channel"), message.get("Stream-ID"), now),
-            "ERROR" => {
-                let words = format!("{} {}", message.get("Error-Code"), message.get("Error-Message"));
-                let words = words.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect();
-                self.note(Note::Reported(words));
-            }
             _ => {}
         }
     }
@@ -198,10 +189,8 @@ impl Encoder {
         if !self.link.is_up() {
             return;
         }
-        let message =
-            Message::new("ERROR").with("Error-Code", why.code()).with("Error-Message", &why.to_string());
-        self.send(message);
-        self.note(Note::Broken(why));
+        self.send(complaint(why));
+        self.note(control_socket::Note::Broken(why));
         self.hang_up("it breaks the protocol", now);
     }
 
@@ -336,8 +325,8 @@ impl Encoder {
         self.handle_lost(why, now);
     }
 
-    fn note(&mut self, note: Note) {
-        self.actions.push_back(Action::Note(note));
+    fn note(&mut self, note: impl Into<Note>) {
+        self.actions.push_back(Action::Note(note.into()));
     }
 }
 

@@ -1,9 +1,9 @@
 //! Our own socket to a coordinator elsewhere, as a driver holds it.
 
-use super::Coordinator;
-use super::coordinator::socket::join;
-use super::talk::{Heard, talk};
 use crate::steward::chain;
+use crate::wiring::Coordinator;
+use crate::wiring::coordinator::socket::join;
+use crate::wiring::talk::{Heard, talk};
 use fieldgate_compat::coordinator::Message;
 use fieldgate_net::SocketCall;
 use std::future::Future;
@@ -16,14 +16,14 @@ const OUTBOX: usize = 64;
 const HEARD: usize = 16;
 
 /// What a socket's task tells.
-pub(super) enum Said {
+pub(in crate::wiring) enum Said {
     Open,
     Heard(Heard),
     Lost(String),
 }
 
 /// The socket, as long as it is wanted; dropped, it is closed.
-pub(super) struct Line {
+pub(in crate::wiring) struct Line {
     outbox: mpsc::Sender<String>,
     said: mpsc::Receiver<Said>,
 }
@@ -62,6 +62,12 @@ impl Line {
         (Line { outbox, said }, talking)
     }
 
+    /// What comes next. Dropping the future loses nothing.
+    pub(super) async fn hear(&mut self) -> Said {
+        let said = self.said.recv().await;
+        said.unwrap_or_else(|| Said::Lost("its task has ended".to_owned()))
+    }
+
     /// Whether it takes one more message.
     pub(super) fn send(&self, message: &Message) -> bool {
         self.outbox.try_send(message.text()).is_ok()
@@ -69,20 +75,9 @@ impl Line {
 
     /// One whose other end is the test.
     #[cfg(test)]
-    pub(super) fn detached() -> (Line, mpsc::Receiver<String>, mpsc::Sender<Said>) {
+    pub(in crate::wiring) fn detached() -> (Line, mpsc::Receiver<String>, mpsc::Sender<Said>) {
         let (outbox, to_send) = mpsc::channel(OUTBOX);
         let (tell, said) = mpsc::channel(HEARD);
         (Line { outbox, said }, to_send, tell)
-    }
-}
-
-/// What the socket says; nothing while there is none. Dropping the future loses nothing.
-pub(super) async fn hear(line: &mut Option<Line>) -> Said {
-    match line {
-        Some(line) => {
-            let said = line.said.recv().await;
-            said.unwrap_or_else(|| Said::Lost("its task has ended".to_owned()))
-        }
-        None => std::future::pending().await,
     }
 }
