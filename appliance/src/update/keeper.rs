@@ -158,7 +158,13 @@ impl Updates {
                     warn!(error = chain(&error), "the machine is not started anew");
                 }
             }
-            _ if is_back => self.over(Phase::Failed, Some(judge::why_back(&last))),
+            _ if is_back => {
+                // It comes first again, with all its tries.
+                if let Err(error) = self.shared.machine.mark_slot(true).await {
+                    warn!(error = chain(&error), "the slot from before is not marked good; its next start does it");
+                }
+                self.over(Phase::Failed, Some(judge::why_back(&last)));
+            }
             _ => self.judge(&last, config, &status(), trial).await,
         }
     }
