@@ -283,6 +283,7 @@ async fn firmware_that_never_got_as_far_as_the_gateway_says_so() {
     let site = Site::new();
     site.installed().await;
     site.run("boot-5", true, true, ended(UpdatePhase::Failed)).await;
+    assert!(site.asked().contains(r#"{"good":true,"verb":"mark_slot"}"#), "what runs comes first again");
     let reason = site.open("boot-6").last().unwrap().reason.unwrap();
     assert!(reason.contains("did not get as far as starting the gateway"), "{reason}");
 }
