@@ -46,6 +46,7 @@ impl Updates {
         let mut fetch = Fetch::default();
         let (mut backoff, mut jitter) = (Backoff::new(Backoff::CAP), random_jitter());
         let mut is_counted = false;
+        let mut known: Option<(Instant, Firmware)> = None;
         loop {
             let running = config.borrow_and_update().clone();
             let wants = running.update.wanted.is_some();
@@ -55,7 +56,16 @@ impl Updates {
             let before = self.book().last.clone();
             let is_calling = self.shared.is_calling.load(Atomic::SeqCst);
             // Most machines have no RAUC: they are not asked in vain.
-            let firmware = if is_open || is_watched || wants { self.look().await } else { None };
+            let firmware = if is_open || is_watched || wants {
+                // Not for each piece that is fetched.
+                known.take_if(|(at, _)| is_open || at.elapsed() >= FRESH);
+                match &known {
+                    Some((_, firmware)) => Some(firmware.clone()),
+                    None => self.look().await.inspect(|told| known = Some((Instant::now(), told.clone()))),
+                }
+            } else {
+                None
+            };
             if let Some(firmware) = firmware {
                 if !std::mem::replace(&mut is_counted, true) {
                     self.count_start(&firmware);
@@ -161,7 +171,10 @@ impl Updates {
             _ if is_back => {
                 // It comes first again, with all its tries.
                 if let Err(error) = self.shared.machine.mark_slot(true).await {
-                    warn!(error = chain(&error), "the slot from before is not marked good; its next start does it");
+                    warn!(
+                        error = chain(&error),
+                        "the slot from before is not marked good; its next start does it"
+                    );
                 }
                 self.over(Phase::Failed, Some(judge::why_back(&last)));
             }
