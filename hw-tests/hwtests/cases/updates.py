@@ -122,7 +122,7 @@ def mute_update(bench) -> dict:
     back, _ = one.said(rf"slot {slot} of primary", target.patience, since)
     first = bench.delivers(one.began + back) - one.began
     reason = ends_badly(bench, MUTE, slot, target.patience)
-    check("did not within 1m" in reason and f"{DEMO}, push" in reason, reason)
+    check("did not within" in reason and f"{DEMO}, push" in reason, reason)
     bench.change({"update": None})
     return {"old_slot_after_s": round(back - began, 1), "first_picture_after_s": round(first - began, 1), "reason": reason}
 
@@ -190,10 +190,10 @@ def cut_update(bench) -> dict:
     except AssertionError as error:
         check("409" in str(error) and "downgrade" in str(error), str(error))
     bench.api("POST", "/api/v1/update/install", {"downgrade": True})
-    until(bench, "half of it to be written", lambda view: view["firmware"] and view["firmware"]["percent"] >= 40)
+    until(bench, "half of it to be written", lambda view: view.get("firmware") and view["firmware"]["percent"] >= 40)
     cut_and_start("while it is written", slot)
     target.running()
-    view = until(bench, "the end of what was cut off", lambda view: view["firmware"] and view["last"]["phase"] == "refused")
+    view = until(bench, "the end of what was cut off", lambda view: view.get("firmware") and view["last"]["phase"] == "refused")
     check("cut off" in view["last"]["reason"], f"{view['last']}")
     states = {one["name"]: one["state"] for one in view["firmware"]["slots"]}
     check(states[slot] == "good", f"{states}")
@@ -205,7 +205,7 @@ def cut_update(bench) -> dict:
     until(bench, "it to be judged", lambda view: view["last"]["phase"] == "trial")
     cut_and_start("while it is judged", new)
     began = time.monotonic()
-    view = until(bench, "it to be kept", lambda view: view["firmware"] and view["last"]["phase"] == "good")
+    view = until(bench, "it to be kept", lambda view: view.get("firmware") and view["last"]["phase"] == "good")
     check(view["firmware"]["booted"] == new and view["firmware"]["primary"] == new, f"{view['firmware']}")
     bench.delivers(began)
     target.has_shell = None
