@@ -386,7 +386,6 @@ impl Updates {
             boot: self.shared.boot.clone(),
             restart: true,
             before: judge::delivering(status),
-            wanted: wanted.cloned(),
             ..Last::default()
         };
         // Told before it is so: a power cut in between is found as one that was not finished.
@@ -394,7 +393,10 @@ impl Updates {
             let _turn = lock(&self.shared.turn);
             self.is_free_for_another()?;
             self.shared.is_calling.store(true, Atomic::SeqCst);
-            let stored = self.edit(|book| book.last = Some(last));
+            let stored = self.edit(|book| {
+                book.last = Some(last);
+                book.tried = wanted.cloned().or(book.tried.take());
+            });
             if let Err(error) = stored {
                 self.shared.is_calling.store(false, Atomic::SeqCst);
                 return Err(error.into());

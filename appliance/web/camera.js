@@ -67,7 +67,7 @@ export async function cameraScreen(place) {
     h("div", { class: "row spread" }, h("h1", null, name), head),
     gone,
     told,
-    h("div", { class: "columns" }, h("div", null, picture, h("p", { class: "quiet small" }, texts.camera.live), facts, h("h2", null, texts.camera.charts), charts), h("div", null, seesWhere ? where : null, mayChange ? await more(name) : null)),
+    h("div", { class: "columns" }, h("div", null, picture, h("p", { class: "quiet small" }, texts.camera.live), facts, h("h2", null, texts.camera.charts), charts), h("div", null, seesWhere ? where : null, mayChange ? await more(name, picture) : null)),
   );
 }
 
@@ -157,8 +157,9 @@ async function drawDay(element, name) {
  * What is seldom needed: another login, and taking it away.
  *
  * @param {string} name
+ * @param {import("./picture.js").LivePicture} picture
  */
-async function more(name) {
+async function more(name, picture) {
   const config = await get("/api/v1/config");
   const source = config.mountpoints[name]?.source;
   if (!source) return null;
@@ -187,9 +188,16 @@ async function more(name) {
   } }, texts.camera.restart);
   const asks = h("div", { hidden: true, class: "note bad" }, h("p", null, texts.camera.removeAsk(name)));
   const removal = form({ button: texts.camera.removeYes(name), busy: texts.camera.removing }, [], async () => {
-    await change((now) => {
-      delete now.mountpoints[name];
-    });
+    // Who is gone is asked for no picture.
+    await picture.rest();
+    try {
+      await change((now) => {
+        delete now.mountpoints[name];
+      });
+    } catch (error) {
+      picture.goOn();
+      throw error;
+    }
     location.hash = "#/cameras";
     say("good", texts.camera.removed(name));
   });

@@ -5,9 +5,16 @@ import { h } from "./dom.js";
 import { texts } from "./texts.js";
 
 /**
+ * @typedef {object} LivePicture
+ * @property {(live: boolean) => void} show
+ * @property {() => Promise<void>} rest asks for no further one, and ends when none is on its way
+ * @property {() => void} goOn after a rest
+ */
+
+/**
  * @param {string} name the mountpoint's
  * @param {{width: number, every: number, large?: boolean}} how pixels; milliseconds from one picture to the next
- * @returns {HTMLElement & {show: (live: boolean) => void}}
+ * @returns {HTMLElement & LivePicture}
  */
 export function livePicture(name, how) {
   const words = h("p", null, texts.picture.wait);
@@ -20,6 +27,8 @@ export function livePicture(name, how) {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
   let number = 0;
+  let resting = false;
+  let arrived = () => {};
 
   const later = () => {
     clearTimeout(timer);
@@ -29,7 +38,7 @@ export function livePicture(name, how) {
   let wasThere = false;
   const load = () => {
     wasThere ||= element.isConnected;
-    if ((wasThere && !element.isConnected) || !live || loading) return;
+    if ((wasThere && !element.isConnected) || !live || loading || resting) return;
     // Not in the page yet, or nobody looks.
     if (!wasThere || document.visibilityState !== "visible") {
       later();
@@ -40,6 +49,7 @@ export function livePicture(name, how) {
     const next = h("img", { alt: texts.picture.of(name), src: `${snapshotPath(name, how.width)}&at=${number}` });
     next.onload = () => {
       loading = false;
+      arrived();
       failures = 0;
       if (shown) shown.replaceWith(next);
       else element.append(next);
@@ -49,6 +59,7 @@ export function livePicture(name, how) {
     };
     next.onerror = () => {
       loading = false;
+      arrived();
       failures = Math.min(failures + 1, 4);
       if (!shown) words.textContent = texts.picture.notNow;
       later();
@@ -68,5 +79,16 @@ export function livePicture(name, how) {
       shown = null;
     }
   };
-  return Object.assign(element, { show });
+  const rest = () => {
+    resting = true;
+    return /** @type {Promise<void>} */ (new Promise((resolve) => {
+      arrived = resolve;
+      if (!loading) resolve();
+    }));
+  };
+  const goOn = () => {
+    resting = false;
+    load();
+  };
+  return Object.assign(element, { show, rest, goOn });
 }

@@ -58,8 +58,6 @@ pub(super) struct Last {
     pub(super) missing: Vec<String>,
     /// Why it is not to be kept, as soon as that is known.
     pub(super) verdict: Option<String>,
-    /// The wish of the config that it was made for.
-    pub(super) wanted: Option<WantedFirmware>,
 }
 
 /// As [`UpdatePhase`], which has no first one.
@@ -119,6 +117,9 @@ pub(super) struct Book {
     pub(super) upload: Option<Upload>,
     #[serde(default)]
     pub(super) last: Option<Last>,
+    /// The wish of the config that was tried last, whatever came of it, and whatever else was installed since.
+    #[serde(default)]
+    pub(super) tried: Option<WantedFirmware>,
 }
 
 impl Book {

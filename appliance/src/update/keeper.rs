@@ -244,11 +244,13 @@ impl Updates {
         update: &Update,
         status: &impl Fn() -> Status,
     ) -> Result<Option<()>, FetchError> {
-        let last = self.book().last.clone();
-        let is_done = |last: &Last| last.is_open() || last.wanted == update.wanted;
+        let is_done = {
+            let book = self.book();
+            book.last.as_ref().is_some_and(Last::is_open) || book.tried == update.wanted
+        };
         let wanted =
             update.wanted.as_ref().filter(|wanted| firmware.version.as_deref() != Some(&wanted.version));
-        let Some(wanted) = wanted.filter(|_| !last.as_ref().is_some_and(is_done)) else {
+        let Some(wanted) = wanted.filter(|_| !is_done) else {
             lock(&self.shared.seen).fetch_failed = None;
             return Ok(None);
         };
@@ -293,10 +295,9 @@ impl Updates {
             reason: Some(chain(error)),
             by: by.to_owned(),
             at: self.now(),
-            wanted: Some(wanted.clone()),
             ..Last::default()
         };
-        self.edit(|book| book.last = Some(last))?;
+        self.edit(|book| (book.last, book.tried) = (Some(last), Some(wanted.clone())))?;
         Ok(self.clear()?)
     }
 }

@@ -385,6 +385,18 @@ async fn what_the_config_wants_is_fetched_in_ranges_over_a_cut_and_installed_onc
     site.said(|firmware| (firmware.last_error, firmware.operation) = ("no".to_owned(), "idle".to_owned()));
     site.run_with(wanting.clone(), "boot-1", true, true, ended(UpdatePhase::Refused)).await;
     assert_eq!(lock(&asked).len(), ranges.len());
+    // Nor after another bundle came in between.
+    let updates = site.open("boot-1");
+    updates.begin_upload(UploadWish { size: 1, label: String::new() }, "ann").unwrap();
+    updates.take_piece(0, b"a").unwrap();
+    updates.install(true, None, &status(true), "ann").await.unwrap();
+    drop(updates);
+    site.said(|firmware| firmware.operation = "idle".to_owned());
+    let by_ann = |view: &UpdateView, asked: &str| {
+        ended(UpdatePhase::Refused)(view, asked) && view.last.as_ref().is_some_and(|last| last.by == "ann")
+    };
+    site.run_with(wanting.clone(), "boot-1", true, true, by_ann).await;
+    assert_eq!(lock(&asked).len(), ranges.len());
     // An older one is not even fetched.
     wanting.update.wanted = Some(WantedFirmware { version: "0.5".to_owned(), ..wanted });
     let refused = |view: &UpdateView, _: &str| view.last.as_ref().is_some_and(|last| last.version == "0.5");

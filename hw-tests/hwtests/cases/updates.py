@@ -121,9 +121,9 @@ def mute_update(bench) -> dict:
         began, _ = one.said(rf"slot {OTHER[slot]} of primary {OTHER[slot]}", target.patience, since)
     back, _ = one.said(rf"slot {slot} of primary", target.patience, since)
     first = bench.delivers(one.began + back) - one.began
+    bench.change({"update": None})
     reason = ends_badly(bench, MUTE, slot, target.patience)
     check("did not within" in reason and f"{DEMO}, push" in reason, reason)
-    bench.change({"update": None})
     return {"old_slot_after_s": round(back - began, 1), "first_picture_after_s": round(first - began, 1), "reason": reason}
 
 
