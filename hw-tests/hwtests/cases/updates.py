@@ -190,7 +190,7 @@ def cut_update(bench) -> dict:
     except AssertionError as error:
         check("409" in str(error) and "downgrade" in str(error), str(error))
     bench.api("POST", "/api/v1/update/install", {"downgrade": True})
-    until(bench, "half of it to be written", lambda view: view.get("firmware") and view["firmware"]["percent"] >= 40)
+    until(bench, "it to be written", lambda view: view.get("firmware") and view["firmware"]["operation"] == "installing")
     cut_and_start("while it is written", slot)
     target.running()
     view = until(bench, "the end of what was cut off", lambda view: view.get("firmware") and view["last"]["phase"] == "refused")
