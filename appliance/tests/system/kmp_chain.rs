@@ -8,7 +8,7 @@ use crate::common::take::{Frame, Take};
 use crate::common::wait::{self, secs};
 use serde_json::{Value, json};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The gateway at the far end, with one channel.
 fn receiver() -> Gateway {
@@ -143,7 +143,12 @@ fn live_goes_on_at_once_and_what_an_outage_held_up_comes_on_a_second_mountpoint(
     link.set(Mode::Pass);
     live.wait_for_more(200);
     let sent = publisher.finish();
-    wait::until_true("all frames to be acknowledged", secs(60), || acked(&near) == count(&sent));
+    let deadline = Instant::now() + secs(60);
+    while acked(&near) != count(&sent) {
+        let push = || near.status()["mountpoints"]["yard"]["pushes"]["k"].clone();
+        assert!(Instant::now() < deadline, "{} of {} acknowledged: {:#}", acked(&near), count(&sent), push());
+        sleep(Duration::from_millis(50));
+    }
     let late_tracks = || far.status()["mountpoints"]["late"]["source"]["kmp"].clone();
     let received = sum(&late_tracks(), "received_frames");
     assert!(received > 100, "{:#}", late_tracks());
