@@ -10,6 +10,7 @@ mod common;
 
 mod csi;
 mod gateway;
+mod hw_tests;
 mod m2m;
 mod machine;
 mod microphone;
