@@ -25,6 +25,8 @@ do_install () {
         install -D -m 0644 $image/$daemon.conf ${D}${systemd_unitdir}/$daemon.conf.d/50-fieldgate.conf
     done
     install -D -m 0644 $image/wired.network ${D}${systemd_unitdir}/network/80-fieldgate-wired.network
+    install -D -m 0644 $image/check-data.conf \
+        ${D}${systemd_system_unitdir}/systemd-fsck@.service.d/50-fieldgate.conf
     install -D -m 0644 $image/rauc-mark-good.conf \
         ${D}${systemd_system_unitdir}/rauc-mark-good.service.d/50-fieldgate.conf
 }
