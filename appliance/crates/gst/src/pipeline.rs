@@ -3,6 +3,17 @@
 use crate::error::WorkError;
 use gst::prelude::*;
 
+/// Starts linked elements of a pipeline that runs, the last one first, and has this pad of a source lead into them.
+pub(crate) fn begin_behind(pad: &gst::Pad, all: &[gst::Element]) -> Result<(), WorkError> {
+    for element in all.iter().rev() {
+        element.sync_state_with_parent()?;
+    }
+    let entry = all.first().and_then(|first| first.static_pad("sink")).ok_or(WorkError::Ended)?;
+    pad.link(&entry)
+        .map_err(|error| WorkError::Element { element: "camera".into(), text: error.to_string() })?;
+    Ok(())
+}
+
 /// A new element of the fixed list with properties given as text.
 pub(crate) fn make(name: &str, properties: &[(&str, &str)]) -> Result<gst::Element, WorkError> {
     let mut builder = gst::ElementFactory::make(name);

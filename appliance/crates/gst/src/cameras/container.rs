@@ -8,7 +8,7 @@ use crate::audio_path::{self, CodedSound};
 use crate::encoders::Pictures;
 use crate::error::WorkError;
 use crate::outlet::Outlet;
-use crate::pipeline::{appsink, make};
+use crate::pipeline::{appsink, begin_behind, make};
 use crate::stream::Stream;
 use crate::timeline::DecodeTimes;
 use crate::video_path::{self, Coded};
@@ -147,13 +147,7 @@ fn attach(
     if let Entry::InItsTime(Some(laps)) = entry {
         laps.follow(pad, pipeline);
     }
-    for element in all.iter().rev() {
-        element.sync_state_with_parent()?;
-    }
-    let entry = all.first().and_then(|first| first.static_pad("sink")).ok_or(WorkError::Ended)?;
-    pad.link(&entry)
-        .map_err(|error| WorkError::Element { element: "camera".into(), text: error.to_string() })?;
-    Ok(())
+    begin_behind(pad, &all)
 }
 
 #[cfg(test)]

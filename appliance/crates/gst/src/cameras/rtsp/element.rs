@@ -8,7 +8,7 @@ use crate::elements;
 use crate::encoders::Pictures;
 use crate::error::WorkError;
 use crate::outlet::Outlet;
-use crate::pipeline::{appsink, make};
+use crate::pipeline::{appsink, begin_behind, make};
 use crate::stream::Stream;
 use crate::timeline::DecodeTimes;
 use crate::video_path::{self, Coded};
@@ -245,13 +245,7 @@ pub(in crate::cameras) fn attach(
     pipeline.add_many(&all)?;
     gst::Element::link_many(&all)?;
     stream.attach(&sink, encoding.track(), times);
-    for element in all.iter().rev() {
-        element.sync_state_with_parent()?;
-    }
-    let entry = all.first().and_then(|first| first.static_pad("sink")).ok_or(WorkError::Ended)?;
-    pad.link(&entry)
-        .map_err(|error| WorkError::Element { element: "camera".into(), text: error.to_string() })?;
-    Ok(())
+    begin_behind(pad, &all)
 }
 
 fn describe(caps: Option<&gst::CapsRef>) -> String {
