@@ -73,6 +73,8 @@ struct Desk {
 #[derive(Clone)]
 struct Watching {
     stream_id: String,
+    /// By RTMP: the application that it plays by.
+    app: String,
     /// Gone with the viewer.
     revoked: Weak<CancellationToken>,
     peer: IpAddr,
@@ -136,6 +138,7 @@ impl Mesh {
         watching.retain(|viewer| viewer.revoked.strong_count() > 0);
         watching.push(Watching {
             stream_id: stream_id.to_owned(),
+            app: request.app.clone(),
             revoked: Arc::downgrade(&request.revoked),
             peer: request.peer,
             client: request.client.clone(),
@@ -150,10 +153,14 @@ impl Mesh {
         here.filter(|viewer| viewer.revoked.strong_count() > 0).cloned().collect()
     }
 
-    /// Sends away the viewers of one stream, or all; how many there were.
-    fn dismiss_viewers(&self, stream_id: Option<&str>) -> usize {
+    /// Sends away the viewers of one stream, or all; of these the ones who play by RTMP by one application, or all. How many
+    /// there were.
+    fn dismiss_viewers(&self, stream_id: Option<&str>, app: Option<&str>) -> usize {
         let mut watching = self.watching();
-        let is_meant = |viewer: &Watching| stream_id.is_none_or(|stream_id| viewer.stream_id == stream_id);
+        let is_meant = |viewer: &Watching| {
+            stream_id.is_none_or(|stream_id| viewer.stream_id == stream_id)
+                && app.is_none_or(|app| viewer.client.is_some() && viewer.app == app)
+        };
         let (gone, stay) = std::mem::take(&mut *watching).into_iter().partition(is_meant);
         *watching = stay;
         let gone: Vec<Watching> = gone;

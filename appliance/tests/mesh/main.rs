@@ -194,6 +194,23 @@ fn check_13_14_15_16_17_viewers_of_a_relay() {
         "{shown}"
     );
     assert!(shown.contains("<nclients>8</nclients>") && shown.contains("<height>180</height>"), "{shown}");
+    // Of two applications only the one that is named; a viewer's own is `live`, its stream's `relay`.
+    let dropped = |app: &str| node.ask("GET", &format!("/control/drop/client?{app}name=s1"), None).text();
+    assert_eq!(dropped("app=nowhere&"), "0");
+    assert!(player.tag(secs(20)).is_ok());
+    assert_eq!(dropped("app=live&"), "1", "not those of HLS and DASH");
+    assert!(player.is_closed_within(secs(20)));
+    assert_eq!(http::get(http, &list).status, 200);
+    let mut player = Client::playing(node.gateway.rtmp, &format!("s1?token={VIEWER}")).unwrap();
+    assert!(player.tag(secs(20)).is_ok());
+    assert_eq!(dropped("app=relay&"), "7");
+    assert!(player.is_closed_within(secs(20)));
+    let again = http::get(http, &path("s1", VIEWER));
+    assert_eq!(again.status, 200, "{}", again.text());
+    let list = again.text().lines().find(|line| line.contains("video.m3u8")).unwrap().to_owned();
+    let list = format!("/hls/s1/{}", list.trim_start_matches("./"));
+    let mut player = Client::playing(node.gateway.rtmp, &format!("s1?token={VIEWER}")).unwrap();
+    assert!(player.tag(secs(20)).is_ok());
     let stays = publish(&node, "relay", "s2?key=K2").unwrap();
     node.wait_for_stream("s2", true);
     // What the master does not know is said at once.

@@ -68,10 +68,16 @@ impl Driver {
             Wanted::Json => self.statistics().json("rtmp"),
             Wanted::Xml => self.statistics().xml("rtmp"),
             Wanted::DropPublisher { app, stream_id } => {
-                let is_there = self.places.get(&stream_id).is_some_and(|place| place.app() == app);
+                let place = self.places.get(&stream_id);
+                let is_there = place.is_some_and(|place| app.is_none_or(|app| place.app() == app));
                 api::dropped(usize::from(is_there && self.node.end_stream(&stream_id)))
             }
-            Wanted::DropViewers { stream_id } => api::dropped(self.mesh.dismiss_viewers(Some(&stream_id))),
+            Wanted::DropViewers { app, stream_id } => {
+                let of_stream = self.places.get(&stream_id).map(|place| place.app());
+                // Players name the application that they play by, not that of the publisher.
+                let app = app.filter(|app| of_stream != Some(app.as_str()));
+                api::dropped(self.mesh.dismiss_viewers(Some(&stream_id), app.as_deref()))
+            }
             Wanted::Tables(document) => api::taken(&self.node.handle_tables(&document, now())),
         })
     }

@@ -199,7 +199,7 @@ impl Driver {
             }
         }
         self.mesh.set_desk(None);
-        self.mesh.dismiss_viewers(None);
+        self.mesh.dismiss_viewers(None, None);
         self.pushes.values().for_each(CancellationToken::cancel);
         self.places.clear();
         self.work.shutdown().await;
@@ -410,7 +410,7 @@ impl Driver {
     fn on_roles(&mut self, roles: &Roles) {
         self.open_desk(roles.serves_viewers());
         if !roles.serves_viewers() {
-            let viewers = self.mesh.dismiss_viewers(None);
+            let viewers = self.mesh.dismiss_viewers(None, None);
             if viewers > 0 {
                 info!(viewers, "viewers are sent away: the node's new role has none");
             }

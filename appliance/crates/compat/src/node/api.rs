@@ -27,13 +27,15 @@ pub enum Wanted {
     Xml,
     /// The publisher of a stream is dropped; the answer is how many were.
     DropPublisher {
-        /// `live` or `relay`.
-        app: String,
+        /// `live` or `relay`; `None`: whichever it is in.
+        app: Option<String>,
         /// The stream.
         stream_id: String,
     },
     /// The viewers of a stream are dropped.
     DropViewers {
+        /// As the statistics show it, or that the viewer came by; `None`: whichever it is.
+        app: Option<String>,
         /// The stream.
         stream_id: String,
     },
@@ -84,9 +86,11 @@ pub fn wanted(node: &Node, master_key: &Key, local_only: bool, request: &Request
         "/public/statistics/server" => Ok(Wanted::Server),
         "/statistics" => Ok(Wanted::Xml),
         "/control/drop/publisher" => {
-            Ok(Wanted::DropPublisher { app: field(query, "app"), stream_id: field(query, "name") })
+            Ok(Wanted::DropPublisher { app: application(query), stream_id: field(query, "name") })
         }
-        "/control/drop/client" => Ok(Wanted::DropViewers { stream_id: field(query, "name") }),
+        "/control/drop/client" => {
+            Ok(Wanted::DropViewers { app: application(query), stream_id: field(query, "name") })
+        }
         "/private/publish" => {
             hook::question("publish", query, request).map(Wanted::Peer).ok_or_else(hook::refused)
         }
@@ -120,6 +124,11 @@ fn field(query: &str, name: &str) -> String {
     let mut fields = query.split('&').filter_map(|pair| pair.split_once('='));
     let value = fields.find(|(known, _)| *known == name).map_or("", |(_, value)| value);
     percent::of_field(value).chars().take(256).collect()
+}
+
+/// The application that a session must be in, if one is named.
+fn application(query: &str) -> Option<String> {
+    Some(field(query, "app")).filter(|app| !app.is_empty())
 }
 
 fn role_of(body: &[u8]) -> Option<Role> {
@@ -383,8 +392,27 @@ mod tests {
         let put = ask_from(&node, [192, 0, 2, 1], "PUT", "/public/relay_table", key);
         assert_eq!(put, Ok(Wanted::Tables(Vec::new())));
         assert_eq!(ask_from(&node, [127, 0, 0, 1], "GET", "/private/publish", key), Err(400));
-        let named = ask_from(&node, [127, 0, 0, 1], "GET", "/control/drop/client?name=s%2D1", key);
-        assert_eq!(named, Ok(Wanted::DropViewers { stream_id: "s-1".into() }));
+    }
+
+    #[test]
+    fn who_is_dropped_is_named_by_stream_and_application() {
+        let node = announced_node(true);
+        let ask = |target: &str| ask_from(&node, [127, 0, 0, 1], "GET", target, ("x", ""));
+        let app = Some("relay".to_owned());
+        assert_eq!(
+            ask("/control/drop/client?app=rel%61y&name=s%2D1"),
+            Ok(Wanted::DropViewers { app: app.clone(), stream_id: "s-1".into() })
+        );
+        assert_eq!(
+            ask("/control/drop/publisher?name=s1&app=relay"),
+            Ok(Wanted::DropPublisher { app, stream_id: "s1".into() })
+        );
+        for none in ["name=s1", "app=&name=s1"] {
+            let viewers = Wanted::DropViewers { app: None, stream_id: "s1".into() };
+            assert_eq!(ask(&format!("/control/drop/client?{none}")), Ok(viewers), "{none}");
+            let publisher = Wanted::DropPublisher { app: None, stream_id: "s1".into() };
+            assert_eq!(ask(&format!("/control/drop/publisher?{none}")), Ok(publisher), "{none}");
+        }
     }
 
     #[test]

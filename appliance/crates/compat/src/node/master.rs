@@ -27,6 +27,8 @@ pub(super) struct Master {
     fetch: Option<Instant>,
     is_fetching: bool,
     jitter: u64,
+    /// The role that the last beat told.
+    told: Option<Role>,
     /// Questions that were answered 401: asked again after the announcement.
     pub(super) again: Vec<ExchangeId>,
 }
@@ -55,6 +57,7 @@ impl Master {
             fetch: None,
             is_fetching: false,
             jitter: 0,
+            told: None,
             again: Vec::new(),
         }
     }
@@ -252,8 +255,9 @@ impl Node {
         let call = match send {
             Send::Create => self.authorised("GET", &path, Vec::new()),
             Send::Beat { id, key } => {
-                let mode = self.roles.shown().word();
-                let body = beat::body(&id, &key, mode, self.tables.version, &self.report);
+                let role = self.roles.shown();
+                self.master.told = Some(role);
+                let body = beat::body(&id, &key, role.word(), self.tables.version, &self.report);
                 self.authorised("POST", &path, body)
             }
         };
@@ -293,6 +297,8 @@ impl Node {
             }
         }
         match said.mode.as_deref().map(Role::parse) {
+            // What it was told, said back: if an operator has given another role since, the next beat tells it that first.
+            Some(Some(role)) if self.master.told == Some(role) => {}
             Some(Some(role)) => self.change_role(role, now),
             Some(None) => {
                 self.note(Note::UnknownRole(said.mode.unwrap_or_default().chars().take(40).collect()))

@@ -563,6 +563,24 @@ fn check_17_the_same_role_again_changes_nothing() {
 }
 
 #[test]
+fn check_16_a_role_by_an_operator_is_told_before_the_master_decides() {
+    for (answer, role) in [("RR", Role::RootRelay), ("R", Role::Relay), ("I", Role::Ingest)] {
+        let mut bench = Bench::announced("relay");
+        bench.step();
+        // While a beat is on its way that tells the old role.
+        bench.node.set_role(Role::RootRelay, bench.now);
+        let call = bench.answer("/heartbeat", 200, &beaten("k1", "relay", 1));
+        assert_eq!(json(&call)["mode"], "relay");
+        assert_eq!(bench.node.roles().shown(), Role::RootRelay, "the master has not heard of it");
+        bench.answer("/streams", 200, r#"{"version":1}"#);
+        bench.step();
+        let call = bench.answer("/heartbeat", 200, &beaten("k2", answer, 1));
+        assert_eq!(json(&call)["mode"], "root_relay");
+        assert_eq!(bench.node.roles().shown(), role, "its word holds");
+    }
+}
+
+#[test]
 fn check_18_a_bad_table_leaves_the_old_one_in_force() {
     let mut bench = Bench::announced("ingest");
     bench.node.stream_began("s1", PeerKind::Broadcaster, "192.0.2.9", bench.now);
