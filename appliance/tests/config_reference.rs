@@ -8,15 +8,13 @@ use std::fmt::Write as _;
 const PLACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
 
 /// Parts in the order in which one meets them; parts of the schema that are not named here are one-line types.
-const PARTS: [(&str, &str); 53] = [
+const PARTS: [(&str, &str); 51] = [
     ("Rtmp", "`rtmp`"),
-    ("RtmpTls", "`rtmp.tls`"),
+    ("ListenTls", "`rtmp.tls`, `kmp.tls`, `http.tls`"),
     ("Kmp", "`kmp`"),
-    ("KmpTls", "`kmp.tls`"),
     ("KmpChannel", "`kmp.channels.CHANNEL_ID`"),
     ("Admin", "`admin`"),
     ("Http", "`http`"),
-    ("HttpTls", "`http.tls`"),
     ("MachineNetwork", "`network`"),
     ("Link", "`network.links.NAME`"),
     ("Wifi", "`network.links.NAME.wifi`"),

@@ -18,6 +18,7 @@ mod kmp_control;
 mod kmp_listen;
 mod limits;
 mod listen;
+mod listen_tls;
 mod machine;
 mod mesh_node;
 mod mountpoint;
@@ -49,11 +50,12 @@ pub use discovery::Discovery;
 pub use encoder::Encoder;
 pub use events::{Events, Webhook};
 pub use fleet::{Fleet, FleetMqtt, FleetPull};
-pub use http::{Hls, Http, HttpTls, Size};
+pub use http::{Hls, Http, Size};
 pub use json::parse_strict;
 pub use kmp_control::{Compat, KmpApplication, KmpControl, KmpControlApi, KmpHeader};
-pub use kmp_listen::{Kmp, KmpChannel, KmpTls};
+pub use kmp_listen::{Kmp, KmpChannel};
 pub use limits::Limits;
+pub use listen_tls::ListenTls;
 pub use machine::{Link, LinkAddress, LinkAddressError, MachineNetwork, MachineTime, Wifi, is_key};
 pub use mesh_node::{MeshNode, MeshNodeTls, NodeRole};
 pub use mountpoint::{Mountpoint, Ring};
@@ -176,7 +178,7 @@ pub struct Rtmp {
     pub listen: Vec<SocketAddr>,
     /// RTMP over TLS (`rtmps://`). Default: off.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<RtmpTls>,
+    pub tls: Option<ListenTls>,
     /// Connections on all RTMP listeners together; more are refused. 1 to 65,536. Default 1,024.
     #[schemars(range(min = 1, max = 65536))]
     pub max_connections: u32,
@@ -212,21 +214,6 @@ impl Default for Rtmp {
             max_message_bytes: 4 << 20,
         }
     }
-}
-
-/// RTMP over TLS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RtmpTls {
-    /// Addresses with port to listen on; port 0 lets the kernel choose. 1 to 16.
-    #[schemars(with = "Vec<listen::Address>", length(min = 1, max = 16))]
-    pub listen: Vec<SocketAddr>,
-    /// File with the certificate chain, PEM. Read anew when it changes.
-    #[schemars(length(min = 1, max = 4096))]
-    pub cert: PathBuf,
-    /// File with the private key, PEM.
-    #[schemars(length(min = 1, max = 4096))]
-    pub key: PathBuf,
 }
 
 /// The HTTP API and installers' page.

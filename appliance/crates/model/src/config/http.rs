@@ -1,10 +1,9 @@
 //! The plane on which viewers watch by HTTP, and what of a mountpoint they see there.
 
-use super::{Span, listen};
+use super::{ListenTls, Span, listen};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 /// The HTTP server that viewers watch from, at `http://HOST/hls/NAME/master.m3u8?key=KEY`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -16,7 +15,7 @@ pub struct Http {
     pub listen: Vec<SocketAddr>,
     /// HTTPS. Default: off.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<HttpTls>,
+    pub tls: Option<ListenTls>,
     /// Connections on all of these listeners together; more are refused. 1 to 65,536. Default 1,024.
     #[schemars(range(min = 1, max = 65536))]
     pub max_connections: u32,
@@ -54,21 +53,6 @@ impl Default for Http {
             write_timeout: Span::from_secs(60),
         }
     }
-}
-
-/// HTTP over TLS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HttpTls {
-    /// Addresses with port to listen on; port 0 lets the kernel choose. 1 to 16.
-    #[schemars(with = "Vec<listen::Address>", length(min = 1, max = 16))]
-    pub listen: Vec<SocketAddr>,
-    /// File with the certificate chain, PEM. Read anew when it changes.
-    #[schemars(length(min = 1, max = 4096))]
-    pub cert: PathBuf,
-    /// File with the private key, PEM.
-    #[schemars(length(min = 1, max = 4096))]
-    pub key: PathBuf,
 }
 
 /// How a mountpoint is cut into segments for viewers. That begins with the first viewer and stops after the last. Who may

@@ -1,11 +1,10 @@
 //! KMP taken in from other gateways and from Kaltura's connectors.
 
-use super::{Network, Span, TrackIds, listen};
+use super::{ListenTls, Network, Span, TrackIds, listen};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 /// The KMP receiver: takes tracks in, acknowledges them, and publishes them to mountpoints of kind `kmp`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -17,7 +16,7 @@ pub struct Kmp {
     pub listen: Vec<SocketAddr>,
     /// KMP over TLS (`kmps://`), between gateways. Default: off.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<KmpTls>,
+    pub tls: Option<ListenTls>,
     /// Networks that may send, such as `"10.0.0.0/8"`. KMP knows no passwords: name the senders alone. At most 64.
     /// Default: only loopback.
     #[schemars(length(max = 64))]
@@ -76,21 +75,6 @@ impl Default for Kmp {
             strict: false,
         }
     }
-}
-
-/// KMP over TLS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct KmpTls {
-    /// Addresses with port to listen on; port 0 lets the kernel choose. 1 to 16.
-    #[schemars(with = "Vec<listen::Address>", length(min = 1, max = 16))]
-    pub listen: Vec<SocketAddr>,
-    /// File with the certificate chain, PEM. Read anew when it changes.
-    #[schemars(length(min = 1, max = 4096))]
-    pub cert: PathBuf,
-    /// File with the private key, PEM.
-    #[schemars(length(min = 1, max = 4096))]
-    pub key: PathBuf,
 }
 
 /// One channel: which mountpoint its tracks feed.
