@@ -461,6 +461,49 @@ async fn a_stream_ends_with_eost_and_the_next_one_has_higher_ids() {
 }
 
 #[tokio::test]
+async fn a_stream_is_not_given_up_to_a_router_that_only_lets_us_connect() {
+    let bench = Bench::new().await;
+    let mut settings = settings();
+    settings.sender.end_attempts = 3;
+    settings.sender.end_patience = None;
+    let (track, _) = bench.track(settings, None);
+    let keep = bench.mountpoint.clone();
+    let script = async {
+        let mut camera = bench.publisher();
+        camera.shoot(10, 100);
+        let mut receiver = bench.receiver().await;
+        receiver.read(10).await;
+        receiver.ack(6).await;
+        until("the acks", || bench.told.frames(Fate::Delivered) == 6).await;
+        drop(camera);
+        receiver.read_all().await;
+        drop(receiver);
+        // The next stream's receiver is the same one: what this says of it holds from the start.
+        let mut camera = bench.publisher();
+        camera.shoot(5, 100);
+        drop(camera);
+        let swallow = async |pictures: u32| {
+            for _ in 0..8 {
+                let mut router = bench.receiver().await;
+                router.read_all().await;
+                assert_eq!(router.pictures.len(), pictures as usize);
+            }
+            let mut receiver = bench.receiver().await;
+            receiver.read_all().await;
+            receiver.ack_all().await;
+        };
+        swallow(4).await;
+        until("the rest", || bench.told.frames(Fate::Delivered) == 10).await;
+        swallow(5).await;
+        until("the next stream", || bench.told.frames(Fate::Delivered) == 15).await;
+    };
+    tokio::select! {
+        () = beside(track, &bench.local, script) => {}
+        () = keep.keep() => {}
+    }
+}
+
+#[tokio::test]
 async fn what_a_backlog_keeps_outlives_the_push() {
     let mut bench = Bench::new().await;
     let budget = Budget { bytes: 64 << 20, age: Duration::from_secs(3600) };

@@ -26,6 +26,7 @@ struct Desk<'a> {
     arrears: &'a mut Arrears,
     reader: &'a mut Option<Reader>,
     settled_to: &'a mut u64,
+    acknowledges: &'a mut bool,
 }
 
 impl KmpTrack {
@@ -52,8 +53,19 @@ impl KmpTrack {
     }
 
     fn obey_stream(&mut self, index: Option<usize>) {
-        let KmpTrack { shared, control, report, books, arrears, readers, settled_to, streams, late, .. } =
-            self;
+        let KmpTrack {
+            shared,
+            control,
+            report,
+            books,
+            arrears,
+            readers,
+            settled_to,
+            acknowledges,
+            streams,
+            late,
+            ..
+        } = self;
         let [first, second] = readers;
         let (stream, reader) = match index {
             Some(index) => (streams.get_mut(index), first),
@@ -61,7 +73,8 @@ impl KmpTrack {
         };
         let Some(stream) = stream else { return };
         let dialer = &shared.dialer;
-        let mut desk = Desk { dialer, shared, control, report, books, arrears, reader, settled_to };
+        let mut desk =
+            Desk { dialer, shared, control, report, books, arrears, reader, settled_to, acknowledges };
         while let Some(output) = stream.lane.sender.poll_output() {
             desk.obey(stream, output);
         }
@@ -72,8 +85,12 @@ impl KmpTrack {
         let Control::Fixed { channel_id, late_channel_id, track_id, upstream } = &self.control else {
             return false;
         };
+        let acknowledges = self.acknowledges;
         let begin = |stream: &mut Stream, channel_id| {
             stream.asks = false;
+            if acknowledges {
+                stream.lane.sender.expect_acks();
+            }
             stream.ids = (channel_id, *track_id);
             stream.lane.sender.published(channel_id, *track_id, vec![upstream.clone()], now());
             if stream.ends || stream.has_ended {
@@ -289,6 +306,7 @@ impl Desk<'_> {
                 let name = stream.names.get(&upstream).map_or("", String::as_str);
                 let frames = self.books.settle(name, from_id..to_id, fate);
                 *self.settled_to = (*self.settled_to).max(to_id);
+                *self.acknowledges |= fate == Fate::Acknowledged;
                 count(self.report, fate, frames);
             }
         }

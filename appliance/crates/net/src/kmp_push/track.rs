@@ -104,6 +104,8 @@ pub struct KmpTrack {
     pub(super) outlives: bool,
     /// All frames before this one are settled if no stream has any.
     pub(super) settled_to: u64,
+    /// The receiver has acknowledged something.
+    pub(super) acknowledges: bool,
     pub(super) quiet_until: Option<Instant>,
     log_frames: bool,
 }
@@ -182,6 +184,7 @@ impl KmpTrack {
             readers: [reader(false), reader(true)],
             outlives: backlog.is_some_and(|backlog| backlog.outlives),
             settled_to: 0,
+            acknowledges: false,
             quiet_until: None,
             log_frames: false,
             control,

@@ -66,6 +66,8 @@ pub struct Sender {
     pinned_id: u64,
     /// Where what is live begins, and since when it is out of reach.
     live: live::Live,
+    /// The receiver is one that acknowledges: something was, on whatever connection.
+    acknowledges: bool,
     /// `eost` follows once the window has caught up.
     end_due: bool,
     ended_at: Option<Instant>,
@@ -95,6 +97,7 @@ impl Sender {
             begins: None,
             pinned_id: first_id,
             live: live::Live::default(),
+            acknowledges: false,
             end_due: false,
             ended_at: None,
             reason: None,
@@ -158,6 +161,13 @@ impl Sender {
         }
         self.begin();
         self.live.lost(now);
+    }
+
+    /// The receiver has acknowledged frames of this track on other connections. Where one ends without any ack, after the end
+    /// of the track as well, something else has ended it (a router, a proxy without its server): it is tried again, however
+    /// often that is.
+    pub fn expect_acks(&mut self) {
+        self.acknowledges = true;
     }
 
     /// The controller refused, or could not be understood or reached. The session is dropped.
@@ -266,6 +276,7 @@ impl Sender {
             upstream.end_attempts = 0;
         }
         if ack.frame_id > upstream.told_id {
+            self.acknowledges = true;
             upstream.tell(ack.frame_id, Fate::Acknowledged, outputs);
             let waits = sent_id > ack.frame_id;
             if let Some(connection) = upstream.connection_mut() {

@@ -66,14 +66,15 @@ impl Sender {
     pub(super) fn down(&mut self, key: UpstreamKey, why: Down, now: Instant) {
         let Sender { upstreams, window, outputs, flushed, .. } = self;
         let Some(upstream) = upstreams.iter_mut().find(|upstream| upstream.key == key) else { return };
-        let (connect_sent, unsent, ended, lasted) = match &upstream.link {
+        let (connect_sent, unsent, ended, acks, lasted) = match &upstream.link {
             Link::Up(connection) => (
                 connection.connect_sent,
                 connection.has_pending(window, *flushed),
                 connection.ended_at.is_some(),
+                connection.acks,
                 now.saturating_duration_since(connection.since),
             ),
-            Link::Connecting { .. } | Link::Open => (false, true, false, std::time::Duration::ZERO),
+            Link::Connecting { .. } | Link::Open => (false, true, false, false, std::time::Duration::ZERO),
             _ => return,
         };
         if let Link::Up(connection) = &upstream.link {
@@ -94,10 +95,13 @@ impl Sender {
         let all_acked = upstream.acked_id >= self.next_id;
         let attempts = upstream.end_attempts;
         if ended {
-            if all_acked || attempts >= self.settings.end_attempts {
+            let max = self.settings.end_attempts;
+            // One that acknowledges has not had these frames if it says nothing of them.
+            let counts = acks || max == 0 || !self.acknowledges;
+            if all_acked || (counts && attempts >= max) {
                 return self.give_up(key, Cause::Unacknowledged);
             }
-            upstream.end_attempts = attempts.saturating_add(1);
+            upstream.end_attempts = attempts.saturating_add(u32::from(counts));
         }
         self.rewind(key);
         let is_static = matches!(self.settings.reconnect, Reconnect::Backoff { .. });

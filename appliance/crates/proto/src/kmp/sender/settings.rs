@@ -95,7 +95,8 @@ pub struct Settings {
     /// A peer that has acknowledged frames and stops doing so, while it is sent more, is given up after so long.
     pub ack_silence: Option<Duration>,
     /// Connections that are made anew after the end of the track, until all is acknowledged: so many in a row that
-    /// bring no new ack. 0: what the peer had not acknowledged when it closed stays so.
+    /// bring no new ack. Of a peer that has acknowledged anything, those alone count on which it acknowledged something. 0: what
+    /// the peer had not acknowledged when it closed stays so.
     pub end_attempts: u32,
 }
 

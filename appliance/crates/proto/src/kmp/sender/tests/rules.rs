@@ -77,6 +77,50 @@ fn a_peer_that_never_acknowledges_is_left_in_peace() {
     assert_eq!(run.heard.len(), 1);
 }
 
+/// A track that has ended, after its first connection had `acked` of ten frames acknowledged; its receiver acknowledges the
+/// rest on the connection with number `says`, if that comes. How many connections there were.
+fn ended(settings: Settings, acked: u64, says: usize) -> (Run, usize) {
+    let mut run = run(Settings { end_attempts: 3, end_patience: None, ..settings });
+    run.peer = Box::new(move |heard, nth| match (nth, heard.end) {
+        (0, false) if heard.frames == acked => vec![ack(heard, acked)],
+        (_, true) if nth >= says => vec![ack(heard, heard.frames), Act::Close],
+        (_, true) => vec![Act::Close],
+        _ => vec![],
+    });
+    for _ in 0..10 {
+        run.step(&frame(&Bytes::from_static(b"a"), true), true, Duration::from_millis(40));
+    }
+    run.end(Reason::Close);
+    run.pass(Duration::from_secs(120));
+    let connections = run.heard.len();
+    (run, connections)
+}
+
+#[test]
+fn a_receiver_that_acknowledges_has_not_had_what_it_says_nothing_of() {
+    // Under load a router that only lets us connect was taken for it, and a stretch that fits into a socket given up.
+    let (run, connections) = ended(backoff(), 4, 20);
+    assert_eq!(connections, 21);
+    assert_eq!(run.settled.iter().map(|told| told.2).collect::<Vec<_>>(), [Fate::Acknowledged; 2]);
+    assert_eq!((run.settled[1].0, run.settled[1].1), (1004, 1010));
+    assert!(run.unpublished.is_some());
+}
+
+#[test]
+fn a_receiver_that_never_acknowledges_is_given_up_some_connections_after_the_end() {
+    let (run, connections) = ended(backoff(), 0, usize::MAX);
+    assert_eq!(connections, 4);
+    assert_eq!(run.settled, [(1000, 1010, Fate::Unconfirmed(Cause::Unacknowledged))]);
+    // One that acknowledged on other connections of the track is not.
+    let mut run = self::run(Settings { end_attempts: 3, end_patience: None, ..backoff() });
+    run.sender.expect_acks();
+    run.peer = Box::new(|heard, _| if heard.end { vec![Act::Close] } else { vec![] });
+    run.step(&frame(&Bytes::from_static(b"a"), true), true, Duration::from_secs(1));
+    run.end(Reason::Close);
+    run.pass(Duration::from_secs(60));
+    assert!(run.heard.len() > 15 && run.settled.is_empty(), "{} connections", run.heard.len());
+}
+
 #[test]
 fn a_peer_that_takes_nothing_is_given_up() {
     let now = super::now();
