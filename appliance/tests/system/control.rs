@@ -254,6 +254,60 @@ fn check_24_a_lost_coordinator_is_found_again_and_publishers_go_or_stay() {
 }
 
 #[test]
+fn check_20_a_coordinator_that_falls_silent_is_given_up_and_found_again() {
+    let (fake, files) = (Fake::start(), Scratch::new());
+    let url = format!("ws://{}/", fake.address);
+    let gateway = Gateway::start(json!({"compat": {
+        "control": {"enabled": true, "url": url, "secret": SECRET, "silence": "3s", "play_allow": ["127.0.0.0/8"]},
+        "encoder": {"enabled": true, "url": url, "secret": SECRET, "silence": "3s", "capacity": 2, "segment": "1s",
+            "folder": files.path()},
+    }}));
+    let sockets = |from: usize| {
+        let (first, second) = (fake.peer(from), fake.peer(from + 1));
+        let is_encoder = fake.upgrades()[from].line == "/ws/control/hls";
+        let (server, mut encoder) = if is_encoder { (second, first) } else { (first, second) };
+        assert_eq!(encoder.expect(""), "REGISTER\nCapacity:2");
+        wait::until_true("both to be up", secs(30), || {
+            let shown = gateway.status()["elsewhere"].clone();
+            ["control", "encoder"].iter().all(|part| shown[part]["state"] == "up")
+        });
+        (server, encoder)
+    };
+    let encode = |encoder: &mut Peer, stream_id: &str| {
+        encoder.say(&format!(
+            "ENCODE-START\nStream-Channel:c1\nStream-ID:{stream_id}\nStream-Source-Type:RTMP\nResolutions:ORIGINAL\n\
+             Stream-Source-URI:rtmp://{}/c1/channel-key-0001\nRecord:False\nPreviews:False",
+            gateway.rtmp
+        ));
+        encoder.expect(&format!("STREAM-AVAILABLE\nStream-Channel:c1\nStream-ID:{stream_id}\n"));
+    };
+    let (mut server, mut encoder) = sockets(0);
+    let publisher = live(&gateway, &mut server, "c1", "id-1");
+    encode(&mut encoder, "id-1");
+    // One that speaks is kept for longer than one that does not.
+    for peer in [&mut server, &mut encoder] {
+        (0..4).for_each(|_| drop(peer.expect("HEARTBEAT")));
+        assert!(!peer.is_closed());
+        peer.be_silent();
+    }
+    wait::until_true("both sockets to be closed", secs(60), || {
+        // It still answers and asks, as a computer does whose program is stuck: that is no message.
+        [&mut server, &mut encoder].into_iter().for_each(Peer::ping);
+        server.is_closed() && encoder.is_closed()
+    });
+    wait::until_true("the publisher to be sent away", secs(30), || publisher.is_closed());
+    assert_eq!(server.count("PUBLISH-END"), 0, "the stream ended with its socket");
+    // Both come back by themselves, speak of nothing that was, and work.
+    let (mut server, mut encoder) = sockets(2);
+    let publisher = live(&gateway, &mut server, "c1", "id-2");
+    encode(&mut encoder, "id-2");
+    publisher.finish();
+    assert_eq!(server.expect("PUBLISH-END"), end_of("c1", "id-2"));
+    let closed = encoder.expect("STREAM-CLOSED");
+    assert!(closed.starts_with("STREAM-CLOSED\nStream-Channel:c1\nStream-ID:id-2"), "{closed}");
+}
+
+#[test]
 fn a_gateway_under_another_gateway() {
     let app = App::start();
     // The other one must come back where it was.

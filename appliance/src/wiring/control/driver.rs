@@ -57,6 +57,7 @@ impl Driver {
         let settings = CoreSettings {
             id_max: number(config.id_max_length),
             max_streams: number(config.max_streams),
+            silence: config.silence.get(),
             grace: config.grace.get(),
             cameras: keys.collect(),
             own_address,

@@ -39,6 +39,7 @@ impl Driver {
             capacity: u32::try_from(shop.settings.capacity).ok(),
             reregister: shop.settings.reregister,
             id_max: ID_MAX,
+            silence: shop.settings.silence.get(),
             seed,
         };
         let (tell, told) = mpsc::channel(TOLD);

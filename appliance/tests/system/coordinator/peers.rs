@@ -18,6 +18,8 @@ use tokio_tungstenite::tungstenite::http::HeaderName;
 use tokio_tungstenite::tungstenite::{self, HandshakeError, Message, WebSocket};
 
 pub(crate) const SECRET: &str = "control-secret-0001";
+/// Often enough for a gateway that gives a silent coordinator up after seconds.
+const BEAT: Duration = Duration::from_millis(500);
 
 /// What an application was asked.
 #[derive(Clone, Debug)]
@@ -199,7 +201,7 @@ impl Line {
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(_) => break,
             }
-            if beat.elapsed() >= secs(10) && !self.is_silent.load(Ordering::Relaxed) {
+            if beat.elapsed() >= BEAT && !self.is_silent.load(Ordering::Relaxed) {
                 beat = Instant::now();
                 socket.send(Message::text("HEARTBEAT")).ok();
             }

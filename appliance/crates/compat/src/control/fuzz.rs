@@ -18,6 +18,7 @@ pub fn server_messages(data: &[u8], now: Instant) {
     let settings = Settings {
         id_max: 128,
         max_streams: 8,
+        silence: Duration::from_secs(60),
         grace: Duration::from_secs(u64::from(data.first().copied().unwrap_or_default() & 1)),
         cameras: BTreeMap::from([("cam".to_owned(), Key::new("k"))]),
         own_address: HERE,

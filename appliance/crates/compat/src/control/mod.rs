@@ -44,6 +44,8 @@ pub struct Settings {
     pub id_max: usize,
     /// Channels at once.
     pub max_streams: usize,
+    /// A coordinator that says nothing for so long is lost.
+    pub silence: Duration,
     /// How long publishers may stay without a coordinator.
     pub grace: Duration,
     /// Keys of the channels that cameras are, by channel.
@@ -98,7 +100,7 @@ impl StreamServer {
     pub fn new(settings: Settings, now: Instant) -> StreamServer {
         let standing = settings.cameras.iter().map(|(channel, key)| (channel.clone(), Standing::new(key)));
         StreamServer {
-            link: Link::new(settings.seed, now),
+            link: Link::new(settings.silence, settings.seed, now),
             standing: standing.collect(),
             settings,
             publishes: BTreeMap::new(),
@@ -162,7 +164,10 @@ impl StreamServer {
             match due {
                 Due::Connect => self.actions.push_back(Action::Connect),
                 Due::Beat => self.actions.push_back(Action::Send(Message::new("HEARTBEAT"))),
-                Due::Silent => self.hang_up("it has been silent for a minute", now),
+                Due::Silent => {
+                    let why = format!("it has been silent for {:?}", self.settings.silence);
+                    self.hang_up(&why, now);
+                }
             }
         }
         self.expire_publishes(now);

@@ -24,6 +24,7 @@ fn settings() -> Settings {
     Settings {
         id_max: 128,
         max_streams: 4,
+        silence: secs(60),
         grace: Duration::ZERO,
         cameras: BTreeMap::new(),
         own_address: IpAddr::from([10, 0, 0, 1]),

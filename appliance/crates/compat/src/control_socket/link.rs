@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// Between two of our heartbeats.
+/// Between two of our heartbeats, at most.
 const BEAT: Duration = Duration::from_secs(20);
-/// A socket without messages is dead.
-const SILENCE: Duration = Duration::from_secs(60);
+/// How many of them go out while a socket without messages is not yet dead, at least.
+const BEATS: u32 = 3;
 /// A socket that has lived for so long was a good one: the next attempt comes at once.
 const SETTLED: Duration = Duration::from_secs(10);
 /// Before the next attempt, by how many have failed.
@@ -31,6 +31,8 @@ enum Stage {
 
 #[derive(Debug)]
 pub(crate) struct Link {
+    silence: Duration,
+    beat: Duration,
     stage: Stage,
     failures: usize,
     random: u64,
@@ -41,9 +43,10 @@ fn after(now: Instant, span: Duration) -> Instant {
 }
 
 impl Link {
-    /// One that wants to connect now.
-    pub(crate) fn new(seed: u64, now: Instant) -> Link {
-        Link { stage: Stage::Waiting(now), failures: 0, random: seed | 1 }
+    /// One that wants to connect now. A socket without messages is dead after `silence`.
+    pub(crate) fn new(silence: Duration, seed: u64, now: Instant) -> Link {
+        let beat = silence.checked_div(BEATS).unwrap_or_default().min(BEAT);
+        Link { silence, beat, stage: Stage::Waiting(now), failures: 0, random: seed | 1 }
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -67,7 +70,7 @@ impl Link {
             }
             Stage::Up { silent_at, .. } if *silent_at <= now => Some(Due::Silent),
             Stage::Up { beat_at, .. } if *beat_at <= now => {
-                *beat_at = after(now, BEAT);
+                *beat_at = after(now, self.beat);
                 Some(Due::Beat)
             }
             _ => None,
@@ -75,13 +78,14 @@ impl Link {
     }
 
     pub(crate) fn connected(&mut self, now: Instant) {
-        self.stage = Stage::Up { since: now, silent_at: after(now, SILENCE), beat_at: after(now, BEAT) };
+        let (silent_at, beat_at) = (after(now, self.silence), after(now, self.beat));
+        self.stage = Stage::Up { since: now, silent_at, beat_at };
     }
 
     /// A message has come, of whatever kind.
     pub(crate) fn heard(&mut self, now: Instant) {
         if let Stage::Up { silent_at, .. } = &mut self.stage {
-            *silent_at = after(now, SILENCE);
+            *silent_at = after(now, self.silence);
         }
     }
 
@@ -120,7 +124,7 @@ mod tests {
     fn check_24_it_comes_back_at_once_then_ever_more_slowly() {
         for seed in 0..20 {
             let now = Instant::now();
-            let mut link = Link::new(seed, now);
+            let mut link = Link::new(secs(60), seed, now);
             assert_eq!((link.poll(now), link.poll(now)), (Some(Due::Connect), None));
             link.connected(now);
             // A good one that is lost.
@@ -133,13 +137,13 @@ mod tests {
             }
             assert!(link.poll(now).is_none() && link.poll(now + secs(13)) == Some(Due::Connect));
             // The first attempt of all fails.
-            let mut link = Link::new(seed, now);
+            let mut link = Link::new(secs(60), seed, now);
             link.poll(now);
             assert!(link.lost(now) >= Duration::from_millis(800));
         }
         let spread: std::collections::BTreeSet<Duration> = (0..20)
             .map(|seed| {
-                let mut link = Link::new(seed * 77, Instant::now());
+                let mut link = Link::new(secs(60), seed * 77, Instant::now());
                 link.lost(Instant::now())
             })
             .collect();
@@ -149,7 +153,7 @@ mod tests {
     #[test]
     fn check_24_one_that_is_closed_as_soon_as_it_is_open_is_not_asked_for_ever() {
         let now = Instant::now();
-        let mut link = Link::new(7, now);
+        let mut link = Link::new(secs(60), 7, now);
         let waits: Vec<Duration> = (0..5)
             .map(|_| {
                 link.connected(now);
@@ -163,7 +167,7 @@ mod tests {
     #[test]
     fn check_20_heartbeats_go_out_and_silence_counts() {
         let now = Instant::now();
-        let mut link = Link::new(7, now);
+        let mut link = Link::new(secs(60), 7, now);
         link.connected(now);
         assert_eq!(link.due(), Some(now + secs(20)));
         for seconds in [20, 40] {
@@ -173,5 +177,19 @@ mod tests {
         link.heard(now + secs(50));
         assert_eq!(link.poll(now + secs(109)), Some(Due::Beat));
         assert_eq!(link.poll(now + secs(110)), Some(Due::Silent));
+    }
+
+    #[test]
+    fn a_shorter_silence_has_faster_heartbeats_and_a_longer_one_no_slower_ones() {
+        let now = Instant::now();
+        for (silence, beat) in [(3, 1), (60, 20), (600, 20)] {
+            let mut link = Link::new(secs(silence), 7, now);
+            link.connected(now);
+            assert_eq!(link.due(), Some(now + secs(beat)));
+            assert_eq!(link.poll(now + secs(beat)), Some(Due::Beat));
+            assert_eq!(link.due(), Some(now + secs(2 * beat)));
+            assert_ne!(link.poll(now + secs(silence) - Duration::from_millis(1)), Some(Due::Silent));
+            assert_eq!(link.poll(now + secs(silence)), Some(Due::Silent));
+        }
     }
 }

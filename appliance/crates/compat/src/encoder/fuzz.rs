@@ -11,7 +11,13 @@ use std::time::{Duration, Instant};
 pub fn encoder_messages(data: &[u8], now: Instant) {
     let text = String::from_utf8_lossy(data);
     let many = data.first().is_some_and(|byte| byte & 1 == 1);
-    let settings = Settings { capacity: many.then_some(3), reregister: true, id_max: 128, seed: 1 };
+    let settings = Settings {
+        capacity: many.then_some(3),
+        reregister: true,
+        id_max: 128,
+        silence: Duration::from_secs(60),
+        seed: 1,
+    };
     let mut encoder = Encoder::new(settings, now);
     encoder.handle_timeout(now);
     encoder.handle_connected(now);

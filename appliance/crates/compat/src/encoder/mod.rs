@@ -50,6 +50,8 @@ pub struct Settings {
     pub reregister: bool,
     /// Longest channel or id of a stream, in bytes.
     pub id_max: usize,
+    /// A coordinator that says nothing for so long is lost.
+    pub silence: Duration,
     /// For waits that differ between gateways.
     pub seed: u64,
 }
@@ -137,7 +139,7 @@ impl Encoder {
     /// One that begins now.
     pub fn new(settings: Settings, now: Instant) -> Encoder {
         Encoder {
-            link: Link::new(settings.seed, now),
+            link: Link::new(settings.silence, settings.seed, now),
             settings,
             tasks: BTreeMap::new(),
             next_task: 1,
@@ -226,7 +228,10 @@ impl Encoder {
             match due {
                 Due::Connect => self.actions.push_back(Action::Connect),
                 Due::Beat => self.send(Message::new("HEARTBEAT")),
-                Due::Silent => self.hang_up("it has been silent for a minute", now),
+                Due::Silent => {
+                    let why = format!("it has been silent for {:?}", self.settings.silence);
+                    self.hang_up(&why, now);
+                }
             }
         }
         for (id, task) in &mut self.tasks {

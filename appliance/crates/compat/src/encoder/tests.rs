@@ -14,7 +14,8 @@ struct Driven {
 impl Driven {
     fn new(capacity: Option<u32>, reregister: bool) -> Driven {
         let now = Instant::now();
-        let settings = Settings { capacity, reregister, id_max: 128, seed: 7 };
+        let settings =
+            Settings { capacity, reregister, id_max: 128, silence: Duration::from_secs(60), seed: 7 };
         Driven { encoder: Encoder::new(settings, now), now }
     }
 

@@ -26,6 +26,11 @@ pub struct Control {
     pub secret: Option<Secret>,
     /// Whether tokens say when they were made and end after an hour; needs a clock that is right. Default false.
     pub jwt_exp: bool,
+    /// A socket on which nothing has come for so long is closed and opened again. Heartbeats go out three times as often,
+    /// and every 20 s at least. Old coordinators say something every 20 s: stay well above that with them. `"3s"` to
+    /// `"10m"`. Default `"60s"`.
+    #[schemars(extend("minSpan" = "3s", "maxSpan" = "10m"))]
+    pub silence: Span,
     /// `wss://`: whether the coordinator's certificate is checked. Default true.
     pub verify: bool,
     /// `wss://`: file with the certificate authority to trust instead of the well-known ones, PEM. Default: none.
@@ -73,6 +78,7 @@ impl Default for Control {
             url: None,
             secret: None,
             jwt_exp: false,
+            silence: Span::from_secs(60),
             verify: yes(),
             ca: None,
             external_ip: None,
