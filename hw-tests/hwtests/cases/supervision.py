@@ -11,6 +11,8 @@ from hwtests.targets.image import LOADER
 def restart(bench) -> dict:
     """Told so by its API, the program ends, is started again, and delivers."""
     bench.running()
+    # A push that has not begun cannot end.
+    bench.delivers(time.monotonic())
     since = time.monotonic()
     bench.api("POST", "/api/v1/restart")
     first = bench.delivers(bench.demo.gone(bench.target.patience, since))
