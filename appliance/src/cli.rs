@@ -7,6 +7,7 @@ use crate::clock::{timestamp, wall_clock};
 use crate::logging::{self, LogFormat};
 use crate::plan::Plan;
 use crate::unbuilt;
+use crate::update::{HandedOver, hand_over};
 use crate::wiring::encoders::Encoders;
 use crate::wiring::list_now;
 use clap::{Args, Parser, Subcommand};
@@ -23,6 +24,9 @@ use tokio_util::sync::CancellationToken;
 mod bundle;
 mod qr;
 mod welcome;
+
+/// What `hand-over` ends with when the gateway refuses the bundle.
+const REFUSED: u8 = 10;
 
 /// What only `main` knows.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +110,19 @@ enum Command {
         /// The user that may ask, beside root
         #[arg(long, value_name = "USER", default_value = "fieldgate")]
         user: String,
+    },
+    /// Hand a firmware bundle (.raucb) on a medium that was plugged in to the running gateway, and say how it goes. Ends with 0
+    /// when it is installed or runs already, with 10 when the gateway refuses it, with 1 when no gateway answers. With a file
+    /// `downgrade` beside it, it is installed also if it is not newer than what runs
+    HandOver {
+        /// The bundle
+        bundle: PathBuf,
+        /// Folder that keeps the gateway's state
+        #[arg(long, value_name = "DIR", default_value = "/var/lib/fieldgate")]
+        state: PathBuf,
+        /// How long a gateway that is not there is waited for
+        #[arg(long, value_name = "TIME", default_value = "30s")]
+        within: Span,
     },
     /// The inside of a worker process; started by the gateway alone
     #[command(hide = true)]
@@ -196,6 +213,13 @@ pub fn main(surroundings: Surroundings) -> ExitCode {
         Command::SystemHelper { user } => {
             return match crate::machine::main(&user) {
                 Ok(()) => ExitCode::SUCCESS,
+                Err(error) => complain(&crate::steward::chain(&error)),
+            };
+        }
+        Command::HandOver { bundle, state, within } => {
+            return match hand_over(&state, &bundle, within.get(), &mut io::stdout()) {
+                Ok(HandedOver::Done) => ExitCode::SUCCESS,
+                Ok(HandedOver::Refused) => ExitCode::from(REFUSED),
                 Err(error) => complain(&crate::steward::chain(&error)),
             };
         }

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  page, API --pieces--+
+//!  USB stick ----------+
 //!  config: a URL ------+--> update/bundle.raucb --> system-helper --> RAUC --> the machine starts anew
 //!                                                                                  |
 //!        all delivers again for `hold` --> marked good            in the new slot: trial
@@ -13,8 +14,12 @@
 
 mod book;
 mod fetch;
+mod hand_over;
 mod judge;
 mod keeper;
+mod stick;
+
+pub use hand_over::{HandOverError, HandedOver, hand_over};
 
 use crate::clock::timestamp;
 use crate::machine::{AskError, Desk, Firmware};
@@ -108,6 +113,9 @@ pub enum UpdateError {
         /// What it should have.
         wanted: String,
     },
+    /// Somebody else sends one now.
+    #[error("another bundle was begun in between")]
+    Replaced,
     /// RAUC, or what leads to it.
     #[error(transparent)]
     Machine(#[from] AskError),
@@ -201,6 +209,15 @@ struct Shared {
     wake: Notify,
     /// RAUC is being asked to begin: what it says of itself is from before.
     is_calling: AtomicBool,
+    /// A USB stick is being copied: nothing is fetched meanwhile.
+    is_taking: AtomicBool,
+}
+
+/// Who wants a bundle installed, as far as it is tried but once.
+enum Origin<'a> {
+    Person,
+    Config(&'a WantedFirmware),
+    Stick(&'a stick::Stick),
 }
 
 /// The machine's firmware; cheap to clone.
@@ -230,6 +247,7 @@ impl Updates {
             boot,
             wake: Notify::new(),
             is_calling: AtomicBool::new(false),
+            is_taking: AtomicBool::new(false),
         };
         Ok(Updates { shared: Arc::new(shared) })
     }
@@ -325,6 +343,25 @@ impl Updates {
         Ok(())
     }
 
+    /// Whatever is being sent is this from now on; how much of it is there already.
+    fn own(&self, upload: &Upload) -> Result<u64, UpdateError> {
+        let _turn = lock(&self.shared.turn);
+        if self.book().upload.as_ref() != Some(upload) {
+            self.clear()?;
+            self.edit(|book| book.upload = Some(upload.clone()))?;
+        }
+        Ok(self.received(upload))
+    }
+
+    /// Keeps a piece of what is being sent, if it is still the same. Blocks on the disk.
+    fn append_own(&self, upload: &Upload, offset: u64, piece: &[u8]) -> Result<(), UpdateError> {
+        let _turn = lock(&self.shared.turn);
+        if self.book().upload.as_ref() != Some(upload) || self.received(upload) != offset {
+            return Err(UpdateError::Replaced);
+        }
+        self.append(upload, piece)
+    }
+
     fn finish(&self, file: &File) -> io::Result<()> {
         file.sync_all()?;
         fs::rename(self.part(), self.bundle())
@@ -345,13 +382,13 @@ impl Updates {
         status: &Status,
         by: &str,
     ) -> Result<(), UpdateError> {
-        runtime.block_on(self.install(wish.downgrade, None, status, by))
+        runtime.block_on(self.install(wish.downgrade, Origin::Person, status, by))
     }
 
     async fn install(
         &self,
         downgrade: bool,
-        wanted: Option<&WantedFirmware>,
+        origin: Origin<'_>,
         status: &Status,
         by: &str,
     ) -> Result<(), UpdateError> {
@@ -369,7 +406,9 @@ impl Updates {
         if !is_version(&bundle.version) {
             return Err(UpdateError::OddVersion);
         }
-        if let Some(wanted) = wanted.filter(|wanted| wanted.version != bundle.version) {
+        if let Origin::Config(wanted) = origin
+            && wanted.version != bundle.version
+        {
             return Err(UpdateError::OtherVersion { found: bundle.version, wanted: wanted.version.clone() });
         }
         let running = firmware.version.clone().unwrap_or_default();
@@ -394,8 +433,12 @@ impl Updates {
             self.is_free_for_another()?;
             self.shared.is_calling.store(true, Atomic::SeqCst);
             let stored = self.edit(|book| {
+                match origin {
+                    Origin::Person => {}
+                    Origin::Config(wanted) => book.tried = Some(wanted.clone()),
+                    Origin::Stick(stick) => book.stick = Some(stick.tried(&last.version, None)),
+                }
                 book.last = Some(last);
-                book.tried = wanted.cloned().or(book.tried.take());
             });
             if let Err(error) = stored {
                 self.shared.is_calling.store(false, Atomic::SeqCst);

@@ -376,7 +376,7 @@ export const texts = {
       trial: (version, from) => `Version ${version} runs on trial. It is kept when all that delivered before delivers again; otherwise ${from || "the one before"} comes back by itself.`,
       good: (version) => `Version ${version} is kept.`,
       failed: (version, from) => `Version ${version} was not kept. ${from || "The one before"} runs again.`,
-      refused: (version) => `Version ${version} was not installed. Nothing has changed.`,
+      refused: (version) => `${version ? `Version ${version}` : "The firmware"} was not installed. Nothing has changed.`,
     },
     waits: (/** @type {string} */ what) => `Does not deliver yet: ${what}`,
     by: (/** @type {string} */ by, /** @type {string} */ ago) => `By ${by}, ${ago} ago.`,

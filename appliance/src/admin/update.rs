@@ -113,6 +113,7 @@ fn refused(error: &UpdateError) -> Reply {
         | UpdateError::OtherMachine { .. }
         | UpdateError::NotNewer { .. }
         | UpdateError::OtherVersion { .. }
+        | UpdateError::Replaced
         | UpdateError::Machine(_) => 409,
     };
     Reply::problem(status, &crate::steward::chain(error), &[])

@@ -120,6 +120,22 @@ pub(super) struct Book {
     /// The wish of the config that was tried last, whatever came of it, and whatever else was installed since.
     #[serde(default)]
     pub(super) tried: Option<WantedFirmware>,
+    /// The same of the bundle that a USB stick brought.
+    #[serde(default)]
+    pub(super) stick: Option<TriedStick>,
+}
+
+/// A bundle of a USB stick that was tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TriedStick {
+    /// What the bundle is known by.
+    pub(super) mark: String,
+    /// Whether it was asked for also if it is not newer.
+    pub(super) downgrade: bool,
+    /// Its version; empty if it was not believed.
+    pub(super) version: String,
+    /// Why it was not even begun.
+    pub(super) refused: Option<String>,
 }
 
 impl Book {

@@ -59,10 +59,8 @@ impl Updates {
         let mut upload = match upload {
             Some(upload) => upload,
             None => {
-                let _turn = lock(&self.shared.turn);
-                self.clear()?;
                 let upload = Upload { size: None, label, by: by.to_owned(), tag: None };
-                self.edit(|book| book.upload = Some(upload.clone()))?;
+                self.own(&upload)?;
                 upload
             }
         };
@@ -94,13 +92,16 @@ impl Updates {
         let (updates, body) = (self.clone(), reply.body);
         // The last piece is answered by a slow disk only when all of it is there.
         let stored = tokio::task::spawn_blocking(move || {
-            let _turn = lock(&updates.shared.turn);
             if offset == 0 {
+                let _turn = lock(&updates.shared.turn);
+                if updates.book().upload.as_ref() != Some(&upload) {
+                    return Err(UpdateError::Replaced);
+                }
                 updates.has_room(total)?;
                 (upload.size, upload.tag) = (Some(total), tag);
                 updates.edit(|book| book.upload = Some(upload.clone()))?;
             }
-            updates.append(&upload, &body)
+            updates.append_own(&upload, offset, &body)
         });
         stored.await.map_err(|error| FetchError::Url(error.to_string()))??;
         Ok(if end == total { Piece::Whole } else { Piece::More })

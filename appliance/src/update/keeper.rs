@@ -2,8 +2,8 @@
 
 use super::book::{Last, Phase};
 use super::fetch::{Fetch, FetchError, Piece};
-use super::{UpdateError, Updates, judge, lock};
-use crate::machine::Firmware;
+use super::{Origin, UpdateError, Updates, judge, lock, stick};
+use crate::machine::{AskError, Firmware};
 use crate::steward::chain;
 use crate::supervisor::{Backoff, random_jitter};
 use fieldgate_model::config::Update;
@@ -39,6 +39,18 @@ impl Updates {
     pub async fn run(
         self,
         status: impl Fn() -> Status + Send + Sync,
+        config: watch::Receiver<Arc<Config>>,
+        cancel: CancellationToken,
+    ) {
+        tokio::join!(
+            Box::pin(self.take_sticks(&status, cancel.clone())),
+            Box::pin(self.keep(&status, config, cancel.clone())),
+        );
+    }
+
+    async fn keep(
+        &self,
+        status: &(impl Fn() -> Status + Send + Sync),
         mut config: watch::Receiver<Arc<Config>>,
         cancel: CancellationToken,
     ) {
@@ -73,9 +85,9 @@ impl Updates {
                 // What was said before an installation began says nothing of it.
                 let is_about_this = !is_calling && before == self.book().last;
                 if is_about_this {
-                    self.follow(&firmware, &running, &status, &mut trial).await;
+                    self.follow(&firmware, &running, status, &mut trial).await;
                 }
-                match self.fetch(&mut fetch, &firmware, &running.update, &status).await {
+                match self.fetch(&mut fetch, &firmware, &running.update, status).await {
                     Ok(Some(())) => (pause, backoff) = (Duration::ZERO, Backoff::new(Backoff::CAP)),
                     Ok(None) => {}
                     Err(error) => {
@@ -159,6 +171,13 @@ impl Updates {
             Phase::Installing => {
                 let text = "the installation was cut off, by a power cut or by RAUC's end; install it again";
                 self.over(Phase::Refused, Some(text.to_owned()));
+                // It is not the bundle's fault: a medium that is still in may bring it once more.
+                let forgotten = self.edit(|book| {
+                    book.stick.take_if(|_| last.by == stick::BY);
+                });
+                if let Err(error) = forgotten {
+                    warn!(error = chain(&error), "the state of the update cannot be stored");
+                }
             }
             Phase::Installed if !is_back => self.enter(Phase::Trial),
             Phase::Installed if is_same_boot => {
@@ -246,7 +265,9 @@ impl Updates {
     ) -> Result<Option<()>, FetchError> {
         let is_done = {
             let book = self.book();
-            book.last.as_ref().is_some_and(Last::is_open) || book.tried == update.wanted
+            book.last.as_ref().is_some_and(Last::is_open)
+                || book.tried == update.wanted
+                || self.shared.is_taking.load(Atomic::SeqCst)
         };
         let wanted =
             update.wanted.as_ref().filter(|wanted| firmware.version.as_deref() != Some(&wanted.version));
@@ -264,18 +285,13 @@ impl Updates {
         }
         match self.fetch_piece(fetch, wanted, by).await? {
             Piece::More => {}
-            Piece::Whole => match self.install(wanted.downgrade, Some(wanted), &status(), by).await {
-                Ok(()) => {}
-                // What may be gone in a moment is tried again, what the bundle is does not change.
-                Err(
-                    error @ (UpdateError::Machine(crate::machine::AskError::Refused(_))
-                    | UpdateError::OtherMachine { .. }
-                    | UpdateError::OtherVersion { .. }
-                    | UpdateError::OddVersion
-                    | UpdateError::NotNewer { .. }),
-                ) => self.refuse(wanted, firmware, by, &error)?,
-                Err(error) => return Err(error.into()),
-            },
+            Piece::Whole => {
+                match self.install(wanted.downgrade, Origin::Config(wanted), &status(), by).await {
+                    Ok(()) => {}
+                    Err(error) if is_lasting(&error) => self.refuse(wanted, firmware, by, &error)?,
+                    Err(error) => return Err(error.into()),
+                }
+            }
         }
         lock(&self.shared.seen).fetch_failed = None;
         Ok(Some(()))
@@ -300,4 +316,16 @@ impl Updates {
         self.edit(|book| (book.last, book.tried) = (Some(last), Some(wanted.clone())))?;
         Ok(self.clear()?)
     }
+}
+
+/// Whether another try of the same bundle would end in the same way: what it is does not change.
+pub(super) fn is_lasting(error: &UpdateError) -> bool {
+    matches!(
+        error,
+        UpdateError::Machine(AskError::Refused(_))
+            | UpdateError::OtherMachine { .. }
+            | UpdateError::OtherVersion { .. }
+            | UpdateError::OddVersion
+            | UpdateError::NotNewer { .. }
+    )
 }

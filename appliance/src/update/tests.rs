@@ -12,6 +12,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+mod handed;
+
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A machine with two slots, and root's helper on it: what RAUC would say.
@@ -143,7 +145,7 @@ impl Site {
         let updates = self.open("boot-1");
         updates.begin_upload(UploadWish { size: 3, label: "x".to_owned() }, "ann").unwrap();
         assert!(updates.take_piece(0, b"abc").unwrap().complete);
-        updates.install(false, None, &status(true), "ann").await.unwrap();
+        updates.install(false, Origin::Person, &status(true), "ann").await.unwrap();
         assert!(self.asked().contains("install_bundle"));
         self.said(|firmware| (firmware.percent, firmware.operation) = (100, "idle".to_owned()));
         drop(updates);
@@ -216,7 +218,7 @@ async fn what_is_not_newer_not_whole_or_not_believed_is_not_installed() {
     let site = Site::new();
     let updates = site.open("boot-1");
     let live = status(true);
-    let install = |downgrade| updates.install(downgrade, None, &live, "ann");
+    let install = |downgrade| updates.install(downgrade, Origin::Person, &live, "ann");
     assert!(matches!(install(false).await, Err(UpdateError::NoUpload)));
     updates.begin_upload(UploadWish { size: 2, label: String::new() }, "ann").unwrap();
     updates.take_piece(0, b"a").unwrap();
@@ -322,7 +324,7 @@ async fn an_installation_that_rauc_refuses_or_that_the_power_cut_off_changes_not
         let updates = site.open("boot-1");
         updates.begin_upload(UploadWish { size: 1, label: String::new() }, "ann").unwrap();
         updates.take_piece(0, b"a").unwrap();
-        updates.install(false, None, &status(true), "ann").await.unwrap();
+        updates.install(false, Origin::Person, &status(true), "ann").await.unwrap();
         drop(updates);
         site.said(|firmware| {
             (firmware.last_error, firmware.operation) = (error.to_owned(), "idle".to_owned());
@@ -389,7 +391,7 @@ async fn what_the_config_wants_is_fetched_in_ranges_over_a_cut_and_installed_onc
     let updates = site.open("boot-1");
     updates.begin_upload(UploadWish { size: 1, label: String::new() }, "ann").unwrap();
     updates.take_piece(0, b"a").unwrap();
-    updates.install(true, None, &status(true), "ann").await.unwrap();
+    updates.install(true, Origin::Person, &status(true), "ann").await.unwrap();
     drop(updates);
     site.said(|firmware| firmware.operation = "idle".to_owned());
     let by_ann = |view: &UpdateView, asked: &str| {

@@ -4,131 +4,49 @@ use crate::common::gateway::{Gateway, program};
 use crate::common::process::Process;
 use crate::common::scratch::Scratch;
 use crate::common::wait::{self, secs};
+use crate::rauc::{self, Machine, Parts, boot_state};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-/// A machine of version `$4` that was started from slot `$3`; `$1` is its folder, `$2` the program. Its slots are files.
-const MACHINE: &str = r#"
-mount -t tmpfs none /run
-mount -t tmpfs none /var/lib
-mkdir -p /run/dbus
-ln -s "$1/state" /var/lib/fieldgate
-printf 'NAME=test\nIMAGE_ID=fieldgate-test\nIMAGE_VERSION=%s\n' "$4" >/run/os-release
-mount --bind /run/os-release /etc/os-release
-cat >/run/dbus/bus.conf <<'BUS'
-<busconfig><type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow user="*"/><allow own="*"/><allow send_type="method_call"/><allow send_type="signal"/>
-<allow send_requested_reply="true" send_type="method_return"/><allow send_requested_reply="true" send_type="error"/>
-<allow receive_type="method_call"/><allow receive_type="signal"/><allow receive_type="method_return"/>
-<allow receive_type="error"/></policy></busconfig>
-BUS
-setpriv --pdeathsig KILL -- dbus-daemon --config-file=/run/dbus/bus.conf --nofork --nopidfile &
-while [ ! -S /run/dbus/system_bus_socket ]; do sleep 0.1; done
-if [ "$3" != none ]; then
-    setpriv --pdeathsig KILL -- rauc service --conf="$1/system.conf" --override-boot-slot="$3" &
-    while ! busctl --system status de.pengutronix.rauc >/dev/null 2>&1; do sleep 0.1; done
-fi
-rm -f "$1/helper.sock"
-setpriv --pdeathsig KILL -- systemd-socket-activate --accept --inetd --listen="$1/helper.sock" "$2" system-helper --user nobody &
-while [ ! -S "$1/helper.sock" ]; do sleep 0.1; done
-echo ready
-wait
-"#;
-
-/// Keys of the image, a stranger's, two slots, and the boot loader's state as `scripts/image` keeps it.
-const MAKE: &str = r#"
-cd "$1"
-for who in own stranger; do
-    openssl req -x509 -newkey rsa:2048 -nodes -keyout $who.key -out $who.pem -days 2 -subj "/CN=$who" 2>/dev/null
-done
-truncate -s 1M root-a root-b
-{ head -c 2560 /dev/zero; "$2/scripts/image/boot-state" empty; } >boot-state
-printf '#!/bin/sh\nBOOT_STATE=%s exec %s "$@"\n' "$1/boot-state" "$2/scripts/image/boot-state" >backend
-chmod +x backend
-cat >system.conf <<CONF
-[system]
-compatible=fieldgate-test
-bootloader=custom
-bundle-formats=plain
-statusfile=$1/status.raucs
-mountprefix=$1/mounted
-[handlers]
-bootloader-custom-backend=$1/backend
-[keyring]
-path=$1/own.pem
-[slot.rootfs.0]
-device=$1/root-a
-type=raw
-bootname=A
-[slot.rootfs.1]
-device=$1/root-b
-type=raw
-bootname=B
-CONF
-bundle() { # NAME KEY COMPATIBLE VERSION
-    mkdir "$1.content"
-    head -c 300000 /dev/urandom >"$1.content/root.img"
-    printf '[update]\ncompatible=%s\nversion=%s\n[bundle]\nformat=plain\n[image.rootfs]\nfilename=root.img\n' \
-        "$3" "$4" >"$1.content/manifest.raucm"
-    rauc bundle --cert=$2.pem --key=$2.key "$1.content" "$1.raucb" >bundle.log 2>&1 || { cat bundle.log >&2; exit 1; }
-}
-bundle good own fieldgate-test 2.0
-bundle stranger stranger fieldgate-test 2.0
-bundle other own fieldgate-other 2.0
-bundle older own fieldgate-test 0.9
-head -c 200000 good.raucb >truncated.raucb
-"#;
-
-pub(super) struct Machine {
-    process: Process,
-}
-
-impl Machine {
-    pub(super) fn start(scratch: &Scratch, slot: &str, version: &str) -> Machine {
-        let folder = scratch.path().to_str().unwrap().to_owned();
-        let args = ["-m", "sh", "-euc", MACHINE, "sh", &folder, &program(), slot, version];
-        let mut process = Process::start_with("unshare", &args, |command| {
-            command
-                .env_remove("NOTIFY_SOCKET")
-                .env_remove("INVOCATION_ID")
-                .env("SYSTEMD_LOG_TARGET", "console");
-        });
-        wait::until_true("the machine", secs(120), || {
-            process.assert_running();
-            process.output().lines().any(|line| line == "ready")
-        });
-        Machine { process }
-    }
-
-    pub(super) fn is_to_restart(&self) -> bool {
-        let inner = Path::new("/proc").join(self.process.pid().to_string());
-        inner.join("root/run/fieldgate-helper/restart").exists()
-    }
-}
-
-/// Whether this kernel lets this user have one.
-pub(super) fn may() -> bool {
-    let may = Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|status| status.success());
-    let is_there = Command::new("rauc").arg("--version").output().is_ok_and(|output| output.status.success());
-    let has_loops = Path::new("/dev/loop-control").exists();
-    if !rustix::process::geteuid().is_root() || !may || !has_loops || !is_there {
-        println!("skipped: a machine with RAUC needs root, namespaces, loop devices and rauc");
-        return false;
-    }
-    true
-}
-
+/// Keys of the image and a stranger's, two slots, the boot loader's state as `scripts/image` keeps it, and bundles.
 fn site() -> Option<Arc<Scratch>> {
-    if !may() {
+    if !rauc::may() {
         return None;
     }
     let scratch = Arc::new(Scratch::new());
-    let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-    let sources = std::fs::canonicalize(sources).unwrap();
-    let args = ["-euc", MAKE, "sh", scratch.path().to_str().unwrap(), sources.to_str().unwrap()];
-    Process::run("sh", &args, secs(120));
+    for who in ["own", "stranger"] {
+        rauc::make_key(&scratch, who);
+    }
+    let boot_state = scratch.join("boot-state");
+    let empty = format!("{}/scripts/image/boot-state", rauc::sources());
+    let empty = Command::new(empty).arg("empty").output().unwrap().stdout;
+    std::fs::write(&boot_state, [vec![0; 2560], empty].concat()).unwrap();
+    let slot = |name: &str| {
+        let root = scratch.join(name);
+        File::create(&root).unwrap().set_len(1 << 20).unwrap();
+        Parts { root, boot: None }
+    };
+    rauc::configure(&scratch, scratch.path(), &boot_state, [slot("root-a"), slot("root-b")]);
+    let bundles = [
+        ("good", "own", "fieldgate-test", "2.0"),
+        ("stranger", "stranger", "fieldgate-test", "2.0"),
+        ("other", "own", "fieldgate-other", "2.0"),
+        ("older", "own", "fieldgate-test", "0.9"),
+    ];
+    for (name, key, compatible, version) in bundles {
+        std::fs::create_dir(scratch.join(name)).unwrap();
+        let mut noise = vec![0; 300_000];
+        File::open("/dev/urandom").unwrap().read_exact(&mut noise).unwrap();
+        std::fs::write(scratch.join(&format!("{name}/root.img")), noise).unwrap();
+        rauc::make_bundle(&scratch, name, key, compatible, version);
+    }
+    let good = std::fs::read(scratch.join("good.raucb")).unwrap();
+    std::fs::write(scratch.join("truncated.raucb"), &good[..200_000]).unwrap();
     Some(scratch)
 }
 
@@ -204,19 +122,20 @@ fn a_bundle_is_sent_installed_by_rauc_started_and_kept_and_what_is_wrong_is_refu
         assert_eq!(status, 202, "{said}");
         until(&gateway, "it to be installed", |shown| shown["last"]["phase"] == "installed");
         wait::until_true("the machine to be started anew", secs(60), || machine.is_to_restart());
-        let (slot, image) = (scratch.join("root-b"), scratch.join("good.content/root.img"));
+        let (slot, image) = (scratch.join("root-b"), scratch.join("good/root.img"));
         let (slot, image) = (std::fs::read(slot).unwrap(), std::fs::read(image).unwrap());
         assert!(slot.starts_with(&image), "slot B has what the bundle has");
         assert_eq!(post(&gateway, "/api/v1/update/upload", &json!({"size": 1})).0, 409, "one at a time");
         gateway.stop();
     }
-    let state = || Process::run(scratch.join("backend").to_str().unwrap(), &["show"], secs(20));
-    assert!(state().contains("primary B, tries left A 9 B 3"), "{}", state());
+    let state = boot_state(&scratch);
+    assert!(state.contains("primary B, tries left A 9 B 3"), "{state}");
     let _machine = Machine::start(&scratch, "B", "2.0");
     let gateway = gateway(&scratch);
     let shown = until(&gateway, "it to be kept", |shown| shown["last"]["phase"] == "good");
     assert_eq!(shown["last"]["version"], "2.0", "{shown}");
-    assert!(state().contains("B 9"), "the boot loader keeps it: {}", state());
+    let state = boot_state(&scratch);
+    assert!(state.contains("B 9"), "the boot loader keeps it: {state}");
     assert_eq!(gateway.status()["update"]["phase"], "good");
 }
 
@@ -231,4 +150,128 @@ fn a_machine_without_rauc_says_so() {
     send(&gateway, &scratch.join("good.raucb"));
     let (status, said) = post(&gateway, "/api/v1/update/install", &json!({}));
     assert!(status == 409 && said["detail"].as_str().unwrap().contains("no RAUC"), "{status} {said}");
+}
+
+/// A USB stick with that bundle, as the kernel shows it; `update-from-medium` gets its name.
+struct Stick(PathBuf);
+
+impl Stick {
+    fn with(scratch: &Scratch, bundle: Option<&Path>) -> Stick {
+        let (image, content) = (scratch.join("stick.img"), scratch.join("stick"));
+        File::create(&image).unwrap().set_len(8 << 20).unwrap();
+        std::fs::remove_dir_all(&content).ok();
+        std::fs::create_dir(&content).unwrap();
+        if let Some(bundle) = bundle {
+            std::fs::copy(bundle, content.join("fieldgate.raucb")).unwrap();
+        }
+        // Not every kernel has FAT.
+        let (path, content) = (image.to_str().unwrap(), content.to_str().unwrap());
+        Process::run("mkfs.ext4", &["-q", "-F", "-L", "FIELDGATE", "-d", content, path], secs(30));
+        Stick(Process::run("losetup", &["--find", "--show", "--read-only", path], secs(30)).trim().into())
+    }
+
+    /// What the unit does; whether it ended well, and what the console said. `systemctl` notes what it is told, and the slot
+    /// that runs is good or not.
+    fn plug(&self, machine: &Machine, scratch: &Scratch, is_good: bool) -> (bool, String) {
+        let tools = scratch.join("tools");
+        std::fs::create_dir_all(&tools).unwrap();
+        let systemctl = format!(
+            "echo \"$@\" >>{}\ncase $* in *is-active*) exit {} ;; esac",
+            scratch.join("systemctl.log").display(),
+            i32::from(!is_good)
+        );
+        let gateway = format!("exec {} \"$@\" --within 0s", program());
+        // As if RAUC had its settings where an image has them.
+        let rauc = format!(
+            "called=$1; shift; exec /usr/bin/rauc $called --conf={} \"$@\"",
+            scratch.join("system.conf").display()
+        );
+        for (name, script) in [("systemctl", systemctl), ("fieldgate", gateway), ("rauc", rauc)] {
+            let file = tools.join(name);
+            std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let console = scratch.join("console");
+        std::fs::remove_file(&console).ok();
+        let script = "PATH=$1:$PATH; export CONSOLE=$2; exec $3/scripts/image/update-from-medium $4";
+        let name = self.0.strip_prefix("/dev").unwrap().to_str().unwrap();
+        let (tools, shown, sources) = (tools.to_str().unwrap(), console.to_str().unwrap(), rauc::sources());
+        let (is_well, said) = machine.run(script, &[tools, shown, &sources, name]);
+        let console = std::fs::read_to_string(&console).unwrap_or_default();
+        assert!(said.contains(console.trim()), "the journal has it too: {said}");
+        assert!(!console.is_empty(), "{said}");
+        (is_well, console)
+    }
+}
+
+impl Drop for Stick {
+    fn drop(&mut self) {
+        Command::new("losetup").arg("--detach").arg(&self.0).status().ok();
+    }
+}
+
+fn restarts(scratch: &Scratch) -> usize {
+    let told = std::fs::read_to_string(scratch.join("systemctl.log")).unwrap_or_default();
+    told.lines().filter(|line| *line == "reboot").count()
+}
+
+#[test]
+fn a_stick_goes_through_the_gateway_and_past_one_that_does_not_answer() {
+    let Some(scratch) = site() else { return };
+    let bundle = |name: &str| scratch.join(&format!("{name}.raucb"));
+    {
+        let machine = Machine::start(&scratch, "A", "1.0");
+        let mut gateway = gateway(&scratch);
+        until(&gateway, "RAUC", |shown| shown["available"] == true);
+        let empty = Stick::with(&scratch, None);
+        let (is_well, said) = empty.plug(&machine, &scratch, true);
+        assert!(!is_well && said.contains("there is no fieldgate.raucb on the medium"), "{said}");
+        for (name, told) in [
+            ("truncated", "cut short, changed, or not signed"),
+            ("stranger", "cut short, changed, or not signed"),
+            ("other", "is for fieldgate-other, and this machine is fieldgate-test"),
+            ("older", "version 0.9 is not newer than 1.0"),
+        ] {
+            let stick = Stick::with(&scratch, Some(&bundle(name)));
+            let (is_well, said) = stick.plug(&machine, &scratch, true);
+            assert!(!is_well && said.contains("update: refused: ") && said.contains(told), "{name}: {said}");
+            let last = &update(&gateway)["last"];
+            assert_eq!((&last["phase"], &last["by"]), (&json!("refused"), &json!("a USB stick")), "{last}");
+        }
+        let stick = Stick::with(&scratch, Some(&bundle("good")));
+        let (is_well, said) = stick.plug(&machine, &scratch, true);
+        assert!(is_well && said.contains("update: version 2.0 is installed"), "{said}");
+        assert!(scratch.join("state/update/trial").exists());
+        wait::until_true("the machine to be started anew", secs(60), || machine.is_to_restart());
+        assert_eq!(restarts(&scratch), 0, "the gateway has the machine started anew");
+        gateway.stop();
+    }
+    let state = boot_state(&scratch);
+    assert!(state.contains("primary B, tries left A 9 B 3"), "{state}");
+    let stick = Stick::with(&scratch, Some(&bundle("good")));
+    {
+        let machine = Machine::start(&scratch, "B", "2.0");
+        let mut gateway = gateway(&scratch);
+        let (is_well, said) = stick.plug(&machine, &scratch, true);
+        assert!(is_well && said.contains("update: version 2.0 runs already"), "{said}");
+        until(&gateway, "it to be kept", |shown| shown["last"]["phase"] == "good");
+        gateway.stop();
+        // Nobody answers. What runs is good, so the other slot can be given up; but not while it is not known to be.
+        let older = Stick::with(&scratch, Some(&bundle("older")));
+        let (is_well, said) = older.plug(&machine, &scratch, false);
+        assert!(!is_well && said.contains("refused: what runs is not known to be good"), "{said}");
+        std::fs::write(scratch.join("state/update/trial"), b"").unwrap();
+        let (is_well, said) = older.plug(&machine, &scratch, true);
+        assert!(!is_well && said.contains("refused: another update is under way"), "{said}");
+        std::fs::remove_file(scratch.join("state/update/trial")).unwrap();
+        let (is_well, said) = older.plug(&machine, &scratch, true);
+        assert!(is_well && said.contains("installing it without the gateway"), "{said}");
+        assert!(said.contains("version 0.9 is installed; starting it"), "{said}");
+        assert_eq!(restarts(&scratch), 1);
+        let state = boot_state(&scratch);
+        assert!(state.contains("primary A, tries left A 3 B 9"), "{state}");
+        // The machine came back to B, whose gateway does not start either: this medium was tried, another one is taken.
+        let (is_well, said) = older.plug(&machine, &scratch, false);
+        assert!(!is_well && said.contains("version 0.9 was tried already"), "{said}");
+    }
 }

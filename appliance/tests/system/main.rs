@@ -44,6 +44,7 @@ mod mutual;
 #[cfg(feature = "gst")]
 mod pictures;
 mod power;
+mod rauc;
 mod relay;
 #[cfg(feature = "gst")]
 mod renditions;

@@ -42,7 +42,7 @@ fn after_a_power_cut_at_any_write_config_and_ledger_are_true() {
 
 #[test]
 fn after_a_power_cut_at_any_write_of_an_update_a_whole_slot_is_started() {
-    if !block::may() || !crate::firmware::may() {
+    if !block::may() || !crate::rauc::may() {
         return;
     }
     let (states, seed) = (number("POWER_STATES", 12), number("POWER_SEED", 1));

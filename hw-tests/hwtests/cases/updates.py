@@ -73,7 +73,8 @@ def ends_badly(bench, version: str, running: str, patience: float) -> str:
 
 @case(needs=("stick",), after=("push",))
 def update(bench) -> dict:
-    """A good update from a stick runs in the other slot, becomes good, and has the config."""
+    """A good update from a stick goes through the gateway, runs in the other slot, is kept as all delivers, and has the
+    config. The stick stays in meanwhile and is not installed again."""
     target = bench.target
     since, installed = target.install(GOOD)
     one = target.gateway
@@ -84,6 +85,8 @@ def update(bench) -> dict:
     one.unplug()
     # What was written is what the next start reads.
     bench.inside_until("all tries are back", STATE, "primary B, tries left A 9 B 9")
+    last = until(bench, "it to be kept", lambda view: view.get("last", {}).get("phase") == "good")["last"]
+    check((last["version"], last["by"]) == (GOOD, "a USB stick"), f"the page says {last}")
     return {"installed_after_s": installed, "first_picture_after_loader_s": round(first, 1)}
 
 
@@ -275,9 +278,12 @@ def bad_bundles(target) -> dict[str, tuple[pathlib.Path, str]]:
     folder_of_keys = tempfile.TemporaryDirectory()
     keys = pathlib.Path(folder_of_keys.name) / "keys"
     run(machine.ROOT / "yocto/meta-fieldgate/scripts/make-keys", keys, 1)
-    made = {"truncated": (truncated, "signature")}
-    kinds = (("stranger", "fieldgate-arm64-uefi", keys, "verif"), ("machine", "fieldgate-other", KEYS, "kind"),
-             ("unsigned", "fieldgate-arm64-uefi", None, "signature"))
+    # RAUC tells no more of it than that.
+    not_believed = "cut short, changed, or not signed"
+    made = {"truncated": (truncated, not_believed)}
+    kinds = (("stranger", "fieldgate-arm64-uefi", keys, not_believed),
+             ("machine", "fieldgate-other", KEYS, "is for fieldgate-other"),
+             ("unsigned", "fieldgate-arm64-uefi", None, not_believed))
     for name, compatible, folder, why in kinds:
         (other / "content/manifest.raucm").write_text(
             f"[update]\ncompatible={compatible}\nversion=9\n[bundle]\nformat=verity\n"

@@ -70,7 +70,7 @@ pub enum ElsewhereState {
 /// A firmware update, as it went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UpdateStatus {
-    /// The version of the new firmware.
+    /// The version of the new firmware; empty where its bundle was not believed.
     pub version: String,
     /// The version that ran before.
     pub from: String,

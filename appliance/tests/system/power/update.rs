@@ -7,7 +7,8 @@ use crate::common::gateway::Gateway;
 use crate::common::process::Process;
 use crate::common::scratch::Scratch;
 use crate::common::wait::{self, secs};
-use crate::firmware::{self, Machine};
+use crate::firmware;
+use crate::rauc::{self, Machine, Parts};
 use serde_json::json;
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, symlink};
@@ -15,12 +16,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-/// Keys, two versions of a slot, a bundle of the second, and RAUC's settings; the boot loader's state in its partition as
-/// `scripts/build-image` makes it. `$1` is the folder, `$2` the sources.
+/// Two versions of a slot, and the boot loader's state in its partition as `scripts/build-image` makes it. `$1` is the folder,
+/// `$2` the sources.
 const MAKE: &str = r#"
 cd "$1"
-openssl req -x509 -newkey rsa:2048 -nodes -keyout own.key -out own.pem -days 2 -subj /CN=own 2>/dev/null
-mkdir content
+mkdir content good
 for version in 1 2; do
     head -c 2000000 /dev/urandom >squashfs
     head -c 300000 /dev/urandom >kernel
@@ -30,47 +30,8 @@ done
 truncate -s 1M boot-state.img
 mkfs.vfat -F 12 -S 512 -s 2 -R 1 -f 1 -r 16 -n STATE boot-state.img >/dev/null
 mcopy -i boot-state.img state-file ::state
-mkdir bundle
-mv content/root2.img bundle/root.img
-mv content/boot2.img bundle/boot.img
-printf '[update]\ncompatible=fieldgate-test\nversion=2.0\n[bundle]\nformat=plain\n[image.rootfs]\nfilename=root.img\n[image.boot]\nfilename=boot.img\n' \
-    >bundle/manifest.raucm
-rauc bundle --cert=own.pem --key=own.key bundle good.raucb >bundle.log 2>&1 || { cat bundle.log >&2; exit 1; }
-"#;
-
-/// As `scripts/image/rauc.conf`; `$3` and on are the devices.
-const SETTINGS: &str = r#"
-cd "$1"
-printf '#!/bin/sh\nBOOT_STATE=%s exec %s "$@"\n' "$3" "$2/scripts/image/boot-state" >backend
-chmod +x backend
-cat >system.conf <<CONF
-[system]
-compatible=fieldgate-test
-bootloader=custom
-bundle-formats=plain
-statusfile=$1/data/status.raucs
-mountprefix=$1/mounted
-[handlers]
-bootloader-custom-backend=$1/backend
-[keyring]
-path=$1/own.pem
-[slot.rootfs.0]
-device=$5
-type=raw
-bootname=A
-[slot.boot.0]
-device=$4
-type=raw
-parent=rootfs.0
-[slot.rootfs.1]
-device=$7
-type=raw
-bootname=B
-[slot.boot.1]
-device=$6
-type=raw
-parent=rootfs.1
-CONF
+mv content/root2.img good/root.img
+mv content/boot2.img good/boot.img
 "#;
 
 const DEVICES: [&str; 5] = ["boot-state", "boot-a", "root-a", "boot-b", "root-b"];
@@ -111,10 +72,6 @@ impl Loader {
     }
 }
 
-fn sources() -> String {
-    std::fs::canonicalize(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).unwrap().display().to_string()
-}
-
 /// What was promised by when.
 pub(super) struct Update {
     scratch: Arc<Scratch>,
@@ -149,17 +106,19 @@ impl Update {
     pub(super) fn record() -> Update {
         let scratch = Arc::new(Scratch::new());
         let folder = scratch.path().to_str().unwrap().to_owned();
-        Process::run("sh", &["-euc", MAKE, "sh", &folder, &sources()], secs(120));
+        Process::run("sh", &["-euc", MAKE, "sh", &folder, &rauc::sources()], secs(120));
+        rauc::make_key(&scratch, "own");
+        rauc::make_bundle(&scratch, "good", "own", "fieldgate-test", "2.0");
         let disk = Disk::record(&scratch, |disk| fill(&scratch, disk));
         let device = Loop::of(disk.shown(), "data");
         let _data = Mounted::at(&device, &scratch.join("data"));
         std::fs::create_dir(scratch.join("data/fieldgate")).unwrap();
         symlink("data/fieldgate", scratch.join("state")).unwrap();
         let devices = DEVICES.map(|name| Loop::of(disk.shown(), name));
-        let mut args = vec!["-euc".to_owned(), SETTINGS.to_owned(), "sh".to_owned(), folder, sources()];
-        args.extend(devices.iter().map(|device| device.0.display().to_string()));
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        Process::run("sh", &args, secs(30));
+        let [state, slots @ ..] = devices.each_ref().map(|device| device.0.clone());
+        let [boot_a, root_a, boot_b, root_b] = slots;
+        let slots = [(root_a, boot_a), (root_b, boot_b)].map(|(root, boot)| Parts { root, boot: Some(boot) });
+        rauc::configure(&scratch, &scratch.join("data"), &state, slots);
         let clock = disk.clock();
         let (sent, installed) = Update::install(&scratch, &clock);
         let mut loader = Loader::read(disk.shown());
@@ -241,8 +200,7 @@ impl Update {
             bytes
         };
         let (root, boot) = (of("root"), of("boot"));
-        let images =
-            [(1, "content/root1.img", "content/boot1.img"), (2, "bundle/root.img", "bundle/boot.img")];
+        let images = [(1, "content/root1.img", "content/boot1.img"), (2, "good/root.img", "good/boot.img")];
         let starts_with =
             |bytes: &[u8], name: &str| bytes.starts_with(&std::fs::read(self.scratch.join(name)).unwrap());
         let same = images

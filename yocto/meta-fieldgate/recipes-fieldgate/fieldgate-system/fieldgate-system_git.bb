@@ -29,13 +29,22 @@ do_install () {
         ${D}${systemd_system_unitdir}/systemd-fsck@.service.d/50-fieldgate.conf
     install -D -m 0644 $image/rauc-mark-good.conf \
         ${D}${systemd_system_unitdir}/rauc-mark-good.service.d/50-fieldgate.conf
+    install -m 0644 ${S}/scripts/image/fieldgate-update@.service \
+        ${D}${systemd_system_unitdir}/fieldgate-update@.service
+    install -D -m 0644 ${S}/scripts/image/fieldgate-update.rules \
+        ${D}${nonarch_libdir}/udev/rules.d/70-fieldgate-update.rules
+    install -D -m 0755 ${S}/scripts/image/update-from-medium \
+        ${D}${nonarch_libdir}/fieldgate/update-from-medium
 }
 
 FILES:${PN} += "\
     /data \
+    ${nonarch_libdir}/fieldgate \
     ${nonarch_libdir}/repart.d \
+    ${nonarch_libdir}/udev/rules.d \
     ${systemd_system_unitdir} \
     ${systemd_unitdir} \
 "
 
-RDEPENDS:${PN} += "e2fsprogs-e2fsck e2fsprogs-mke2fs"
+# coreutils: busybox may come without timeout.
+RDEPENDS:${PN} += "coreutils e2fsprogs-e2fsck e2fsprogs-mke2fs rauc util-linux-flock"
