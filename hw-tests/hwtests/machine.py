@@ -47,11 +47,26 @@ def stick(folder: pathlib.Path, bundle: pathlib.Path) -> pathlib.Path:
     return image
 
 
+def raspberry_pi(disk: pathlib.Path) -> list[str]:
+    """QEMU as a Raspberry Pi 3B, the nearest to the 4 that it has, after the firmware's part: U-Boot is in memory, with the
+    device tree of this board. The console is the second serial port."""
+    work = disk.parent.parent
+    uboot = disk.parent / "u-boot.bin"
+    # The firmware partition begins at 4 MiB.
+    subprocess.run(["mcopy", "-n", "-o", "-i", f"{disk}@@4M", "::u-boot.bin", uboot], check=True)
+    whole, = work.glob("kernel/usr/lib/linux-image-*/broadcom/bcm2837-rpi-3-b.dtb")
+    # To start this board's watchdog is to QEMU what restarting the board is; so the kernel does not find it.
+    tree = disk.parent / "tree.dtb"
+    tree.write_bytes(whole.read_bytes().replace(b"brcm,bcm2835-pm", b"none,bcm2835-pm"))
+    return ["-M", "raspi3b", "-accel", "tcg,thread=multi", "-kernel", str(uboot), "-dtb", str(tree),
+            "-drive", f"file={disk},if=sd,format=raw,cache=writeback", "-serial", "null", "-device", "usb-net,netdev=net"]
+
+
 class Machine:
     """One run of QEMU on a disk; ports are the host's. Each write of the disk is noted in `writes`, where that is given, in
-    the format of Linux' dm-log-writes."""
+    the format of Linux' dm-log-writes. The board is one of build-image's; all but `virt` have no more than disk and network."""
 
-    def __init__(self, disk: pathlib.Path, log: pathlib.Path, writes: pathlib.Path | None = None):
+    def __init__(self, disk: pathlib.Path, log: pathlib.Path, writes: pathlib.Path | None = None, board: str = "virt"):
         self.sockets = tempfile.TemporaryDirectory()
         self.control = pathlib.Path(self.sockets.name) / "qmp"
         # Nothing listens there but what build-image --trial puts in.
@@ -66,15 +81,18 @@ class Machine:
                 medium[:0] = ["-blockdev", f"driver=file,node-name={name},filename={file},cache.no-flush=on"]
             medium[4:] = ["-blockdev", "driver=blklogwrites,node-name=disk,file=medium,log=notes,log-sector-size=512"]
         # A processor whose kernel need not keep two page tables: by emulation each system call would empty QEMU's own.
-        command = [
-            "qemu-system-aarch64", "-M", "virt,gic-version=3", "-cpu", "max,pauth-impdef=on", "-accel", "tcg,thread=multi",
-            "-smp", "2", "-m", "1024", "-display", "none", "-monitor", "none", "-serial", "stdio",
+        virt = [
+            "-M", "virt,gic-version=3", "-cpu", "max,pauth-impdef=on", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024",
             "-bios", FIRMWARE, "-device", "i6300esb", "-action", "watchdog=reset",
             *medium, "-device", "virtio-blk-pci,drive=disk",
-            "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self.page}-:8443,hostfwd=tcp:127.0.0.1:{self.rtmp}-:1935",
             "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci",
             "-device", "virtio-serial-pci", "-chardev", f"socket,id=shell,path={self.shell},server=on,wait=off",
-            "-device", "virtconsole,chardev=shell", "-device", "qemu-xhci,id=usb", "-qmp", f"unix:{self.control},server=on,wait=off",
+            "-device", "virtconsole,chardev=shell", "-device", "qemu-xhci,id=usb",
+        ]
+        command = [
+            "qemu-system-aarch64", "-display", "none", "-monitor", "none", "-qmp", f"unix:{self.control},server=on,wait=off",
+            "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self.page}-:8443,hostfwd=tcp:127.0.0.1:{self.rtmp}-:1935",
+            *(raspberry_pi(disk) if board == "raspberrypi4" else virt), "-serial", "stdio",
         ]
         self.lines: list[tuple[float, str]] = []
         self.began = time.monotonic()
