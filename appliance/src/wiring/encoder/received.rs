@@ -6,40 +6,34 @@
 //! The worker is started with the first bytes, and gets the next piece when it has taken the last: a server that sends what
 //! it has kept all at once waits.
 
+mod server;
+
 use super::Shop;
 use super::task::Task;
 use crate::steward::chain;
 use crate::wiring::Board;
-use crate::wiring::control_socket::address::Address;
 use bytes::Bytes;
 use fieldgate_hub::link::Limits;
 use fieldgate_hub::{LocalShard, Mountpoint, Publisher, PublisherInfo};
 use fieldgate_media::{Draft, Tracks};
 use fieldgate_model::job::{AudioTreatment, Job, Received, Sandbox, VideoTreatment, Work};
 use fieldgate_model::masks::Masks;
-use fieldgate_net::{SocketCall, SocketMessage, WebSocket};
 use fieldgate_worker::{Deadlines, Deliver, Program, Report, WorkerSource, WorkerSpec};
+use server::{SILENT, Server};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Interval, interval_at, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// The connection that gets what was kept since the publisher began, and then what comes.
-const KIND: &str = "receive-clear-cache";
 /// Longest message, in bytes: some seconds of a stream.
 const MESSAGE_BYTES: usize = 8 << 20;
 /// Longest piece for the worker.
 const PIECE_BYTES: usize = 64 << 10;
-/// Both sides say that they are there.
-const BEAT: Duration = Duration::from_secs(20);
-const SILENT: Duration = Duration::from_secs(60);
 /// A worker that does not take a piece in this time is given up; so is one that does not end when its source has.
 const TAKEN_WITHIN: Duration = Duration::from_secs(10);
-/// What of a server's words is shown.
-const WORDS_MAX: usize = 100;
 /// What was kept comes faster than life.
 const LIMITS: Limits =
     Limits { units_per_second: 20_000, unit_bytes_per_second: 64 << 20, control_per_second: 5_000 };
@@ -48,7 +42,8 @@ impl Task {
     /// Receives the source from its server, until that ends.
     pub(super) async fn receive(&self, source: &Arc<Mountpoint>) -> Result<(), String> {
         let receiving = async {
-            let (mut server, first) = Server::open(self).await?;
+            let (uri, tls) = (self.assignment.source.reveal(), self.shop.tls.clone());
+            let (mut server, first) = Server::open(uri, tls, MESSAGE_BYTES).await?;
             take_apart(&self.shop, source, &self.stop, &mut server, first).await
         };
         let ended = tokio::select! {
@@ -57,69 +52,6 @@ impl Task {
         };
         self.shop.wiring.board.remove_worker(source.name());
         ended
-    }
-}
-
-/// The streaming server's side of the socket.
-struct Server {
-    socket: WebSocket,
-    name: String,
-    /// Never shown, whatever it says.
-    key: String,
-    beat: Interval,
-    heard: Instant,
-}
-
-impl Server {
-    /// With the first bytes.
-    async fn open(task: &Task) -> Result<(Server, Bytes), String> {
-        let uri = task.assignment.source.reveal();
-        let address = Address::new(&format!("{uri}/"), task.shop.tls.clone()).ok_or("its address is none")?;
-        let call = SocketCall { message_bytes: MESSAGE_BYTES, ..address.call(KIND, Vec::new()) };
-        let socket = call.open().await;
-        let socket = socket.map_err(|error| format!("the source cannot be played: {}", chain(&error)))?;
-        let now = Instant::now();
-        let mut server = Server {
-            socket,
-            name: format!("{}:{}", call.server.host, call.server.port),
-            key: uri.rsplit('/').next().unwrap_or_default().to_owned(),
-            beat: interval_at(now + BEAT, BEAT),
-            heard: now,
-        };
-        let first = server.next().await?.ok_or("its server closed the socket before it sent anything")?;
-        Ok((server, first))
-    }
-
-    /// What comes next; nothing: it is over.
-    async fn next(&mut self) -> Result<Option<Bytes>, String> {
-        loop {
-            let message = tokio::select! {
-                message = self.socket.next() => message.map_err(|error| chain(&error))?,
-                _ = self.beat.tick() => {
-                    if self.heard.elapsed() >= SILENT {
-                        return Err(format!("its server has been silent for {SILENT:?}"));
-                    }
-                    self.socket.send("h".to_owned()).await.map_err(|error| chain(&error))?;
-                    continue;
-                }
-            };
-            self.heard = Instant::now();
-            match message {
-                None => return Ok(None),
-                Some(SocketMessage::Binary(bytes)) => return Ok(Some(bytes)),
-                Some(SocketMessage::Text(text)) => {
-                    if let Some(words) = text.strip_prefix("ERROR:") {
-                        let words = words.trim().replace(&self.key, "***");
-                        let words: String =
-                            words.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect();
-                        return Err(format!("its server says: {words}"));
-                    }
-                }
-                Some(SocketMessage::TooLong) => {
-                    return Err(format!("its server sends more than {MESSAGE_BYTES} bytes at once"));
-                }
-            }
-        }
     }
 }
 
@@ -153,7 +85,7 @@ async fn take_apart(
     let worker = WorkerSource::new(spec, wiring.spawner.clone(), commands, stop.clone()).with_asks(inbox);
     let info = PublisherInfo {
         kind: "websocket",
-        from: server.name.clone(),
+        from: server.name().to_owned(),
         since_unix_micros: wiring.context.clock.unix_micros(),
         rtmp: None,
     };
