@@ -11,13 +11,12 @@ pub use view::{
 
 use super::head::Method;
 use super::reply::Reply;
-use super::routes::{Request, Route};
+use super::routes::{Request, Route, read};
 use crate::access::{Area, Need, Role};
 use bytes::Bytes;
 use fieldgate_model::config::{Path, Problem, Secret};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -350,24 +349,6 @@ fn snapshot(request: &Request, id: &str, api: &dyn CameraApi) -> Reply {
         }
         Err(error) => refused(&error),
     }
-}
-
-/// The body as JSON of this shape, or the refusal. What stands in the body is not repeated: it may be a password.
-fn read<T: DeserializeOwned>(request: &Request) -> Result<T, Reply> {
-    let content_type = request.headers.iter().find(|(name, _)| name == "content-type");
-    let media_type = content_type.map_or("", |(_, value)| value.split(';').next().unwrap_or_default().trim());
-    if !media_type.eq_ignore_ascii_case("application/json") {
-        // Also what keeps a foreign page's plain form from being taken for it.
-        return Err(Reply::problem(415, "send it with Content-Type: application/json", &[]));
-    }
-    serde_json::from_slice(&request.body).map_err(|error| {
-        let place = format!("line {}, column {}", error.line(), error.column());
-        let detail = match error.classify() {
-            serde_json::error::Category::Data => format!("the body has not the right shape, at {place}"),
-            _ => format!("the body is no JSON, at {place}"),
-        };
-        Reply::problem(400, &detail, &[])
-    })
 }
 
 fn check_login(login: LoginWish) -> Result<LoginWish, Reply> {

@@ -5,7 +5,7 @@
 use super::gate::{session, set_cookie};
 use super::head::Method;
 use super::reply::Reply;
-use super::routes::{Request, Route, etag, header, is_json, revision};
+use super::routes::{Request, Route, etag, header, read, revision};
 use crate::access::{
     Access, Area, BookError, ChangeError, EntryError, Identity, Need, Principal, Role, Streams, TokenWish,
     csrf,
@@ -14,7 +14,6 @@ use fieldgate_model::Timestamp;
 use fieldgate_model::config::{Path, Problem, Secret};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -358,19 +357,6 @@ fn over(request: &Request) -> Result<Option<Option<u64>>, Reply> {
             None => Err(Reply::problem(412, "this is no ETag of ours; read it again", &[])),
         },
     }
-}
-
-/// The body as JSON of this shape, or the refusal. What stands in the body is not repeated: it may be a password.
-fn read<T: DeserializeOwned>(request: &Request) -> Result<T, Reply> {
-    if !is_json(request) {
-        // Also what keeps a foreign page's plain form from being taken for it.
-        return Err(Reply::problem(415, "send it with Content-Type: application/json", &[]));
-    }
-    serde_json::from_slice(&request.body).map_err(|error| {
-        let detail =
-            format!("the body has not the right shape, at line {}, column {}", error.line(), error.column());
-        Reply::problem(400, &detail, &[])
-    })
 }
 
 fn entered(error: EntryError) -> Reply {

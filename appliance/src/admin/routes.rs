@@ -10,6 +10,7 @@ use super::{
 use crate::access::{Access, Area, Need, Principal, Role};
 use crate::steward::{Applied, ChangeError};
 use crate::wiring::BODY_MAX;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::net::SocketAddr;
 use tokio::time::Instant;
@@ -386,6 +387,22 @@ fn get_config(request: &Request, api: &dyn AdminApi) -> Reply {
 pub(super) fn is_known(request: &Request, tag: &str) -> bool {
     let known = header(request, "if-none-match").unwrap_or_default();
     known.split(',').map(|part| part.trim().trim_start_matches("W/")).any(|part| part == tag || part == "*")
+}
+
+/// The body as JSON of this shape, or the refusal. What stands in the body is not repeated: it may be a password.
+pub(super) fn read<T: DeserializeOwned>(request: &Request) -> Result<T, Reply> {
+    if !is_json(request) {
+        // Also what keeps a foreign page's plain form from being taken for it.
+        return Err(Reply::problem(415, "send it with Content-Type: application/json", &[]));
+    }
+    serde_json::from_slice(&request.body).map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        let detail = match error.classify() {
+            serde_json::error::Category::Data => format!("the body has not the right shape, at {place}"),
+            _ => format!("the body is no JSON, at {place}"),
+        };
+        Reply::problem(400, &detail, &[])
+    })
 }
 
 /// Whether its body is said to be JSON.
