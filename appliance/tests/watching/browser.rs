@@ -215,7 +215,9 @@ fn dash_js_comes_back_after_outages_of_the_source() {
 /// second half.
 fn plays_on(player: &str, file: &str, hls: Value) -> Vec<f64> {
     let gateway = gateway(hls);
-    let publisher = Publisher::start(gateway.rtmp, "yard", &Fixture::h264_aac(6), 0, End::Polite);
+    // Longer than the run: a short one that is sent again and again lacks some sound at each seam, until a player that is a
+    // second behind has none left.
+    let publisher = Publisher::start(gateway.rtmp, "yard", &Fixture::h264_aac(150), 0, End::Polite);
     publisher.wait_for_more(60);
     let mut page = Page::open(player, &url_of(&gateway, file));
     // Cutting begins with the first viewer, so that at first there is less than players like to hold.

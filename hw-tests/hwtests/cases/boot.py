@@ -48,6 +48,7 @@ def inside(bench) -> dict:
     """The running machine: only documented ports, no failed unit, a worker that is locked in; processes, memory, bytes
     written, units' exposure, the times of the start."""
     with bench.shell() as shell:
+        shell.run("systemctl is-system-running --wait >/dev/null || true")
         failed = shell.run("systemctl --failed --no-legend --plain")
         check(not failed, f"failed units: {failed}")
         gateway = int(shell.run("systemctl show --value --property MainPID fieldgate"))

@@ -10,8 +10,9 @@ from hwtests.case import check
 from hwtests.shell import Shell
 from hwtests.targets import Target
 
-# The boot loader's last word, before it reads the kernel (which is quiet).
+# What the boot loader says before it reads the kernel, and its last word.
 LOADER = r"slot [AB] of primary [AB], tries left A \d B \d"
+KERNEL = r"kernel and initrd are read"
 # Emulation, on a machine that may be busy.
 BOOT = 600
 
@@ -83,10 +84,10 @@ class Image(Target):
         self.gateway.healthy(self.patience)
 
     def kernel_began(self) -> float:
-        """The boot loader's last word."""
-        self.gateway.said(LOADER, BOOT)
+        """The boot loader's last word, as the kernel itself is quiet."""
+        self.gateway.said(KERNEL, BOOT)
         with self.gateway.arrived:
-            return self.gateway.began + max(when for when, line in self.gateway.lines if re.search(LOADER, line))
+            return self.gateway.began + max(when for when, line in self.gateway.lines if re.search(KERNEL, line))
 
     def end(self):
         if self.gateway:
