@@ -195,6 +195,8 @@ impl Updates {
                         "the slot from before is not marked good; its next start does it"
                     );
                 }
+                // Whoever reads that it failed reads which slot comes first now.
+                self.look().await;
                 self.over(Phase::Failed, Some(judge::why_back(&last)));
             }
             _ => self.judge(&last, config, &status(), trial).await,

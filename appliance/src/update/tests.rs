@@ -71,6 +71,11 @@ impl Site {
                         machine.firmware.operation = "installing".to_owned();
                         json!({"done": true})
                     }
+                    "mark_slot" => {
+                        let booted = machine.firmware.booted.clone();
+                        machine.firmware.primary = Some(booted).filter(|_| wish["good"] == true);
+                        json!({"done": true})
+                    }
                     _ => json!({"done": true}),
                 };
                 if said["done"] == true {
@@ -284,7 +289,15 @@ async fn firmware_in_which_something_does_not_deliver_is_left_and_its_reason_is_
 async fn firmware_that_never_got_as_far_as_the_gateway_says_so() {
     let site = Site::new();
     site.installed().await;
-    site.run("boot-5", true, true, ended(UpdatePhase::Failed)).await;
+    site.said(|firmware| firmware.primary = Some("B".to_owned()));
+    let has_ended = ended(UpdatePhase::Failed);
+    site.run("boot-5", true, true, |view, asked| {
+        let over = has_ended(view, asked);
+        let primary = || view.firmware.as_ref().and_then(|firmware| firmware.primary.clone());
+        assert!(!over || primary().as_deref() == Some("A"), "told that it failed, and that it comes first");
+        over
+    })
+    .await;
     assert!(site.asked().contains(r#"{"good":true,"verb":"mark_slot"}"#), "what runs comes first again");
     let reason = site.open("boot-6").last().unwrap().reason.unwrap();
     assert!(reason.contains("did not get as far as starting the gateway"), "{reason}");
