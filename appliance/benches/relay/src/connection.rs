@@ -28,7 +28,7 @@ pub(crate) enum Role {
     Publisher {
         /// The media.
         source: Source,
-        /// When it began; `None` until the server agreed.
+        /// When it begins; `None` until [`crate::engine::Engine::publish`].
         start_ns: Option<u64>,
     },
     /// Plays, or is pushed to (then the verifier comes with the stream's or the track's name).

@@ -145,6 +145,32 @@ impl Engine {
         self.window = (now_ns(), end_ns);
     }
 
+    /// Whether all publishers were admitted.
+    pub(crate) fn may_publish(&self) -> bool {
+        let mut waiting = self.connections.iter().flatten().filter(|waiting| !waiting.session.is_running());
+        !waiting.any(|connection| matches!(connection.role, Role::Publisher { .. }))
+    }
+
+    /// Lets all publishers begin, each stream at a part of a frame's time of its own: how their frames fall together
+    /// decides how often a server is woken, and so has to be the same for each.
+    pub(crate) fn publish(&mut self) -> Result<(), BenchError> {
+        let now = now_ns();
+        for index in 0..self.connections.len() {
+            let Some(connection) = &mut self.connections[index] else { continue };
+            let Connection { session: Wire::Rtmp(session), role, out, .. } = connection else { continue };
+            let Role::Publisher { source, start_ns: start @ None } = role else { continue };
+            session.begin_media(self.target.chunk_size, self.target.bare, out);
+            let begin = now + source.frame_phase_ns();
+            *start = Some(begin);
+            self.timers.push(Reverse((begin, index, Timer::Frame(false))));
+            if self.target.audio {
+                self.timers.push(Reverse((begin, index, Timer::Frame(true))));
+            }
+            self.flush(index)?;
+        }
+        Ok(())
+    }
+
     /// No more frames are sent.
     pub(crate) fn stop_publishing(&mut self) {
         self.publishing = false;
@@ -288,24 +314,12 @@ impl Engine {
     /// What a connection does when its session has moved on.
     fn after_input(&mut self, index: usize) {
         let Some(connection) = &mut self.connections[index] else { return };
-        let Connection { session, role, out, socket, .. } = connection;
+        let Connection { session, role, socket, .. } = connection;
         if session.is_over() {
             self.ended += 1;
             return self.close(index);
         }
         match role {
-            Role::Publisher { start_ns: start @ None, .. } if session.is_running() => {
-                if let Wire::Rtmp(session) = session {
-                    session.begin_media(self.target.chunk_size, self.target.bare, out);
-                }
-                // Streams begin at different parts of a frame's time.
-                let now = now_ns() + (index as u64 * 7_919_000) % 33_000_000;
-                *start = Some(now);
-                self.timers.push(Reverse((now, index, Timer::Frame(false))));
-                if self.target.audio {
-                    self.timers.push(Reverse((now, index, Timer::Frame(true))));
-                }
-            }
             Role::Receiver { verifier: verifier @ None, .. } if session.is_running() => {
                 let name = if let Wire::Rtmp(session) = session { session.name() } else { "" };
                 let stream = name.strip_prefix('s').and_then(|number| number.parse().ok());

@@ -258,10 +258,8 @@ impl Run<'_> {
             let role = Role::Publisher { source: Source::new(stream, bitrate, phase), start_ns: None };
             self.engine.connect(&self.target, Goal::Publish, stream, role)?;
         }
-        self.wait("the publishers' start", |engine| {
-            let starting = |role: &Role| matches!(role, Role::Publisher { start_ns: None, .. });
-            !engine.connections.iter().flatten().any(|connection| starting(&connection.role))
-        })
+        self.wait("the publishers' start", Engine::may_publish)?;
+        self.engine.publish()
     }
 
     fn connect_receivers(&mut self) -> Result<(), BenchError> {

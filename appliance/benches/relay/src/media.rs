@@ -125,6 +125,13 @@ impl Source {
         self.next[track as usize]
     }
 
+    /// How far into a frame's time its frames fall, beside those of other streams: the golden ratio spreads any number
+    /// of them evenly.
+    pub(crate) fn frame_phase_ns(&self) -> u64 {
+        let frame = 1_000_000_000 / FPS;
+        u64::from(self.stream) * (frame * 618 / 1000) % frame
+    }
+
     /// When the track's next frame is due, in nanoseconds of the stream's own time.
     pub(crate) fn due_ns(&self, track: Track) -> u64 {
         let index = u64::from(self.next[track as usize]);

@@ -246,8 +246,15 @@ fn fieldgate(
     let state = folder.join("state");
     fs::create_dir(&state).attempt("create fieldgate's state folder")?;
     let mut command = Command::new(&programs.fieldgate);
-    command.arg("run").arg("--state").arg(state).arg("--config").arg(file);
+    command.arg("run").arg("--state").arg(state).arg("--config").arg(file).envs(unit_environment());
     Ok(command)
+}
+
+/// The variables that the gateway's unit sets.
+fn unit_environment() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let unit = include_str!("../../../../systemd/fieldgate.service");
+    let lines = unit.lines().filter_map(|line| line.strip_prefix("Environment="));
+    lines.flat_map(str::split_whitespace).filter_map(|variable| variable.split_once('='))
 }
 
 fn push(sink: &SocketAddr, settings: &Settings) -> serde_json::Value {

@@ -216,6 +216,8 @@ impl Publisher {
             let mut engine = Engine::new(&target, told)?;
             let role = Role::Publisher { source: Source::new(0, bitrate, 0.0), start_ns: None };
             engine.connect(&target, Goal::Publish, 0, role)?;
+            engine.run(u64::MAX, Engine::may_publish)?;
+            engine.publish()?;
             engine.run(u64::MAX, |_| false).map(|_| ())
         });
         // The gateway knows the stream once its first frames are there.
