@@ -138,7 +138,7 @@ struct Options {
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(128..=0x00FF_FFFF))]
     nginx_chunk: u32,
     /// Bytes that the floor reads at once: less makes it dearer where frames are larger (load h). With the default nginx
-    /// stands to it in a and h as it did when the goals were set.
+    /// stands nearest to where it stood when the goals were set.
     #[arg(long, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1024..=1 << 20))]
     floor_read: u32,
     /// Streams without sound: fewer, larger messages.
