@@ -3,6 +3,7 @@
 //!
 //! Every peer listens on a port that the kernel chose, and every process ends by its own id when its owner is dropped.
 
+pub(crate) mod address;
 pub(crate) mod amf;
 pub(crate) mod chunks;
 #[cfg(feature = "gst")]

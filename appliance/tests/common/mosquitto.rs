@@ -1,10 +1,11 @@
 //! Debian's mosquitto, an MQTT 5 broker, and its client programs.
 
+use super::address::own_address;
 use super::process::Process;
 use super::scratch::Scratch;
 use super::wait::{self, secs};
 use serde_json::Value;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,21 +18,13 @@ pub(crate) struct Mosquitto {
 }
 
 impl Mosquitto {
-    /// A broker on a free port.
+    /// A broker on a port of its own: it cannot tell one that the kernel gave it.
     pub(crate) fn start() -> Mosquitto {
-        let scratch = Arc::new(Scratch::new());
-        // mosquitto cannot tell the port that the kernel gave it; another program may take a free one first.
-        for _ in 0..5 {
-            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-            if let Some(broker) = Mosquitto::at(free, scratch.clone(), "") {
-                return broker;
-            }
-        }
-        panic!("mosquitto does not start");
+        Mosquitto::at(own_address(), Arc::new(Scratch::new()), "")
     }
 
     /// As [`Mosquitto::start`], with further lines of its config.
-    pub(crate) fn at(address: SocketAddr, scratch: Arc<Scratch>, more: &str) -> Option<Mosquitto> {
+    pub(crate) fn at(address: SocketAddr, scratch: Arc<Scratch>, more: &str) -> Mosquitto {
         let (folder, port) = (scratch.path().display(), address.port());
         let config = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {folder}/\n\
@@ -42,17 +35,11 @@ impl Mosquitto {
         rustix::fs::chmod(scratch.path(), rustix::fs::Mode::from_raw_mode(0o777)).unwrap();
         let mut process =
             Process::start("mosquitto", &["-c", scratch.join("mosquitto.conf").to_str().unwrap()]);
-        for _ in 0..250 {
-            if process.ended().is_some() {
-                eprintln!("mosquitto did not start: {}", process.log());
-                return None;
-            }
-            if TcpStream::connect(address).is_ok() {
-                return Some(Mosquitto { process, address, scratch });
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        None
+        wait::until_true("mosquitto to listen", secs(30), || {
+            process.assert_running();
+            TcpStream::connect(address).is_ok()
+        });
+        Mosquitto { process, address, scratch }
     }
 
     /// Stops it, as a restart of its machine does: what is retained is on disk.
@@ -63,10 +50,7 @@ impl Mosquitto {
 
     /// Starts it again on its port.
     pub(crate) fn restart(&mut self) {
-        let again = wait::until("mosquitto's port to be free", secs(20), || {
-            Mosquitto::at(self.address, self.scratch.clone(), "")
-        });
-        *self = again;
+        *self = Mosquitto::at(self.address, self.scratch.clone(), "");
     }
 
     /// Its URL for gateways.

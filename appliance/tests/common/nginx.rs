@@ -1,11 +1,12 @@
 //! Debian's nginx with its RTMP module.
 
+use super::address::own_address;
 use super::process::Process;
 use super::scratch::Scratch;
 use super::take::Take;
 use super::wait::{self, secs};
 use super::{flv, http};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 
 /// A running server with the application `live`.
@@ -22,33 +23,25 @@ pub(crate) struct Nginx {
 impl Nginx {
     /// A server that relays and records all that is published.
     pub(crate) fn start() -> Nginx {
-        Nginx::at(None)
+        Nginx::at(own_address())
     }
 
-    /// As [`Nginx::start`], on a port that was its before.
-    pub(crate) fn at(port: Option<u16>) -> Nginx {
-        // nginx cannot tell the port that the kernel gave it; another program may take a free one first.
-        for _ in 0..5 {
-            let (rtmp, stat) = (port.map_or_else(free_address, local), free_address());
-            let scratch = Scratch::new();
-            std::fs::create_dir(scratch.join("record")).unwrap();
-            std::fs::write(scratch.join("nginx.conf"), config(scratch.path().to_str().unwrap(), rtmp, stat))
-                .unwrap();
-            let (prefix, log) = (scratch.path().to_str().unwrap(), scratch.join("error.log"));
-            let args = ["-e", log.to_str().unwrap(), "-p", prefix, "-c", "nginx.conf"];
-            let mut process = Process::start("nginx", &args);
-            for _ in 0..250 {
-                if process.ended().is_some() {
-                    break;
-                }
-                if TcpStream::connect(rtmp).is_ok() && TcpStream::connect(stat).is_ok() {
-                    return Nginx { _process: process, rtmp, stat, scratch };
-                }
-                std::thread::sleep(std::time::Duration::from_millis(20));
-            }
-            eprintln!("nginx did not start: {}", process.log());
-        }
-        panic!("nginx does not start");
+    /// As [`Nginx::start`], for RTMP at this address.
+    pub(crate) fn at(address: SocketAddr) -> Nginx {
+        // nginx cannot tell a port that the kernel gave it.
+        let (rtmp, stat) = (address, own_address());
+        let scratch = Scratch::new();
+        std::fs::create_dir(scratch.join("record")).unwrap();
+        std::fs::write(scratch.join("nginx.conf"), config(scratch.path().to_str().unwrap(), rtmp, stat))
+            .unwrap();
+        let (prefix, log) = (scratch.path().to_str().unwrap(), scratch.join("error.log"));
+        let args = ["-e", log.to_str().unwrap(), "-p", prefix, "-c", "nginx.conf"];
+        let mut process = Process::start("nginx", &args);
+        wait::until_true("nginx to listen", secs(30), || {
+            process.assert_running();
+            TcpStream::connect(rtmp).is_ok() && TcpStream::connect(stat).is_ok()
+        });
+        Nginx { _process: process, rtmp, stat, scratch }
     }
 
     /// Address of a stream.
@@ -106,15 +99,6 @@ impl Nginx {
         assert_eq!(files.len(), 1, "{name} was published {} times", files.len());
         Take::of(&flv::read(&files[0]))
     }
-}
-
-/// An address that was free a moment ago.
-pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
-}
-
-fn local(port: u16) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, port).into()
 }
 
 fn config(folder: &str, rtmp: SocketAddr, stat: SocketAddr) -> String {

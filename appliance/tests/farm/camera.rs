@@ -5,7 +5,7 @@ use super::film::{Coding, Film, kind};
 use super::request::{Request, authorised, challenge};
 use super::rtp::{Sender, nals_of, tone};
 use super::script::Script;
-use crate::common::wait;
+use crate::common::address::{own_address, own_address_of};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -57,16 +57,15 @@ struct World {
 
 impl Camera {
     pub(crate) fn start(script: Script) -> Camera {
-        Camera::start_at(Ipv4Addr::LOCALHOST, script)
+        Camera::start_on(own_address(), script)
     }
 
     pub(crate) fn start_at(host: Ipv4Addr, script: Script) -> Camera {
-        Camera::start_on((host, 0), script)
+        Camera::start_on(own_address_of(host), script)
     }
 
-    pub(crate) fn start_on(at: (Ipv4Addr, u16), script: Script) -> Camera {
-        let listener = TcpListener::bind(at).unwrap();
-        let address = listener.local_addr().unwrap();
+    pub(crate) fn start_on(address: SocketAddr, script: Script) -> Camera {
+        let listener = TcpListener::bind(address).unwrap();
         let world = Arc::new(World {
             script: Mutex::new(script),
             seen: Seen::default(),
@@ -113,11 +112,7 @@ impl Camera {
     }
 
     pub(crate) fn power_on(&self) {
-        // Connections of before may still hold the port for a moment.
-        let listener = wait::until("the camera's port", Duration::from_secs(20), || {
-            TcpListener::bind(self.address).ok()
-        });
-        self.listen(listener);
+        self.listen(TcpListener::bind(self.address).unwrap());
     }
 
     fn listen(&self, listener: TcpListener) {

@@ -1,5 +1,6 @@
 //! Cameras with JPEG pictures by HTTP: real servers, and all that can be wrong with them.
 
+use crate::common::address::own_address;
 use crate::common::gateway::Gateway;
 use crate::common::healthy::Player;
 use crate::common::process::Process;
@@ -8,7 +9,7 @@ use crate::jpeg_camera::{Asked, JpegCamera, USUAL, demand, head, part, pictures,
 use crate::scene::{SOON, assert_clean_clock, span_ms, wait_for_more};
 use serde_json::{Value, json};
 use std::io::{Error, ErrorKind, Result, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
 /// The longest step between two pictures on a machine that is busy with other tests.
@@ -38,8 +39,7 @@ fn wait_for_width(gateway: &Gateway, width: u32) {
 
 #[test]
 fn motion_jpeg_of_ffmpeg_becomes_h264_with_even_times() {
-    // A port of the kernel's choice, free again for ffmpeg.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = own_address().port();
     let url = format!("http://127.0.0.1:{port}/feed");
     let args = format!(
         "-nostdin -v error -re -f lavfi -i testsrc2=size=320x180:rate=25 -c:v mjpeg -q:v 6 -f mpjpeg \

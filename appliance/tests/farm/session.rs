@@ -178,7 +178,7 @@ fn a_name_that_moves_to_another_address_is_followed() {
     });
     let player = Player::start(gateway.rtmp, "gate");
     wait_for_more(&player, 40, SOON);
-    let after = Camera::start_on((Ipv4Addr::new(127, 0, 0, 3), port), Script::good());
+    let after = Camera::start_on((Ipv4Addr::new(127, 0, 0, 3), port).into(), Script::good());
     name(Ipv4Addr::new(127, 0, 0, 3));
     before.power_off();
     wait_for_more(&player, 60, SOON);

@@ -1,11 +1,12 @@
 //! The aggregator API of the running program: the contract's numbered checks that need a socket. The others are beside
 //! the API's core (`fieldgate-compat`); `docs/aggregator.md` lists all.
 
+use crate::common::address::own_address;
 use crate::common::fixture::Fixture;
 use crate::common::gateway::Gateway;
 use crate::common::healthy::{End, Player, Publisher};
 use crate::common::http::{self, Response};
-use crate::common::nginx::{Nginx, free_address};
+use crate::common::nginx::Nginx;
 use crate::common::rtmp::Client;
 use crate::common::scratch::Scratch;
 use crate::common::take::Take;
@@ -296,7 +297,7 @@ fn check_18_twenty_calls_at_once_are_all_carried_out() {
 
 #[test]
 fn check_19_a_target_that_returns_gets_the_stream_and_the_camera_never_waits() {
-    let (gateway, target) = (gateway(), free_address());
+    let (gateway, target) = (gateway(), own_address());
     gateway.connect_stream("k1", "cam1", target);
     let player = player(&gateway, "cam1");
     let publisher = camera(&gateway, "cam1");
@@ -304,7 +305,7 @@ fn check_19_a_target_that_returns_gets_the_stream_and_the_camera_never_waits() {
     let error = gateway.done("GET", "/cameras", Value::Null)["cameras"][0]["pushes"][0]["error"].clone();
     assert!(error.as_str().is_some_and(|error| !error.is_empty()), "why is told");
     std::thread::sleep(secs(5));
-    let nginx = Nginx::at(Some(target.port()));
+    let nginx = Nginx::at(target);
     wait::until_true("the stream at the target", secs(35), || nginx.is_publishing("k1"));
     publisher.wait_for_more(60);
     let sent = publisher.finish();

@@ -1,9 +1,10 @@
 //! Changing the config over HTTP while streams run.
 
+use crate::common::address::own_address;
 use crate::common::gateway::Gateway;
 use crate::common::healthy::Healthy;
 use crate::common::http;
-use crate::common::nginx::{Nginx, free_address};
+use crate::common::nginx::Nginx;
 use crate::common::rtmp::Client;
 use crate::common::scratch::Scratch;
 use crate::common::wait::{self, secs};
@@ -29,7 +30,7 @@ fn unchanged_mountpoints_lose_no_frame_while_others_change() {
         let mountpoints = config["mountpoints"].as_object_mut().unwrap();
         for name in ["a", "b", "c"] {
             if round % 2 == 0 {
-                let push = json!([{ "url": format!("rtmp://{}/live/{name}", free_address()) }]);
+                let push = json!([{ "url": format!("rtmp://{}/live/{name}", own_address()) }]);
                 mountpoints.insert(name.to_owned(), json!({ "source": { "kind": "publish" }, "push": push }));
             } else {
                 mountpoints.remove(name);

@@ -1,10 +1,11 @@
 //! What goes on across a publisher's return, a killed process and a stop.
 
+use crate::common::address::own_address;
 use crate::common::fixture::Fixture;
 use crate::common::flv::{AUDIO, VIDEO};
 use crate::common::gateway::Gateway;
 use crate::common::healthy::{End, Player, Publisher};
-use crate::common::nginx::{Nginx, free_address};
+use crate::common::nginx::Nginx;
 use crate::common::rtmp::Client;
 use crate::common::scratch::Scratch;
 use crate::common::take::Take;
@@ -59,7 +60,7 @@ fn assert_continued(first: &Take, second: &Take, got: &Take, who: &str) {
 #[test]
 fn kill_and_restart_bring_the_same_config_and_streams_back() {
     let (nginx, scratch, fixture) = (Nginx::start(), Arc::new(Scratch::new()), Fixture::h264_aac(6));
-    let (rtmp, admin) = (free_address(), free_address());
+    let (rtmp, admin) = (own_address(), own_address());
     let base = json!({
         "rtmp": { "listen": [rtmp.to_string()] },
         "admin": { "listen": [admin.to_string()] },

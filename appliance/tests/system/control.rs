@@ -2,6 +2,7 @@
 //! need a socket. The other side is a scripted one, written from the contract, or another gateway. Deadlines are held by
 //! the core (`fieldgate-compat`), with time handed in; `docs/coordinator.md` lists all.
 
+use crate::common::address::own_address;
 use crate::common::amf::Amf;
 use crate::common::fixture::Fixture;
 use crate::common::gateway::Gateway;
@@ -12,7 +13,7 @@ use crate::common::scratch::Scratch;
 use crate::common::wait::{self, secs};
 use crate::coordinator::peers::{App, Fake, Fault, Peer, SECRET, field, settings, token};
 use serde_json::{Value, json};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -311,7 +312,7 @@ fn check_20_a_coordinator_that_falls_silent_is_given_up_and_found_again() {
 fn a_gateway_under_another_gateway() {
     let app = App::start();
     // The other one must come back where it was.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = own_address();
     let above = |require_encoder: bool| {
         let more = json!({"listen": [port.to_string()], "require_encoder": require_encoder});
         let config = settings(&app, &more);

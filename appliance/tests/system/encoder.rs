@@ -2,6 +2,7 @@
 //! The rules of renditions, lists and ends are held by the core (`fieldgate-compat`, `encoder`); `docs/coordinator.md`
 //! lists all.
 
+use crate::common::address::own_address;
 use crate::common::fixture::Fixture;
 use crate::common::fixture::hevc_stream;
 use crate::common::gateway::Gateway;
@@ -61,7 +62,7 @@ fn check_25_a_good_source_becomes_files_and_a_dead_one_an_end() {
     assert_eq!(fake.upgrades()[0].line, "/ws/control/hls");
     assert_eq!(coordinator.expect(""), "REGISTER\nCapacity:2", "before any other message");
     // Nobody listens there.
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = own_address();
     coordinator.say(&format!(
         "ENCODE-START\nStream-Channel:c0\nStream-ID:id-0\nStream-Source-Type:RTMP\n\
          Stream-Source-URI:rtmp://{dead}/c0/channel-key-0000\nResolutions:ORIGINAL\nRecord:False\nPreviews:False"

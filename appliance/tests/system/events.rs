@@ -3,9 +3,10 @@
 mod hooks;
 mod streams;
 
+use crate::common::address::own_address;
 use crate::common::gateway::Gateway;
 use crate::common::healthy::Healthy;
-use crate::common::nginx::{Nginx, free_address};
+use crate::common::nginx::Nginx;
 use crate::common::scratch::Scratch;
 use crate::common::wait::{self, secs};
 use serde_json::{Value, json};
@@ -28,7 +29,7 @@ fn text(event: &Value) -> &str {
 
 #[test]
 fn an_outage_is_told_in_plain_words_and_outlives_a_kill() {
-    let address = free_address();
+    let address = own_address();
     let url = format!("rtmp://user:CANARY-url@{address}/live/kept?key=CANARY-key");
     let config = json!({ "mountpoints": {
         "yard": { "source": { "kind": "publish" }, "push": [{ "id": "up", "url": url, "backoff_cap": "1s" }] },
@@ -39,7 +40,7 @@ fn an_outage_is_told_in_plain_words_and_outlives_a_kill() {
     let refused =
         wait::until("why the upstream does not take it", secs(30), || find(&gateway, "upstream_trouble"));
     assert!(text(&refused).contains("refused"), "{refused}");
-    let nginx = Nginx::at(Some(address.port()));
+    let nginx = Nginx::at(address);
     wait::until("that the upstream takes it", secs(30), || find(&gateway, "upstream_back"));
     drop(nginx);
     wait::until("that the upstream is lost", secs(30), || find(&gateway, "upstream_lost"));

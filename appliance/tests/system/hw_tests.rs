@@ -1,5 +1,6 @@
 //! `scripts/hw-tests` on what looks like a board: a real sshd, a gateway, and a relay that cuts and gives its power.
 
+use crate::common::address::own_address;
 use crate::common::gateway::Gateway;
 use crate::common::process::Process;
 use crate::common::scratch::Scratch;
@@ -98,7 +99,7 @@ impl Board {
         let scratch = Arc::new(Scratch::new());
         let ssh = serve_ssh(scratch.path());
         // Its addresses last from one power cut to the next.
-        let [rtmp, page] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+        let [rtmp, page] = [(); 2].map(|()| own_address());
         let config = json!({ "rtmp": { "listen": [rtmp.to_string()] },
                              "admin": { "listen": ["127.0.0.1:0"], "tls": { "listen": [page.to_string()] } } });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

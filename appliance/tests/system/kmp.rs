@@ -1,5 +1,6 @@
 //! Pushes by KMP to a receiver that cuts connections.
 
+use crate::common::address::own_address;
 use crate::common::fixture::Fixture;
 use crate::common::flv::{AUDIO, VIDEO};
 use crate::common::gateway::Gateway;
@@ -41,7 +42,7 @@ pub(super) struct Receiver {
 impl Receiver {
     /// `cuts`: after how many frames of each connection of a track it closes; then it closes no more.
     fn start(cuts: &'static [usize]) -> Receiver {
-        Receiver::at("127.0.0.1:0".parse().unwrap(), cuts)
+        Receiver::at(own_address(), cuts)
     }
 
     pub(super) fn at(address: SocketAddr, cuts: &'static [usize]) -> Receiver {
@@ -190,7 +191,7 @@ fn kmp_push_loses_nothing_over_cut_connections() {
 
 #[test]
 fn what_the_spool_keeps_survives_an_outage_and_a_kill() {
-    let address = crate::common::nginx::free_address();
+    let address = own_address();
     let scratch = Arc::new(Scratch::new());
     let config = json!({ "mountpoints": {
         "yard": { "source": { "kind": "publish" }, "grace": "0s", "push": [
@@ -236,7 +237,7 @@ fn what_the_spool_keeps_survives_an_outage_and_a_kill() {
 
 #[test]
 fn the_spool_of_a_push_that_is_removed_is_named_in_the_ledger_and_deleted() {
-    let nobody = crate::common::nginx::free_address();
+    let nobody = own_address();
     let push = |id: &str| {
         json!({ "id": id, "url": format!("kmp://{nobody}"), "channel_id": "yard", "spool": { "sync": "100ms" },
                 "track_ids": { "video": "v1", "audio": "a1" } })

@@ -9,6 +9,7 @@ mod golden;
 mod packets;
 mod sink;
 
+use crate::common::address::own_address;
 use crate::common::amf;
 use crate::common::flv::{DATA, Tag, VIDEO};
 use crate::common::gateway::Gateway;
@@ -21,7 +22,7 @@ use golden::Case;
 use serde_json::{Value, json};
 use sink::{Sinks, Taken};
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_rustls::rustls::ServerConfig;
@@ -175,11 +176,6 @@ fn gateway(app: &str, name: &str, settings: &Value, more: &Value) -> Gateway {
     Gateway::start(config)
 }
 
-/// A port on which nobody listens.
-fn dead_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// Connects as the recorded publisher did.
 fn connect(client: &mut Client, case: &Case) -> Result<(), Refusal> {
     let names = [
@@ -248,7 +244,7 @@ fn drive(run: &Run) -> Vec<String> {
     ports.sort_unstable();
     ports.dedup();
     let (sinks, mut real) = Sinks::start(&case.connections, &ports);
-    real.push((27_009, dead_port()));
+    real.push((27_009, own_address().port()));
     let mut script = Script::recorded(&case.callbacks, real.clone());
     if run.name.starts_with("37") {
         script.hold = Duration::from_millis(1_500);
@@ -256,7 +252,7 @@ fn drive(run: &Run) -> Vec<String> {
     let controller = Controller::start(script);
     let mut settings = usual(controller.address);
     if run.name.starts_with("34") {
-        settings["publish_url"] = json!(format!("http://127.0.0.1:{}/publish", dead_port()));
+        settings["publish_url"] = json!(format!("http://127.0.0.1:{}/publish", own_address().port()));
     }
     let more: Value = serde_json::from_str(run.settings).unwrap();
     let gateway = gateway(&case.said("app"), &case.said("name"), &settings, &more);

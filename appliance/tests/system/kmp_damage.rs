@@ -3,10 +3,10 @@
 
 use super::disk::{FULL, READ_ONLY, in_a_namespace, may};
 use super::kmp::{Receiver, assert_all};
+use crate::common::address::own_address;
 use crate::common::fixture::Fixture;
 use crate::common::gateway::Gateway;
 use crate::common::healthy::{End, Publisher};
-use crate::common::nginx::free_address;
 use crate::common::scratch::Scratch;
 use crate::common::take::{Take, Track};
 use crate::common::wait::{self, secs};
@@ -31,7 +31,7 @@ struct Left {
 }
 
 fn left_by_one_that_was_killed() -> Left {
-    let (receiver, scratch) = (free_address(), Arc::new(Scratch::new()));
+    let (receiver, scratch) = (own_address(), Arc::new(Scratch::new()));
     let config = json!({ "mountpoints": {
         "yard": { "source": { "kind": "publish" }, "grace": "0s", "push": [
             { "id": "k", "url": format!("kmp://{receiver}"), "channel_id": "yard", "backoff_cap": "1s",

@@ -1,8 +1,9 @@
 //! What the ledger says about RTMP upstreams, over the API and over a restart.
 
+use crate::common::address::own_address;
 use crate::common::gateway::Gateway;
 use crate::common::healthy::Healthy;
-use crate::common::nginx::{Nginx, free_address};
+use crate::common::nginx::Nginx;
 use crate::common::scratch::Scratch;
 use crate::common::wait::{self, secs};
 use serde_json::{Value, json};
@@ -25,7 +26,7 @@ fn config(url: &str) -> Value {
 
 #[test]
 fn ledger_tells_what_was_sent_what_fell_into_an_outage_and_survives_a_restart() {
-    let address = free_address();
+    let address = own_address();
     let (scratch, config) = (Arc::new(Scratch::new()), config(&format!("rtmp://{address}/live/kept")));
     let mut gateway = Gateway::start_in(scratch.clone(), config.clone(), |_| {});
     let healthy = Healthy::start(gateway.rtmp, "yard");
@@ -39,7 +40,7 @@ fn ledger_tells_what_was_sent_what_fell_into_an_outage_and_survives_a_restart() 
         (Some("lost"), Some("unreachable")),
         "{entry}"
     );
-    let nginx = Nginx::at(Some(address.port()));
+    let nginx = Nginx::at(address);
     nginx.wait_for_publisher("kept");
     wait::until_true("units are sent", secs(30), || frames(&gateway, "sent").is_some_and(|sent| sent > 50));
     drop(healthy);

@@ -1,6 +1,7 @@
 //! Certificates on both sides, made by openssl: the admin plane asks for them, a broker asks the gateway, and a server of a
 //! fleet shows one of its own authority.
 
+use crate::common::address::own_address;
 use crate::common::gateway::Gateway;
 use crate::common::mosquitto::Mosquitto;
 use crate::common::process::Process;
@@ -8,7 +9,7 @@ use crate::common::scratch::Scratch;
 use crate::common::wait::{self, secs};
 use fieldgate_fleet::{Draft, SigningKey};
 use serde_json::{Value, json};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -115,7 +116,7 @@ fn without_a_certificate_of_the_right_authority_nobody_gets_through_and_new_auth
 fn clients_certificates_are_provisional_and_go_back_when_they_lock_out() {
     let scratch = Arc::new(Scratch::new());
     let ours = Authority::new(scratch.path(), "ours");
-    let (plain, port) = (free_port(), free_port());
+    let (plain, port) = (own_address().port(), own_address().port());
     let at = |port: u16| json!([format!("127.0.0.1:{port}")]);
     let config = json!({"admin": {"listen": at(plain), "tls": {"listen": at(port)}}});
     let gateway = Gateway::start_in(scratch.clone(), config, |command| {
@@ -137,25 +138,16 @@ fn clients_certificates_are_provisional_and_go_back_when_they_lock_out() {
     assert!(gateway.status()["config"]["rolled_back"].is_object());
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
 /// A broker that takes gateways with a certificate only, beside a plain port for the test.
 fn broker(scratch: &Arc<Scratch>, clients: &Authority<'_>, own: &(PathBuf, PathBuf)) -> (Mosquitto, u16) {
-    for _ in 0..5 {
-        let (plain, secure) = (SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())), free_port());
-        let more = format!(
-            "listener {secure} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\n",
-            text(&clients.cert),
-            text(&own.0),
-            text(&own.1)
-        );
-        if let Some(broker) = Mosquitto::at(plain, scratch.clone(), &more) {
-            return (broker, secure);
-        }
-    }
-    panic!("mosquitto does not start");
+    let secure = own_address().port();
+    let more = format!(
+        "listener {secure} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\n",
+        text(&clients.cert),
+        text(&own.0),
+        text(&own.1)
+    );
+    (Mosquitto::at(own_address(), scratch.clone(), &more), secure)
 }
 
 #[test]

@@ -108,8 +108,11 @@ fn every_fault_is_named_and_good_pictures_are_left_alone() {
     assert!((2..=start.elapsed().as_secs() / 8 + 1).contains(&checks), "{checks}");
     // A camera that is gone is no reason to start the gateway anew.
     assert_eq!(gateway.get("/healthz").status, 200);
-    let advice = &status["mountpoints"]["gone"]["source"]["ladder"]["advice"];
-    assert!(advice.as_str().is_some_and(|advice| advice.starts_with("visit the camera")), "{advice}");
+    let advice = wait::until("all steps to have failed", secs(60), || {
+        let status = gateway.status();
+        status["mountpoints"]["gone"]["source"]["ladder"]["advice"].as_str().map(str::to_owned)
+    });
+    assert!(advice.starts_with("visit the camera"), "{advice}");
     let metrics = gateway.get("/metrics").text();
     assert!(metrics.contains("fieldgate_picture_ok{mountpoint=\"moving\"} 1"), "{metrics}");
     assert!(

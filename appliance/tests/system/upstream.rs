@@ -1,9 +1,10 @@
 //! Pushes and pulls: what leaves for other servers, and what is fetched from them.
 
+use crate::common::address::own_address;
 use crate::common::fixture::Fixture;
 use crate::common::gateway::Gateway;
 use crate::common::healthy::{Healthy, Player};
-use crate::common::nginx::{Nginx, free_address};
+use crate::common::nginx::Nginx;
 use crate::common::proxy::{Mode, Proxy};
 use crate::common::scratch::Scratch;
 use crate::common::tools::{Recorder, ffmpeg_publish};
@@ -25,7 +26,7 @@ fn push_to_nginx_carries_every_unit() {
 
 #[test]
 fn push_to_ffmpegs_listener_carries_every_unit() {
-    let (fixture, scratch, address) = (Fixture::h264_aac(6), Scratch::new(), free_address());
+    let (fixture, scratch, address) = (Fixture::h264_aac(6), Scratch::new(), own_address());
     let url = format!("rtmp://{address}/app/stream");
     let mut listener = Recorder::ffmpeg_with(&["-listen", "1"], &url, scratch.join("listener.flv"));
     let gateway = Gateway::with_mountpoints(json!({
@@ -53,14 +54,14 @@ fn push_shows_its_key_in_the_query() {
 
 #[test]
 fn push_that_comes_late_starts_with_headers_and_a_keyframe() {
-    let address = free_address();
+    let address = own_address();
     let gateway = Gateway::with_mountpoints(json!({
         "yard": { "source": { "kind": "publish" },
                   "push": [{ "url": format!("rtmp://{address}/live/late"), "backoff_cap": "1s" }] },
     }));
     let healthy = Healthy::start(gateway.rtmp, "yard");
     healthy.wait_for_more(150);
-    let nginx = Nginx::at(Some(address.port()));
+    let nginx = Nginx::at(address);
     nginx.wait_for_publisher("late");
     healthy.wait_for_more(150);
     let sent = healthy.assert_unharmed();
@@ -83,11 +84,11 @@ fn pull_from_nginx_brings_every_unit() {
 
 #[test]
 fn dead_pushes_delay_no_other() {
-    let (nginx, hole) = (Nginx::start(), Proxy::start(free_address()));
+    let (nginx, hole) = (Nginx::start(), Proxy::start(own_address()));
     hole.set(Mode::Blackhole);
     let gateway = Gateway::with_mountpoints(json!({
         "yard": { "source": { "kind": "publish" }, "push": [
-            { "id": "refused", "url": format!("rtmp://{}/live/a", free_address()) },
+            { "id": "refused", "url": format!("rtmp://{}/live/a", own_address()) },
             { "id": "hole", "url": format!("rtmp://{}/live/b", hole.address) },
             { "id": "nowhere", "url": "rtmp://name.invalid/live/c" },
             { "id": "good", "url": nginx.url("good") },

@@ -1,7 +1,8 @@
 //! What a gateway goes through while its disk's writes are logged, and what it had promised by when.
 
 use super::block::{Clock, Disk, Loop, Mounted, format_data};
-use super::far_end::{Came, FarEnd, Got, own_address};
+use super::far_end::{Came, FarEnd, Got};
+use crate::common::address::own_address;
 use crate::common::fixture::Fixture;
 use crate::common::flv::{Tag, VIDEO};
 use crate::common::gateway::Gateway;
