@@ -61,8 +61,8 @@ def change_until_cut(bench, after: float) -> tuple[set, str]:
             begun = f"{CUT}{time.time_ns()}-{number}"
             bench.change({"mountpoints": {begun: {"source": {"kind": "publish"}}}})
             done.add(begun)
-    except (OSError, AssertionError):
-        check(is_cut.is_set(), "a change was refused before the power was cut")
+    except (OSError, AssertionError) as error:
+        check(is_cut.is_set(), f"a change was refused before the power was cut: {error}")
     finally:
         cut.join()
     return done, begun

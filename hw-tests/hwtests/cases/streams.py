@@ -39,8 +39,9 @@ def push(bench) -> dict:
 def soak(bench) -> dict:
     """Delivers for the time that --soak says: pictures, gaps, restarts, memory, losses in the ledger."""
     bench.running()
-    before = bench.status()
+    # What was lost while the case before had the power is not this one's.
     bench.delivers(time.monotonic())
+    before = bench.status()
     bench.demo.taken()
     began, memory = time.monotonic(), [memory_of(before)]
     last, longest, pictures, silent = began, 0.0, 0, 0
