@@ -10,6 +10,8 @@ use std::path::Path;
 
 const SERVICE: &str = "de.pengutronix.rauc";
 const INTERFACE: &str = "de.pengutronix.rauc.Installer";
+/// RAUC's word for its operation while it installs.
+const INSTALLING: &str = "installing";
 /// Slots that are told at most.
 const MAX_SLOTS: usize = 8;
 /// Longest text of RAUC's that is told, in bytes.
@@ -38,6 +40,22 @@ pub struct Firmware {
     pub last_error: String,
     /// The slots that can be booted, by name. At most 8.
     pub slots: Vec<Slot>,
+}
+
+impl Firmware {
+    /// Whether it installs a bundle now: it tells nothing of its slots then.
+    pub fn is_installing(&self) -> bool {
+        self.operation == INSTALLING
+    }
+
+    /// With the slots from before, if it tells none as it installs.
+    #[must_use]
+    pub fn or_slots_of(self, before: Option<&Firmware>) -> Firmware {
+        match before.filter(|_| self.is_installing()) {
+            Some(before) => Firmware { primary: before.primary.clone(), slots: before.slots.clone(), ..self },
+            None => self,
+        }
+    }
 }
 
 /// One place for firmware.
@@ -121,13 +139,8 @@ pub(super) fn show(places: &Places, run: Run<'_>) -> Result<Firmware, HelperErro
     let mut next = || values.next().map(|mut value| value["data"].take()).unwrap_or_default();
     let (compatible, booted, operation) = (text(&next()), text(&next()), text(&next()));
     let (last_error, progress) = (text(&next()), next());
-    let slots = ask(Call::Slots, run)?;
-    let slots: Value = serde_json::from_str(&slots)?;
-    // Not known on a medium whose boot loader has not been asked yet: then none is told.
-    let primary = ask(Call::Primary, run).ok();
-    let primary = primary.and_then(|told| serde_json::from_str::<Value>(&told).ok());
-    let primary = primary.map(|told| text(&told["data"][0]));
-    let all = slots["data"][0].as_array().cloned().unwrap_or_default();
+    // RAUC answers nothing but its properties while it installs.
+    let (all, primary) = if operation == INSTALLING { Default::default() } else { slots(run)? };
     let of = |slot: &Value, key: &str| slot[1][key]["data"].as_str().map(cut);
     let first = all.iter().find(|slot| slot[0].as_str().is_some_and(|name| Some(name) == primary.as_deref()));
     let mut told: Vec<Slot> = all
@@ -155,6 +168,16 @@ pub(super) fn show(places: &Places, run: Run<'_>) -> Result<Firmware, HelperErro
         last_error,
         slots: told,
     })
+}
+
+/// All slots as RAUC tells them, and the name of the one that the boot loader takes first.
+fn slots(run: Run<'_>) -> Result<(Vec<Value>, Option<String>), HelperError> {
+    let slots: Value = serde_json::from_str(&ask(Call::Slots, run)?)?;
+    let all = slots["data"][0].as_array().cloned().unwrap_or_default();
+    // Not known on a medium whose boot loader has not been asked yet: then none is told.
+    let primary = ask(Call::Primary, run).ok();
+    let primary = primary.and_then(|told| serde_json::from_str::<Value>(&told).ok());
+    Ok((all, primary.map(|told| text(&told["data"][0]))))
 }
 
 /// What the bundle says of itself; an error if RAUC does not believe its signature.
@@ -236,6 +259,28 @@ mod tests {
             firmware.slots.iter().map(|it| (it.name.as_str(), it.booted, it.version.as_deref())).collect();
         assert_eq!(slots, [("A", true, None), ("B", false, Some("2.0"))]);
         assert_eq!(asked.len(), 3);
+        fs::remove_dir_all(places.os_release.parent().unwrap()).ok();
+    }
+
+    #[test]
+    fn while_it_installs_its_slots_are_not_asked_for_and_those_from_before_hold() {
+        let places = places("installs");
+        let mut asked = Vec::new();
+        let installing = PROPERTIES.replacen("\"idle\"", "\"installing\"", 1);
+        let firmware = show(&places, &mut |tool| {
+            asked.push(tool.clone());
+            Ok(installing.clone())
+        });
+        let firmware = firmware.unwrap();
+        assert_eq!(asked, [Tool::Rauc(Call::Properties)]);
+        assert!(firmware.is_installing() && firmware.slots.is_empty() && firmware.primary.is_none());
+        let slots = vec![Slot { name: "A".to_owned(), ..Slot::default() }];
+        let before = Firmware { primary: Some("A".to_owned()), slots: slots.clone(), ..Firmware::default() };
+        let firmware = firmware.or_slots_of(Some(&before));
+        assert_eq!((firmware.primary.as_deref(), &firmware.slots), (Some("A"), &slots));
+        assert!(firmware.is_installing());
+        let idle = Firmware::default().or_slots_of(Some(&before));
+        assert_eq!(idle, Firmware::default());
         fs::remove_dir_all(places.os_release.parent().unwrap()).ok();
     }
 

@@ -120,6 +120,7 @@ impl Updates {
         let mut seen = lock(&self.shared.seen);
         match told {
             Ok(firmware) => {
+                let firmware = firmware.or_slots_of(seen.firmware.as_ref());
                 (seen.firmware, seen.cause) = (Some(firmware.clone()), None);
                 Some(firmware)
             }
@@ -162,7 +163,7 @@ impl Updates {
         let is_back = firmware.booted == last.from_slot;
         let is_same_boot = last.boot == self.shared.boot;
         match last.phase {
-            Phase::Installing if firmware.operation == "installing" => {}
+            Phase::Installing if firmware.is_installing() => {}
             Phase::Installing if !is_back => self.enter(Phase::Trial),
             Phase::Installing if !firmware.last_error.is_empty() => {
                 self.over(Phase::Refused, Some(firmware.last_error.clone()));

@@ -118,8 +118,20 @@ fn a_bundle_is_sent_installed_by_rauc_started_and_kept_and_what_is_wrong_is_refu
         assert_eq!(update(&gateway)["last"], Value::Null, "nothing was begun");
         send(&gateway, &scratch.join("good.raucb"));
         assert_eq!(put(&gateway, 5, b"x").0, 409);
+        File::create(rauc::hold(&scratch)).unwrap();
         let (status, said) = post(&gateway, "/api/v1/update/install", &json!({}));
         assert_eq!(status, 202, "{said}");
+        let shown = until(&gateway, "RAUC to say that it installs", |shown| {
+            shown["firmware"]["operation"] == "installing" && shown["last"]["phase"] == "installing"
+        });
+        assert_eq!((&shown["available"], &shown["cause"]), (&json!(true), &Value::Null), "{shown}");
+        assert!(shown["firmware"]["percent"].as_u64().unwrap() < 100, "{shown}");
+        assert_eq!(
+            shown["firmware"]["slots"].as_array().map(Vec::len),
+            Some(2),
+            "those from before: {shown}"
+        );
+        std::fs::remove_file(rauc::hold(&scratch)).unwrap();
         until(&gateway, "it to be installed", |shown| shown["last"]["phase"] == "installed");
         wait::until_true("the machine to be started anew", secs(60), || machine.is_to_restart());
         let (slot, image) = (scratch.join("root-b"), scratch.join("good/root.img"));

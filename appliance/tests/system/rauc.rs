@@ -101,7 +101,9 @@ pub(super) fn configure(scratch: &Scratch, notes: &Path, state: &Path, slots: [P
     let folder = scratch.path().display();
     let backend = scratch.join("backend");
     let script = format!(
-        "#!/bin/sh\nBOOT_STATE={} exec {}/scripts/image/boot-state \"$@\"\n",
+        "#!/bin/sh\ncase $1 in set-*) while [ -e {} ]; do sleep 0.1; done ;; esac\n\
+         BOOT_STATE={} exec {}/scripts/image/boot-state \"$@\"\n",
+        hold(scratch).display(),
         state.display(),
         sources()
     );
@@ -124,6 +126,11 @@ pub(super) fn configure(scratch: &Scratch, notes: &Path, state: &Path, slots: [P
         }
     }
     std::fs::write(scratch.join("system.conf"), settings).unwrap();
+}
+
+/// While this file is there, RAUC waits before it changes what the boot loader reads: in an installation before it writes.
+pub(super) fn hold(scratch: &Scratch) -> PathBuf {
+    scratch.join("hold")
 }
 
 /// What the boot loader would do now.
