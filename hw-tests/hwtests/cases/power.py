@@ -11,6 +11,8 @@ from hwtests.cases.boot import times_of_start
 # Of a random power cut: rounds, and the longest that a start is let alone before it.
 CUTS, EARLY = 3, 90.0
 CUT = OURS + "cut-"
+# So that the machine's memory has room for as many as are added before the power goes.
+SMALL = {"bytes": 65_536}
 
 
 @case(needs=("power",), after=("push",))
@@ -59,7 +61,7 @@ def change_until_cut(bench, after: float) -> tuple[set, str]:
     try:
         for number in range(10_000):
             begun = f"{CUT}{time.time_ns()}-{number}"
-            bench.change({"mountpoints": {begun: {"source": {"kind": "publish"}}}})
+            bench.change({"mountpoints": {begun: {"source": {"kind": "publish"}, "ring": SMALL}}})
             done.add(begun)
     except (OSError, AssertionError) as error:
         check(is_cut.is_set(), f"a change was refused before the power was cut: {error}")
