@@ -32,6 +32,9 @@ def cuts(bench) -> dict:
     """Power cuts at random, while it starts and while its config is changed: it always comes back, with every change
     that was answered."""
     chance, changes = random.Random(bench.seed), []
+    # Of a run that did not come to its end.
+    bench.running()
+    take_out(bench, added(bench))
     for _ in range(CUTS):
         changes.append(change_until_cut(bench, chance.uniform(1, 15)))
         time.sleep(bench.discharge)
@@ -71,7 +74,17 @@ def change_until_cut(bench, after: float) -> tuple[set, str]:
 
 
 def all_there(bench, done: set, begun: str):
-    config, _ = bench.api("GET", "/api/v1/config")
-    there = {name for name in config["mountpoints"] if name.startswith(CUT)}
+    there = added(bench)
     check(done <= there <= done | {begun}, f"answered {done}, begun {begun}, found {there}")
-    bench.change({"mountpoints": {name: None for name in there}})
+    take_out(bench, there)
+
+
+def added(bench) -> set[str]:
+    """Mountpoints of this case that the config has."""
+    config, _ = bench.api("GET", "/api/v1/config")
+    return {name for name in config["mountpoints"] if name.startswith(CUT)}
+
+
+def take_out(bench, names: set[str]):
+    if names:
+        bench.change({"mountpoints": {name: None for name in names}})
