@@ -6,6 +6,7 @@
 //!  spawner, sd-notify, admin-*     one thread each for what blocks
 //! ```
 
+mod code;
 mod follow;
 mod restarts;
 mod wire;
@@ -52,6 +53,8 @@ use wire::{Identity, Wired, wire};
 
 /// Silence after which the steward or the supervisor counts as stuck. Longer than any change may take.
 const OWNER_SILENCE: Duration = Duration::from_secs(60);
+/// Time from being ready until only that runs which runs for ever.
+const START_IS_OVER: Duration = Duration::from_secs(5);
 /// How long the whole way out may take.
 const STOP_WITHIN: Duration = Duration::from_secs(25);
 /// Time for requests that are under way at the end.
@@ -317,6 +320,8 @@ async fn serve(mut options: RunOptions, log: Tail) -> Result<(), RunError> {
     let outcome = tokio::select! {
         outcome = async {
             announce_start(&supervisor, &first, &wiring, &notifier).await?;
+            tokio::time::sleep(START_IS_OVER).await;
+            code::give_back();
             std::future::pending::<Result<(), RunError>>().await
         } => outcome,
         Some(ended) = critical.join_next() => {

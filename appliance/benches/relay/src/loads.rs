@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use crate::connection::{Connection, Role, Target};
 use crate::engine::{Engine, now_ns};
@@ -19,6 +20,8 @@ pub(crate) use uplink::Uplink;
 
 const SECOND: u64 = 1_000_000_000;
 const READY_SECONDS: u64 = 20;
+/// After which a server has given back what only its start needed.
+const START_IS_OVER: Duration = Duration::from_secs(8);
 const IDLE_CONNECTIONS: usize = 500;
 const SLOW_SHARE: u64 = 10;
 
@@ -144,7 +147,7 @@ pub(crate) struct Outcome {
     pub faults: Faults,
     /// Changed or reordered frames of the slow ones; what they lost is the server's right.
     pub slow_faults: u64,
-    /// Proportional set size before any connection, in MB.
+    /// Proportional set size before any connection, in MB; of load idle a while after the start.
     pub base_mb: f64,
     /// Its peak, in MB.
     pub peak_mb: f64,
@@ -214,6 +217,10 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn go(mut self) -> Result<Outcome, BenchError> {
+        if self.load.kind == Kind::Idle {
+            // The base is what a server has that came up a while ago.
+            std::thread::sleep(START_IS_OVER);
+        }
         let base = meter::memory(self.server.pid());
         let mut outcome = Outcome { base_mb: base.pss_kb as f64 / 1e3, ..Outcome::default() };
         if self.load.kind == Kind::Idle {
