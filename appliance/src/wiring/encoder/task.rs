@@ -5,7 +5,7 @@ use super::making::Made;
 use super::previews::Showing;
 use fieldgate_compat::encoder::{Assignment, Available, Shape, SourceKind, TaskId};
 use fieldgate_hub::{Bound, Item, Limits, Mountpoint, Registry};
-use fieldgate_media::{TrackId, TrackKind, Tracks};
+use fieldgate_media::{Ticks, TrackId, TrackKind, Tracks};
 use fieldgate_net::{RtmpEndpoint, RtmpPull};
 use fieldgate_proto::rtmp::{Limits as RtmpLimits, RtmpUrl};
 use std::future::Future;
@@ -13,12 +13,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// A source without pictures by then is no source.
 const PICTURE_WITHIN: Duration = Duration::from_secs(30);
+/// Sound without a header is known by its first frame, which may come after the first picture: it is waited for until the
+/// pictures are so far ahead, and in a stream that has stopped for three times as long.
+const SOUND_WITHIN: Duration = Duration::from_secs(1);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 /// A server that sends nothing for so long is given up.
@@ -275,13 +278,20 @@ impl Task {
     }
 }
 
-/// The tracks, once there is a picture.
+/// The tracks, once there is a picture, and sound or none for a while.
 async fn pictures(source: &Mountpoint) -> Tracks {
+    let mut began = None;
     loop {
         let tracks = source.ring().tracks();
         let has_size = tracks.first(TrackKind::Video).is_some_and(|track| track.video.width > 0);
         if has_size && source.tap().newest_keyframe().is_some() {
-            return tracks;
+            let newest = source.ring().newest_dts().unwrap_or(Ticks::ZERO);
+            let (since, first) = *began.get_or_insert((Instant::now(), newest));
+            let is_silent =
+                newest - first >= Ticks::from_duration(SOUND_WITHIN) || since.elapsed() >= SOUND_WITHIN * 3;
+            if is_silent || tracks.first(TrackKind::Audio).is_some() {
+                return tracks;
+            }
         }
         sleep(LOOK).await;
     }
@@ -350,6 +360,9 @@ fn shape_of(tracks: &Tracks) -> Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use fieldgate_hub::{LocalShard, PublisherInfo};
+    use fieldgate_media::{Codec, Draft, Track, UnitHead};
 
     /// Times of pictures in milliseconds, as RTMP carries them.
     fn counted(rate: f64, first: u32) -> Option<u32> {
@@ -377,5 +390,55 @@ mod tests {
                 assert_eq!(counted(rate, first), Some(expected), "{rate} from {first}");
             }
         }
+    }
+
+    /// Ten pictures a second, with G.711 beside them from some time on; what was found of it, and when.
+    async fn found(sound_from: Option<Duration>, until: Duration) -> (Option<Codec>, Duration) {
+        let (shard, began) = (LocalShard::new(0), Instant::now());
+        let source = Registry::new(1, Arc::new(())).add("encoder/1", Limits::default()).unwrap();
+        let info = PublisherInfo { kind: "pull", from: "a server".into(), since_unix_micros: 0, rtmp: None };
+        let mut publisher = source.claim(&shard, info).unwrap();
+        let mut picture = Track::new(TrackId::VIDEO, Codec::H264, Bytes::from_static(b"avcC"));
+        (picture.video.width, picture.video.height) = (320, 180);
+        let tracks = Tracks::new(vec![picture]);
+        publisher.announce(tracks.clone());
+        let publishing = async {
+            loop {
+                if sound_from.is_some_and(|from| began.elapsed() >= from) {
+                    publisher.announce(tracks.with(Track::new(TrackId::AUDIO, Codec::PcmA, Bytes::new())));
+                }
+                if began.elapsed() < until {
+                    let dts = Ticks::from_duration(began.elapsed());
+                    let head = UnitHead {
+                        track: TrackId::VIDEO,
+                        dts,
+                        pts: dts,
+                        source_dts: dts,
+                        source_pts: dts,
+                        keyframe: true,
+                        captured: None,
+                    };
+                    publisher.publish(Draft::copied(head, &[0, 0, 0, 2, 0x65, 0x88]));
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! {
+            tracks = pictures(&source) => (tracks.first(TrackKind::Audio).map(|track| track.codec), began.elapsed()),
+            () = publishing => unreachable!(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sound_that_begins_after_the_picture_is_waited_for_and_silence_is_not_for_ever() {
+        let (second, millis) = (Duration::from_secs(1), Duration::from_millis);
+        let late = found(Some(millis(700)), second * 9).await;
+        assert_eq!(late.0, Some(Codec::PcmA));
+        assert!(late.1 < second, "{late:?}");
+        let silent = found(None, second * 9).await;
+        assert_eq!(silent.0, None);
+        assert!(silent.1 >= second && silent.1 < millis(1_500), "{silent:?}");
+        let stopped = found(None, millis(500)).await;
+        assert!(stopped.0.is_none() && stopped.1 >= second * 3 && stopped.1 < second * 4, "{stopped:?}");
     }
 }
