@@ -6,8 +6,9 @@ import time
 
 from hwtests.case import check
 from hwtests.gateway import Api
+from hwtests.kmp import KmpSink
 from hwtests.machine import free_port
-from hwtests.sink import Sink
+from hwtests.sink import RtmpSink, Sink
 
 # What the run adds to a gateway's mountpoints begins with this.
 OURS = "hw-test-"
@@ -25,8 +26,11 @@ class Bench:
         self.pictures = asked.pictures
         # The config on a target's medium names the ports, so they stay as long as the medium.
         self.kept = {} if fresh or not self.notes.exists() else json.loads(self.notes.read_text())
-        self.demo = Sink(self.kept.setdefault("port", free_port()), DEMO, target.listen)
-        self.yard = Sink(self.kept.setdefault("camera_port", free_port()), YARD, target.listen)
+        # The test picture goes to both, by RTMP and by KMP.
+        self.demo = RtmpSink(self.kept.setdefault("port", free_port()), DEMO, target.listen)
+        self.kmp = KmpSink(self.kept.setdefault("kmp_port", free_port()), DEMO, target.listen)
+        self.yard = RtmpSink(self.kept.setdefault("camera_port", free_port()), YARD, target.listen)
+        self.sinks = (self.demo, self.kmp, self.yard)
         self.keep()
 
     def keep(self, **more):
@@ -43,8 +47,8 @@ class Bench:
 
     def stop(self):
         """Ends what this machine has for it."""
-        self.demo.stop()
-        self.yard.stop()
+        for sink in self.sinks:
+            sink.stop()
 
     # The API.
 
@@ -81,18 +85,23 @@ class Bench:
         self.target.running()
         return self.target
 
-    def push_to(self, sink: Sink) -> list:
-        """A mountpoint's `push` to this upstream."""
-        return [{"url": sink.url_from(self.target.here)}]
+    def push_to(self, *sinks: Sink) -> list:
+        """A mountpoint's `push` to these upstreams."""
+        return [sink.push_from(self.target.here) for sink in sinks]
 
     def delivers(self, since: float, sink: Sink | None = None) -> float:
-        """Waits for pictures at the upstream; when the first one came."""
+        """Waits for pictures at this upstream, or at both of the test picture's; when the first one came, there by RTMP."""
+        if sink is None:
+            self.delivers(since, self.kmp)
         return (sink or self.demo).pictures(self.pictures, self.target.patience, since)
 
     def cut(self):
         """The power is gone. Upstreams do not wait for connections that nobody will end."""
         self.target.cut()
-        for sink in (self.demo, self.yard):
+        self.hang_up()
+
+    def hang_up(self):
+        for sink in self.sinks:
             sink.hang_up()
 
     @contextlib.contextmanager

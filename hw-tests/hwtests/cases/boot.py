@@ -12,13 +12,14 @@ def times_of_start(bench, since: float) -> dict:
     # A picture tells by itself when it came, so these may be waited for one after the other.
     bench.running()
     healthy = time.monotonic()
-    first = bench.delivers(since)
+    by_kmp, first = bench.delivers(since, bench.kmp), bench.delivers(since)
     kernel = bench.target.kernel_began()
-    told = {"healthy_after_s": healthy - since, "first_picture_after_s": first - since}
+    told = {"healthy_after_s": healthy - since, "first_picture_after_s": first - since,
+            "first_picture_by_kmp_after_s": by_kmp - since}
     if kernel is not None:
         told |= {"kernel_after_s": kernel - since, "healthy_after_kernel_s": healthy - kernel,
                  "first_picture_after_kernel_s": first - kernel}
-    return {name: round(value, 1) for name, value in told.items()}
+    return {**{name: round(value, 1) for name, value in told.items()}, "kmp": bench.kmp.figures()}
 
 
 @case(needs=("flash",))

@@ -12,26 +12,28 @@ LOOK, UNANSWERED = 5.0, 12
 
 @case(after=("boot",))
 def push(bench) -> dict:
-    """Claimed, given a test picture, an encoder's stream and upstreams on this host, it delivers both."""
+    """Claimed, given a test picture, an encoder's stream and upstreams on this host, it delivers both; the test picture by
+    RTMP and by KMP."""
     target = bench.running()
     bench.claim()
     began = time.monotonic()
     patch = {"mountpoints": {
         DEMO: {"source": {"kind": "test", "width": 320, "height": 180, "frame_rate": 10, "bitrate": 300_000,
                           "keyframe_interval": "1s"},
-               "push": bench.push_to(bench.demo)},
+               "push": bench.push_to(bench.demo, bench.kmp)},
         YARD: {"source": {"kind": "publish", "allow": [f"{target.here}/{128 if ':' in target.here else 32}"]},
                "push": bench.push_to(bench.yard)}}}
     if target.rtmp_config:
         patch["rtmp"] = target.rtmp_config
     bench.change(patch)
-    first = bench.delivers(began)
+    by_kmp, first = bench.delivers(began, bench.kmp), bench.delivers(began)
     encoder = Encoder(f"{target.rtmp}/{YARD}")
     try:
         published = bench.delivers(began, bench.yard)
     finally:
         encoder.stop()
     return {"pictures": bench.pictures, "first_after_change_s": round(first - began, 1),
+            "kmp_first_after_change_s": round(by_kmp - began, 1), "kmp": bench.kmp.figures(),
             "published_first_after_change_s": round(published - began, 1)}
 
 

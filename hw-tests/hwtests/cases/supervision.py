@@ -47,7 +47,7 @@ def wedged(bench) -> dict:
         shell.run("echo 1 > /sys/fs/cgroup/init.scope/cgroup.freeze")
         began = time.monotonic() - one.began
     loader, said = one.said(LOADER, target.patience, since)
-    bench.demo.let_go()
+    bench.hang_up()
     first = bench.delivers(one.began + loader) - one.began
     with bench.shell() as shell:
         check(shell.run("cat /proc/sys/kernel/random/boot_id") != booted, "the machine did not start anew")
