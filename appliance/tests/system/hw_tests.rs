@@ -37,6 +37,9 @@ fn a_board_by_ssh_runs_what_it_can_and_says_why_not_the_rest() {
     let why = one("watchdog")["why"].to_string();
     assert!(why.contains("systemd does not run fieldgate.service there"), "{why}");
     let figures = &one("power_cut")["figures"];
+    for track in ["v1", "a1"] {
+        assert!(figures["kmp"][track]["acknowledged"].as_u64() > Some(0), "{figures}");
+    }
     assert!(
         figures["healthy_after_s"].is_f64() && figures["first_picture_after_kernel_s"].is_f64(),
         "{figures}"
