@@ -120,8 +120,12 @@ mod tests {
             memory.read_exact_at(&mut all, range.start as u64).unwrap();
         }
         let all = mapped();
-        give_back();
-        let some = mapped();
+        // Other tests of this process map theirs meanwhile.
+        let least = (0..100).map(|_| {
+            give_back();
+            mapped()
+        });
+        let some = least.min().unwrap();
         assert!(some < all / 2, "{some} of {all} KiB are mapped");
     }
 }
